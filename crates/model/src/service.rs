@@ -102,6 +102,10 @@ pub struct Service {
     /// MESH_EXTERNAL: no mesh identity, no automatic mutual TLS.
     pub external: bool,
     pub visibility: Visibility,
+    /// Service ports on which the viewer's gateways serve the viewer's own endpoints of it to other clusters; empty: it
+    /// is not exported. A service that nobody sees (`Visibility::Namespaces` empty) may still be served so.
+    #[serde(default)]
+    pub exported: BTreeSet<u16>,
     /// Clusters in which the service exists for this viewer.
     pub clusters: BTreeSet<ClusterId>,
     /// Service `trafficDistribution` (`PreferSameZone`, `PreferClose`, `PreferSameNode`), if written.

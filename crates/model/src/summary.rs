@@ -5,7 +5,7 @@
 
 use crate::endpoint::Endpoint;
 use crate::ids::{ClusterId, Locality, NetworkId};
-use crate::matching::Labels;
+use crate::matching::{Labels, Visibility};
 use crate::mesh::{GatewayAddress, MemberState};
 use crate::service::ServicePort;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct ServiceSummary {
     pub name: String,
     pub ports: Vec<ServicePort>,
     pub headless: bool,
+    /// Which namespaces may see it, in every member (`exportTo: ["."]` is the same namespace everywhere).
+    #[serde(default)]
+    pub visibility: Visibility,
     pub labels: Labels,
     pub service_accounts: BTreeSet<String>,
     /// Unix seconds; decides conflicts (oldest export wins).
