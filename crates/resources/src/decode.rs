@@ -143,9 +143,9 @@ impl Decoder<'_> {
             validate::object(&object, &mut findings);
         }
         let key = object.key(self.cluster);
-        let outcome = guard::settle(&mut object, node, &mut findings);
-        if outcome == guard::Outcome::Holds {
-            implemented::settle(&mut object, &mut findings);
+        let mut outcome = guard::settle(&mut object, &mut findings);
+        if outcome == guard::Outcome::Holds && implemented::settle(&mut object, &mut findings) {
+            outcome = guard::Outcome::Refused;
         }
         for finding in findings {
             let line = finding.line.unwrap_or_else(|| node.line_of(&finding.path));

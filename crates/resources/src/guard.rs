@@ -1,11 +1,18 @@
 //! What becomes of an object with errors: refused, or, if it guards access, held closed (design.md §7).
 //!
-//! Never opens: an AuthorizationPolicy or PeerAuthentication with errors yields an object that admits no more than any
-//! correction of it could.
+//! Never opens: a bad ALLOW rule matches nothing, a bad DENY rule holds without its bad field, an AuthorizationPolicy that
+//! cannot be read denies what it selects, a PeerAuthentication with errors means STRICT. Invariant: whatever the correction
+//! of the object will be, the closed reading admits nobody whom no correction of that error could admit.
 
-use crate::field::{Cost, Finding};
+use crate::codes;
+use crate::field::{Cost, FieldPath, Finding, Level, Step};
+use crate::istio::{
+    AuthorizationAction, AuthorizationPolicy, AuthorizationRule, MutualTls, MutualTlsMode, PeerAuthentication,
+};
 use crate::object::Object;
-use crate::yaml::Node;
+
+/// Annotation of policies that are evaluated and not enforced.
+pub const DRY_RUN: &str = "istio.io/dry-run";
 
 /// What becomes of the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +26,156 @@ pub enum Outcome {
 }
 
 /// Decides, and rewrites guards.
-pub fn settle(object: &mut Object, node: &Node, findings: &mut Vec<Finding>) -> Outcome {
-    let _ = (object, node);
-    if findings.iter().any(|f| matches!(f.cost, Cost::Object | Cost::Unreadable)) { Outcome::Refused } else { Outcome::Holds }
+pub fn settle(object: &mut Object, findings: &mut Vec<Finding>) -> Outcome {
+    if !findings.iter().any(costs_object) {
+        return Outcome::Holds;
+    }
+    let outcome = match object {
+        Object::AuthorizationPolicy(policy) => settle_policy(policy, findings),
+        Object::PeerAuthentication(authentication) => {
+            close_authentication(authentication, findings);
+            Outcome::Closed
+        }
+        _ => Outcome::Refused,
+    };
+    if outcome == Outcome::Closed {
+        let message = match object {
+            Object::PeerAuthentication(_) => "the refused policy holds closed: STRICT for what it selects",
+            _ => "the refused policy holds closed: it denies everything to what it selects",
+        };
+        findings.push(
+            Finding::new(Level::Warning, codes::GUARD_CLOSED, Cost::Nothing, FieldPath::root(), message)
+                .hint("correct the errors reported for this object"),
+        );
+    }
+    outcome
+}
+
+/// Refuses what stands at `path`, somewhere in a rule of the policy: the whole rule for ALLOW, the field for others.
+pub fn refuse_in_rule(policy: &mut AuthorizationPolicy, path: &FieldPath) {
+    let Some(index) = path.index_after(&["spec", "rules"]) else { return };
+    let allows = policy.spec.action == AuthorizationAction::Allow;
+    let Some(rule) = policy.spec.rules.get_mut(index) else { return };
+    if allows {
+        rule.refused = true;
+    } else {
+        drop_field(rule, path.0.get(3..).unwrap_or_default());
+    }
+}
+
+fn costs_object(finding: &Finding) -> bool {
+    matches!(finding.cost, Cost::Object | Cost::Unreadable)
+}
+
+fn settle_policy(policy: &mut AuthorizationPolicy, findings: &mut [Finding]) -> Outcome {
+    let action_read = !found_at(findings, &["spec", "action"]);
+    let audits = action_read && policy.spec.action == AuthorizationAction::Audit;
+    let dry = policy.metadata.annotation(DRY_RUN).is_some_and(|value| matches!(value, "true" | "True" | "TRUE" | "t" | "T" | "1"));
+    if audits || dry {
+        // Neither admits nor denies anybody, so refusing it opens nothing.
+        return Outcome::Refused;
+    }
+    let in_rules = |finding: &Finding| {
+        finding.cost == Cost::Object && finding.path.index_after(&["spec", "rules"]).is_some() && finding.path.0.len() > 2
+    };
+    if findings.iter().filter(|finding| costs_object(finding)).all(in_rules) {
+        // From the last to the first, so that dropping a condition does not move those still to be dropped.
+        let mut paths: Vec<FieldPath> = findings.iter().filter(|f| costs_object(f)).map(|f| f.path.clone()).collect();
+        paths.sort();
+        paths.dedup();
+        for path in paths.iter().rev() {
+            refuse_in_rule(policy, path);
+        }
+        for finding in findings.iter_mut().filter(|finding| costs_object(finding)) {
+            finding.cost = Cost::Rule;
+        }
+        return Outcome::Holds;
+    }
+    if found_at(findings, &["spec", "selector"]) {
+        policy.spec.selector = None;
+    }
+    if policy.spec.selector.is_some() || found_at(findings, &["spec", "targetRefs"]) || found_at(findings, &["spec", "targetRef"]) {
+        policy.spec.target_ref = None;
+        policy.spec.target_refs.clear();
+    }
+    policy.spec.action = AuthorizationAction::Deny;
+    policy.spec.provider = None;
+    policy.spec.rules = vec![AuthorizationRule::default()];
+    policy.unreadable = true;
+    Outcome::Closed
+}
+
+fn close_authentication(authentication: &mut PeerAuthentication, findings: &[Finding]) {
+    if found_at(findings, &["spec", "selector"]) {
+        authentication.spec.selector = None;
+    }
+    authentication.spec.mtls = Some(MutualTls { mode: MutualTlsMode::Strict });
+    authentication.spec.port_level_mtls.clear();
+    authentication.unreadable = true;
+}
+
+fn found_at(findings: &[Finding], keys: &[&str]) -> bool {
+    findings.iter().any(|finding| costs_object(finding) && finding.path.starts_with(keys))
+}
+
+/// Removes one field of a rule; `steps` begin after `spec.rules[i]`. A condition is removed as a whole.
+fn drop_field(rule: &mut AuthorizationRule, steps: &[Step]) {
+    let key = |at: usize| match steps.get(at) {
+        Some(Step::Key(key)) => key.as_str(),
+        _ => "",
+    };
+    let index = match steps.get(1) {
+        Some(Step::Index(index)) => *index,
+        _ => return,
+    };
+    match key(0) {
+        "when" if index < rule.when.len() => {
+            rule.when.remove(index);
+        }
+        "from" => {
+            let Some(from) = rule.from.get_mut(index) else { return };
+            let Some(source) = &mut from.source else { return };
+            let list = match key(3) {
+                "principals" => &mut source.principals,
+                "notPrincipals" => &mut source.not_principals,
+                "requestPrincipals" => &mut source.request_principals,
+                "notRequestPrincipals" => &mut source.not_request_principals,
+                "namespaces" => &mut source.namespaces,
+                "notNamespaces" => &mut source.not_namespaces,
+                "ipBlocks" => &mut source.ip_blocks,
+                "notIpBlocks" => &mut source.not_ip_blocks,
+                "remoteIpBlocks" => &mut source.remote_ip_blocks,
+                "notRemoteIpBlocks" => &mut source.not_remote_ip_blocks,
+                "serviceAccounts" => &mut source.service_accounts,
+                "notServiceAccounts" => &mut source.not_service_accounts,
+                "trustDomains" => &mut source.trust_domains,
+                "notTrustDomains" => &mut source.not_trust_domains,
+                _ => {
+                    from.source = None;
+                    return;
+                }
+            };
+            list.clear();
+        }
+        "to" => {
+            let Some(to) = rule.to.get_mut(index) else { return };
+            let Some(operation) = &mut to.operation else { return };
+            let list = match key(3) {
+                "hosts" => &mut operation.hosts,
+                "notHosts" => &mut operation.not_hosts,
+                "ports" => &mut operation.ports,
+                "notPorts" => &mut operation.not_ports,
+                "methods" => &mut operation.methods,
+                "notMethods" => &mut operation.not_methods,
+                "paths" => &mut operation.paths,
+                "notPaths" => &mut operation.not_paths,
+                _ => {
+                    to.operation = None;
+                    return;
+                }
+            };
+            list.clear();
+        }
+        _ => {}
+    }
 }
