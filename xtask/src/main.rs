@@ -1,1 +1,67 @@
-fn main() {}
+//! The project's own commands: `cargo xtask test|tidy|gen|golden|bench`.
+//!
+//! Needs nothing installed but Rust; what a suite needs beyond that it fetches pinned into `target/`, and where that fails the
+//! suite says so and counts as skipped. Invariant: a suite that did not run is never counted as passed.
+
+mod bench;
+mod generate;
+mod readme;
+mod suites;
+mod tidy;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every suite and print one closing line. This is what CI runs.
+    Test {
+        /// Only suites whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Check crate edges, file lengths, module docs, unread goldens and the symbols that docs/behaviours.md names.
+    Tidy,
+    /// Write the generated documents (docs/diagnostics.md, JSON Schemas); fails in CI when they differ.
+    Gen {
+        /// Only compare.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run the tests that have goldens and write what they get.
+    Golden,
+    /// Measure: `bench proxy` against Envoy, `bench control` for resolving.
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    std::env::set_current_dir(root()?).context("cannot enter the workspace")?;
+    match Cli::parse().command {
+        Command::Test { only } => suites::run(only.as_deref()),
+        Command::Tidy => {
+            let faults = tidy::check(Path::new("."))?;
+            for fault in &faults {
+                println!("{fault}");
+            }
+            println!("tidy: {} finding(s)", faults.len());
+            Ok(ExitCode::from(u8::from(!faults.is_empty())))
+        }
+        Command::Gen { check } => generate::run(check),
+        Command::Golden => suites::golden(),
+        Command::Bench(args) => bench::run(args),
+    }
+}
+
+fn root() -> anyhow::Result<PathBuf> {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map(Path::to_owned).context("xtask has no parent folder")
+}

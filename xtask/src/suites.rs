@@ -1,0 +1,194 @@
+//! Every suite of the project, run one after the other, with one closing line.
+//!
+//! Invariant: the closing line counts tests, not suites, and a suite that could not run counts as skipped with its reason.
+
+use anyhow::{Context as _, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+#[derive(Clone, Copy, Default)]
+pub struct Tally {
+    pub passed: usize,
+    pub failed: usize,
+    pub skipped: usize,
+}
+
+struct Suite {
+    name: &'static str,
+    run: fn(&Path) -> anyhow::Result<Tally>,
+}
+
+const SUITES: &[Suite] = &[
+    Suite { name: "tidy", run: tidy },
+    Suite { name: "generated", run: generated },
+    Suite { name: "cargo test", run: cargo_test },
+    Suite { name: "call tables offline", run: offline },
+    Suite { name: "lab", run: lab },
+    Suite { name: "readme", run: crate::readme::run },
+];
+
+pub fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let binary = build()?;
+    let mut total = Tally::default();
+    let mut lines = Vec::new();
+    for suite in SUITES.iter().filter(|s| only.is_none_or(|only| s.name.contains(only))) {
+        println!("\n== {}", suite.name);
+        let begun = Instant::now();
+        let tally = (suite.run)(&binary).unwrap_or_else(|e| {
+            println!("{}: {e:#}", suite.name);
+            Tally { failed: 1, ..Tally::default() }
+        });
+        total.passed += tally.passed;
+        total.failed += tally.failed;
+        total.skipped += tally.skipped;
+        lines.push(format!(
+            "{:<22} {:>5} passed {:>4} failed {:>4} skipped {:>6.0} s",
+            suite.name,
+            tally.passed,
+            tally.failed,
+            tally.skipped,
+            begun.elapsed().as_secs_f32()
+        ));
+    }
+    println!("\n{}", lines.join("\n"));
+    println!("{:.0} s in all", started.elapsed().as_secs_f32());
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    Ok(ExitCode::from(u8::from(total.failed > 0)))
+}
+
+/// Runs the tests that know goldens with `UPDATE_GOLDEN=1`.
+pub fn golden() -> anyhow::Result<ExitCode> {
+    let status = Command::new(cargo()).args(["test", "--workspace", "--quiet"]).env("UPDATE_GOLDEN", "1").status()?;
+    Ok(ExitCode::from(u8::from(!status.success())))
+}
+
+/// The binary under test, built as developers build it.
+pub fn build() -> anyhow::Result<PathBuf> {
+    println!("building");
+    let status = Command::new(cargo()).args(["build", "--quiet", "--package", "fairlead"]).status()?;
+    if !status.success() {
+        bail!("the build failed");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    target.join("debug/fairlead").canonicalize().context("the build left no binary")
+}
+
+pub fn cargo() -> String {
+    std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+}
+
+fn tidy(_: &Path) -> anyhow::Result<Tally> {
+    let faults = crate::tidy::check(Path::new("."))?;
+    for fault in &faults {
+        println!("{fault}");
+    }
+    Ok(Tally { passed: usize::from(faults.is_empty()), failed: faults.len(), skipped: 0 })
+}
+
+fn generated(binary: &Path) -> anyhow::Result<Tally> {
+    let differing = crate::generate::differing(binary)?;
+    for file in &differing {
+        println!("{file} differs from what `cargo xtask gen` writes");
+    }
+    Ok(Tally { passed: usize::from(differing.is_empty()), failed: differing.len(), skipped: 0 })
+}
+
+/// Runs `cargo test` for the workspace, showing its output, and sums its result lines.
+fn cargo_test(_: &Path) -> anyhow::Result<Tally> {
+    let output = Command::new(cargo())
+        .args(["test", "--workspace", "--no-fail-fast", "--quiet"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    let mut tally = Tally::default();
+    for line in text.lines() {
+        if let Some(result) = line.trim().strip_prefix("test result:") {
+            tally.passed += count(result, "passed");
+            tally.failed += count(result, "failed");
+            tally.skipped += count(result, "ignored");
+        }
+        if line.contains("SUITE DID NOT RUN") {
+            tally.skipped += 1;
+            tally.passed = tally.passed.saturating_sub(1);
+        }
+    }
+    if !output.status.success() && tally.failed == 0 {
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+fn count(result: &str, word: &str) -> usize {
+    result
+        .split(';')
+        .find(|part| part.contains(word))
+        .and_then(|part| part.split_whitespace().find_map(|w| w.parse().ok()))
+        .unwrap_or(0)
+}
+
+/// Every mesh directory of the repository: its diagnostics and its call tables.
+fn offline(binary: &Path) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    for mesh in meshes()? {
+        let analysis = Command::new(binary).args(["analyze", "-o", "json"]).arg(&mesh).output()?;
+        let clean = analysis.status.code() == Some(0) || mesh.join("diagnostics.yaml").exists();
+        if clean {
+            tally.passed += 1;
+        } else {
+            tally.failed += 1;
+            println!("analyze {}: {}", mesh.display(), String::from_utf8_lossy(&analysis.stdout));
+        }
+        add_calls(&mut tally, &mesh, Command::new(binary).arg("test").arg(&mesh).args(["-o", "json"]).env("PATH", ""))?;
+    }
+    Ok(tally)
+}
+
+/// Every mesh directory again, with real processes in namespaces, as an empty PATH allows.
+fn lab(binary: &Path) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    for mesh in meshes()? {
+        let mut up = Command::new(binary);
+        up.arg("up").arg(&mesh).args(["--check", "-o", "json"]).env("PATH", "");
+        add_calls(&mut tally, &mesh, &mut up)?;
+    }
+    Ok(tally)
+}
+
+/// Mesh directories under `examples/` and `tests/meshes/` that have call tables.
+fn meshes() -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for top in ["examples", "tests/meshes"] {
+        for entry in std::fs::read_dir(top).into_iter().flatten() {
+            let path = entry?.path();
+            if path.join("calls.yaml").exists() || path.join("calls").is_dir() {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Runs a command that prints a list of `{pass, why, …}` and counts it.
+fn add_calls(tally: &mut Tally, mesh: &Path, command: &mut Command) -> anyhow::Result<()> {
+    let output = command.stderr(Stdio::inherit()).output()?;
+    if output.status.code() == Some(2) {
+        tally.failed += 1;
+        println!("{}: could not be run (exit 2)", mesh.display());
+        return Ok(());
+    }
+    let calls: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{}: no JSON: {}", mesh.display(), String::from_utf8_lossy(&output.stdout)))?;
+    for call in calls {
+        if call["pass"] == serde_json::Value::Bool(true) {
+            tally.passed += 1;
+        } else {
+            tally.failed += 1;
+            println!("{}:{} {}: expected {}, got {}", call["file"], call["line"], call["why"], call["expected"], call["got"]);
+        }
+    }
+    Ok(())
+}
