@@ -1,1 +1,12 @@
-//! fairlead-sources
+//! Where a cluster's objects come from: a directory, watched live, as one stream of states.
+//!
+//! Decodes what changed and keeps the rest; never resolves anything. Invariants: a source that has never answered is unknown,
+//! not empty; one that stops answering keeps its last objects, marked stale; of a refused object the last good version stays.
+
+mod directory;
+mod objects;
+mod watch;
+
+pub use directory::DirectoryReader;
+pub use objects::{ClusterObjects, SourceObject};
+pub use watch::watch;
