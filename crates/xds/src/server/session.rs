@@ -1,0 +1,543 @@
+//! One stream's protocol: requests and views in, responses and events out, no I/O.
+//!
+//! Drive it like this: feed requests and views as they come, and after each take [`Session::next_delta`] or
+//! [`Session::next_sotw`] until it gives nothing. Invariants: at most one response of a type is unanswered, so a slow client gets the latest state
+//! and nothing in between; ranked types are told make-before-break; an answer counts only for the latest response
+//! of its type.
+
+use super::event::{Event, StreamId};
+use super::subscription::{Batch, Outstanding, Subscription};
+use crate::faults::Faults;
+use crate::nack::Nack;
+use crate::rules::UNRANKED;
+use crate::{Limits, Name, Resource, ResourceView, TypeRules, WILDCARD};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The form of requests and responses on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Changes.
+    Delta,
+    /// State of the world.
+    StateOfTheWorld,
+}
+
+/// A rule or limit the client broke; it costs the stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// More names than one client may subscribe to.
+    #[error("more than {0} resource names subscribed to on one stream")]
+    TooManyNames(usize),
+    /// More types than one client may subscribe to.
+    #[error("more than {0} resource types subscribed to on one stream")]
+    TooManyTypes(usize),
+    /// A name longer than allowed.
+    #[error("a resource name is longer than {0} bytes")]
+    NameTooLong(usize),
+    /// A request that says not what it is about.
+    #[error("a request has no type_url")]
+    NoType,
+}
+
+/// How the client stands with the latest response of a type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Nonce of the latest response that was answered.
+    pub nonce: String,
+    /// Generation it was made from.
+    pub generation: u64,
+    /// Whether it was taken.
+    pub acked: bool,
+    /// Resources refused of which no newer version was sent since.
+    pub rejected: Vec<Name>,
+}
+
+/// The state machine of one stream.
+pub struct Session {
+    stream: StreamId,
+    encoding: Encoding,
+    rules: Arc<TypeRules>,
+    limits: Limits,
+    view: Arc<dyn ResourceView>,
+    /// By rank and type url, so that iterating is make-before-break order.
+    types: BTreeMap<(usize, Arc<str>), Topic>,
+    pushes: u64,
+    settled: Option<u64>,
+    faults: Faults,
+}
+
+#[derive(Debug)]
+struct Topic {
+    subscription: Subscription,
+    standing: Option<Standing>,
+}
+
+/// A request, whatever its encoding.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    pub type_url: String,
+    pub change: Change,
+    /// Versions held from an earlier stream; counted on the first request of a type only.
+    pub initial: BTreeMap<String, String>,
+    /// The response this answers, if any.
+    pub nonce: String,
+    pub nack: Option<Nack>,
+}
+
+/// What a request does to the subscription.
+#[derive(Debug)]
+pub(super) enum Change {
+    Delta {
+        subscribe: Vec<String>,
+        unsubscribe: Vec<String>,
+    },
+    Whole(Vec<String>),
+}
+
+/// A response, whatever its encoding.
+#[derive(Debug)]
+pub(super) struct Push {
+    pub type_url: Arc<str>,
+    pub nonce: String,
+    pub freshness: String,
+    /// State of the world only: a digest of all the client then has.
+    pub version: String,
+    pub resources: Vec<Resource>,
+    pub removed: Vec<Name>,
+    pub refusals: Vec<(Name, i32, String)>,
+}
+
+impl Session {
+    /// A stream on which nothing has been asked for.
+    pub fn new(
+        stream: StreamId,
+        encoding: Encoding,
+        rules: Arc<TypeRules>,
+        limits: Limits,
+        view: Arc<dyn ResourceView>,
+    ) -> Self {
+        let faults = Faults::default();
+        let types = BTreeMap::new();
+        Session {
+            stream,
+            encoding,
+            rules,
+            limits,
+            view,
+            types,
+            pushes: 0,
+            settled: None,
+            faults,
+        }
+    }
+
+    /// Takes a new state; only the latest counts.
+    pub fn publish(&mut self, view: Arc<dyn ResourceView>) {
+        for ((_, type_url), topic) in &mut self.types {
+            topic
+                .subscription
+                .view_changed(view.resources(type_url).as_ref());
+        }
+        self.view = view;
+    }
+
+    /// How the client stands with a type; `None` before its first answer.
+    pub fn standing(&self, type_url: &str) -> Option<Standing> {
+        let topic = self.types.get(&self.key(type_url))?;
+        let rejected = topic.subscription.rejected.keys().cloned().collect();
+        topic.standing.clone().map(|standing| Standing {
+            rejected,
+            ..standing
+        })
+    }
+
+    /// The generation the client has just come to have in full, once for each: everything it asked for has been
+    /// sent and answered.
+    pub fn settlement(&mut self) -> Option<Event> {
+        let open = |topic: &Topic| {
+            let subscription = &topic.subscription;
+            subscription.outstanding.is_some()
+                || subscription.has_updates()
+                || subscription.has_removals()
+        };
+        if self.types.is_empty() || self.types.values().any(open) {
+            return None;
+        }
+        let generation = self.view.generation();
+        if self.settled.replace(generation) == Some(generation) {
+            return None;
+        }
+        let rejected = self
+            .types
+            .values()
+            .map(|topic| topic.subscription.rejected.len())
+            .sum();
+        Some(Event::Settled {
+            generation,
+            rejected,
+        })
+    }
+
+    /// The form of this stream.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    pub(super) fn is_full_state(&self, type_url: &str) -> bool {
+        self.rules.is_full_state(type_url)
+    }
+
+    pub(super) fn take(&mut self, request: Request) -> Result<Vec<Event>, Violation> {
+        if request.type_url.is_empty() {
+            return Err(Violation::NoType);
+        }
+        let key = self.key(&request.type_url);
+        let first = !self.types.contains_key(&key);
+        let mut events = Vec::new();
+        if first {
+            if self.types.len() >= self.limits.types {
+                return Err(Violation::TooManyTypes(self.limits.types));
+            }
+        } else if !request.nonce.is_empty() {
+            let current = self.answer(&key, &request, &mut events);
+            // A whole list sent in answer to an older response is out of date itself: the client sends another.
+            if !current && matches!(request.change, Change::Whole(_)) {
+                return Ok(events);
+            }
+        }
+        let full_state =
+            self.encoding == Encoding::StateOfTheWorld && self.rules.is_full_state(&key.1);
+        let limits = self.limits;
+        let topic = self.types.entry(key.clone()).or_insert_with(Topic::new);
+        let difference = topic.wishes(request.change, first);
+        let longest = difference
+            .added
+            .iter()
+            .map(|name| name.len())
+            .max()
+            .unwrap_or(0);
+        if longest > limits.name_bytes {
+            return Err(Violation::NameTooLong(limits.name_bytes));
+        }
+        topic.apply(&difference, full_state);
+        if first {
+            let faults = self.faults;
+            let there = self.view.resources(&key.1);
+            let kept = |name: &str| {
+                !faults.lost_removal_on_resume()
+                    || there.as_ref().is_some_and(|map| map.contains(name))
+            };
+            let versions = request.initial.iter().filter(|(name, _)| kept(name));
+            topic
+                .subscription
+                .resume(versions.map(|(n, v)| (n.as_str().into(), v.as_str().into())));
+        }
+        if self
+            .types
+            .values()
+            .map(|topic| topic.subscription.names.len())
+            .sum::<usize>()
+            > limits.names
+        {
+            return Err(Violation::TooManyNames(limits.names));
+        }
+        if difference.is_some() {
+            self.settled = None;
+        }
+        difference.report(&key.1, &mut events);
+        Ok(events)
+    }
+
+    pub(super) fn next(&mut self) -> Option<Push> {
+        let view = self.view.clone();
+        for ((_, type_url), topic) in &mut self.types {
+            topic.subscription.refresh(&*view, type_url);
+        }
+        loop {
+            let (key, removals) = self.choose()?;
+            let full_state = self.rules.is_full_state(&key.1);
+            let sotw = self.encoding == Encoding::StateOfTheWorld;
+            let budget = if sotw {
+                usize::MAX
+            } else {
+                self.limits.response_bytes
+            };
+            let subscription = &mut self.types.get_mut(&key)?.subscription;
+            let mut batch = match removals {
+                true => Batch {
+                    removed: subscription.take_removals(budget),
+                    ..Batch::default()
+                },
+                false => subscription.take_updates(budget, sotw && full_state),
+            };
+            if !removals && key.0 == UNRANKED && !subscription.has_updates() {
+                // Nothing refers to an unranked type, so its removals need not wait for a response of their own.
+                batch.removed.extend(subscription.take_removals(budget));
+            }
+            if sotw && full_state {
+                let all = |(name, held): (&Name, &super::subscription::Held)| Resource {
+                    name: name.clone(),
+                    version: held.version.clone(),
+                    body: held.body.clone(),
+                };
+                batch.upserts = subscription.held.iter().map(all).collect();
+            } else if sotw && removals {
+                // There is no way to say it: what such a client no longer refers to it drops by itself.
+                continue;
+            }
+            self.pushes += 1;
+            let nonce = format!("{}.{}", self.stream, self.pushes);
+            let sent = batch
+                .upserts
+                .iter()
+                .map(|resource| resource.name.clone())
+                .collect();
+            let generation = view.generation();
+            subscription.outstanding = Some(Outstanding {
+                nonce: nonce.clone(),
+                generation,
+                sent,
+            });
+            subscription.last_nonce = Some(nonce.clone());
+            let version = if sotw {
+                digest(subscription)
+            } else {
+                String::new()
+            };
+            return Some(Push {
+                type_url: key.1,
+                nonce,
+                freshness: view.freshness().to_owned(),
+                version,
+                resources: batch.upserts,
+                removed: batch.removed,
+                refusals: batch.refusals,
+            });
+        }
+    }
+
+    /// The next type to tell something, and whether it is removals.
+    fn choose(&self) -> Option<((usize, Arc<str>), bool)> {
+        // While a type waits with something newer, nothing that may refer to it is sent.
+        let mut held_back = false;
+        for (key, topic) in &self.types {
+            let (ranked, subscription) = (key.0 != UNRANKED, &topic.subscription);
+            if !subscription.has_updates() && (ranked || !subscription.has_removals()) {
+                continue;
+            }
+            if subscription.outstanding.is_some() {
+                held_back |= ranked;
+            } else if !ranked || !held_back {
+                return Some((key.clone(), false));
+            }
+        }
+        for (key, topic) in self
+            .types
+            .iter()
+            .rev()
+            .filter(|(_, topic)| topic.subscription.has_removals())
+        {
+            let ranked = key.0 != UNRANKED;
+            if topic.subscription.outstanding.is_some() {
+                held_back |= ranked;
+            } else if ranked && !held_back {
+                return Some((key.clone(), true));
+            }
+        }
+        None
+    }
+
+    /// Counts an ack or a nack. Returns whether it was of the latest response.
+    fn answer(
+        &mut self,
+        key: &(usize, Arc<str>),
+        request: &Request,
+        events: &mut Vec<Event>,
+    ) -> bool {
+        let Some(topic) = self.types.get_mut(key) else {
+            return false;
+        };
+        let subscription = &mut topic.subscription;
+        let planted = self.faults.accept_stale_nack() && request.nack.is_some();
+        if subscription.last_nonce.as_deref() != Some(request.nonce.as_str()) && !planted {
+            return false;
+        }
+        let Some(Outstanding {
+            nonce, generation, ..
+        }) = subscription.answered(request.nack.as_ref())
+        else {
+            return true; // Answered before; this request only changes the subscription.
+        };
+        let type_url = key.1.clone();
+        let acked = request.nack.is_none();
+        topic.standing = Some(Standing {
+            nonce: nonce.clone(),
+            generation,
+            acked,
+            rejected: Vec::new(),
+        });
+        events.push(match &request.nack {
+            None => Event::Acked {
+                type_url,
+                nonce,
+                generation,
+            },
+            Some(Nack { message, names }) => Event::Nacked {
+                type_url,
+                nonce,
+                generation,
+                names: names.clone(),
+                detail: message.clone(),
+            },
+        });
+        true
+    }
+
+    fn key(&self, type_url: &str) -> (usize, Arc<str>) {
+        (self.rules.rank(type_url), type_url.into())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn plant(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+}
+
+/// What a request adds to and takes from a subscription.
+struct Difference {
+    added: Vec<Name>,
+    taken: Vec<Name>,
+    all_added: bool,
+    all_taken: bool,
+    /// Names or `*` were given: from now on an empty list means nothing.
+    explicit: bool,
+}
+
+impl Topic {
+    fn new() -> Self {
+        Topic {
+            subscription: Subscription::new(),
+            standing: None,
+        }
+    }
+
+    fn wishes(&self, change: Change, first: bool) -> Difference {
+        let subscription = &self.subscription;
+        match change {
+            Change::Delta {
+                subscribe,
+                unsubscribe,
+            } => {
+                // Asking for nothing at first is the old way to ask for everything.
+                let legacy = first && subscribe.is_empty();
+                let star = |names: &[String]| names.iter().any(|name| name == WILDCARD);
+                Difference {
+                    all_added: legacy || star(&subscribe),
+                    all_taken: star(&unsubscribe) && subscription.wildcard,
+                    explicit: !subscribe.is_empty(),
+                    added: names(&subscribe),
+                    taken: names(&unsubscribe),
+                }
+            }
+            Change::Whole(list) => {
+                let star = list.iter().any(|name| name == WILDCARD);
+                let wildcard = star || (list.is_empty() && !subscription.explicit);
+                let wanted = names(&list);
+                let (added, kept): (Vec<Name>, Vec<Name>) = wanted
+                    .into_iter()
+                    .partition(|name| !subscription.names.contains(name));
+                let kept: std::collections::BTreeSet<Name> = kept.into_iter().collect();
+                Difference {
+                    added,
+                    taken: subscription
+                        .names
+                        .iter()
+                        .filter(|name| !kept.contains(*name))
+                        .cloned()
+                        .collect(),
+                    all_added: wildcard && !subscription.wildcard,
+                    all_taken: !wildcard && subscription.wildcard,
+                    explicit: !list.is_empty(),
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, difference: &Difference, full_state: bool) {
+        let subscription = &mut self.subscription;
+        subscription.explicit |= difference.explicit;
+        for name in &difference.added {
+            subscription.want(name);
+        }
+        if difference.all_added {
+            subscription.want_all();
+        }
+        for name in &difference.taken {
+            subscription.unwant(name);
+        }
+        if difference.all_taken {
+            subscription.unwant_all();
+        }
+        // A full state answers a longer list even when nothing new exists: the client waits for it.
+        subscription.answer_due |= full_state && !difference.added.is_empty();
+    }
+}
+
+impl Difference {
+    fn is_some(&self) -> bool {
+        self.all_added || self.all_taken || !self.added.is_empty() || !self.taken.is_empty()
+    }
+
+    fn report(self, type_url: &Arc<str>, events: &mut Vec<Event>) {
+        let type_url = || type_url.clone();
+        if self.all_added || !self.added.is_empty() {
+            events.push(Event::Subscribed {
+                type_url: type_url(),
+                wildcard: self.all_added,
+                names: self.added,
+            });
+        }
+        if self.all_taken || !self.taken.is_empty() {
+            let (wildcard, names) = (self.all_taken, self.taken);
+            events.push(Event::Unsubscribed {
+                type_url: type_url(),
+                wildcard,
+                names,
+            });
+        }
+    }
+}
+
+impl Default for Change {
+    fn default() -> Self {
+        Change::Delta {
+            subscribe: Vec::new(),
+            unsubscribe: Vec::new(),
+        }
+    }
+}
+
+fn names(list: &[String]) -> Vec<Name> {
+    list.iter()
+        .filter(|name| *name != WILDCARD)
+        .map(|name| name.as_str().into())
+        .collect()
+}
+
+/// FNV-1a over names and versions: equal on every replica and after every restart. It only tells states apart; it
+/// guards nothing.
+fn digest(subscription: &Subscription) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for (name, held) in &subscription.held {
+        for byte in name
+            .bytes()
+            .chain([0])
+            .chain(held.version.bytes())
+            .chain([0])
+        {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    format!("{hash:016x}")
+}
