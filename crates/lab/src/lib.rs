@@ -7,11 +7,16 @@
 //! makes lives in namespaces of its own and ends with the process that made it.
 
 pub mod capture;
+pub mod faults;
+mod handle;
 pub mod links;
 mod namespace;
 pub mod netlink;
 pub mod netns;
 pub mod probe;
+pub mod process;
 pub mod rules;
+pub mod topology;
 
+pub use handle::{Handle, HandleError};
 pub use namespace::{EnterError, Inside, Refusal, Role, enter, enter_with, role};

@@ -6,11 +6,13 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use crate::links;
 
@@ -63,6 +65,31 @@ impl NetNs {
                 .map_err(|e| NetNsError::Refused { what: "enter a network namespace", source: e.into() })?;
             Ok(work())
         })?
+    }
+
+    /// A TCP socket of this namespace, to bind, connect or listen with from anywhere.
+    pub fn tcp_socket(&self, v4: bool) -> io::Result<TcpSocket> {
+        self.run(|| if v4 { TcpSocket::new_v4() } else { TcpSocket::new_v6() }).map_err(io::Error::other)?
+    }
+
+    /// Connects from this namespace.
+    pub async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.tcp_socket(address.is_ipv4())?.connect(address).await
+    }
+
+    /// Listens in this namespace.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let socket = self.tcp_socket(address.is_ipv4())?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(1024)
+    }
+
+    /// A UDP socket of this namespace, bound.
+    pub fn udp_socket(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = self.run(|| std::net::UdpSocket::bind(address)).map_err(io::Error::other)??;
+        socket.set_nonblocking(true)?;
+        UdpSocket::from_std(socket)
     }
 }
 

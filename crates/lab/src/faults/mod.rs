@@ -1,0 +1,114 @@
+//! Faults: what is broken at the moment, and what follows from it.
+//!
+//! Pure. The faults that hold are a set; from it and the plan follow, as data, the rules of each namespace and the processes
+//! that must not run. Whoever changes the set installs the difference ([`crate::Handle::fault`]). So breaking twice is breaking
+//! once, healing what is whole does nothing, and healing one fault never undoes another.
+
+mod effects;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use effects::resolve;
+pub use effects::{Down, TABLE, down, tables};
+
+/// One thing that is broken. Targets are `west`, `west/control`, `west/east-west`, `west/east-west@198.51.100.10` or
+/// `west/shop/reviews-v1`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Its processes are killed and stay away.
+    Kill {
+        /// Whose.
+        target: String,
+        /// Only the process of this name (`echo`, `proxy`).
+        process: Option<String>,
+    },
+    /// The link between two is cut: connections are reset and refused at once.
+    Cut(String, String),
+    /// Its packets are lost, both ways, and nobody is told. Of a cluster: those to and from all others; inside it all is well.
+    Blackhole(String),
+    /// Packets between two are lost.
+    BlackholeBetween(String, String),
+    /// The control plane of this cluster hears nothing of its peers, nor they of it; traffic goes on.
+    Freeze(String),
+}
+
+/// What is to be made whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Heal {
+    /// Everything.
+    All,
+    /// Every fault that names this target.
+    Target(String),
+    /// This fault.
+    Fault(Fault),
+}
+
+/// The faults that hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faults {
+    holding: BTreeSet<Fault>,
+}
+
+impl Faults {
+    /// The set with one more. A pair is the same both ways round.
+    pub fn with(&self, fault: Fault) -> Self {
+        let mut holding = self.holding.clone();
+        holding.insert(fault.ordered());
+        Self { holding }
+    }
+
+    /// The set without those that are healed.
+    pub fn without(&self, heal: &Heal) -> Self {
+        let keep = |fault: &&Fault| match heal {
+            Heal::All => false,
+            Heal::Target(target) => !fault.names(target),
+            Heal::Fault(healed) => **fault != healed.clone().ordered(),
+        };
+        Self { holding: self.holding.iter().filter(keep).cloned().collect() }
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.holding.iter()
+    }
+}
+
+impl Fault {
+    /// The targets it names.
+    pub fn targets(&self) -> Vec<&str> {
+        match self {
+            Fault::Kill { target, .. } | Fault::Blackhole(target) | Fault::Freeze(target) => vec![target],
+            Fault::Cut(a, b) | Fault::BlackholeBetween(a, b) => vec![a, b],
+        }
+    }
+
+    fn names(&self, target: &str) -> bool {
+        self.targets().contains(&target)
+    }
+
+    fn ordered(self) -> Self {
+        match self {
+            Fault::Cut(a, b) if b < a => Fault::Cut(b, a),
+            Fault::BlackholeBetween(a, b) if b < a => Fault::BlackholeBetween(b, a),
+            other => other,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Kill { target, process: None } => write!(f, "kill {target}"),
+            Fault::Kill { target, process: Some(process) } => write!(f, "kill {target} ({process})"),
+            Fault::Cut(a, b) => write!(f, "cut {a} {b}"),
+            Fault::Blackhole(target) => write!(f, "blackhole {target}"),
+            Fault::BlackholeBetween(a, b) => write!(f, "blackhole {a} {b}"),
+            Fault::Freeze(target) => write!(f, "freeze {target}"),
+        }
+    }
+}

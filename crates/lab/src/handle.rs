@@ -1,0 +1,280 @@
+//! A running lab: what is built, what runs in it, what is broken.
+//!
+//! The one object that the layer above works with. Cheap to clone. Invariant: what is broken is always exactly what
+//! [`Handle::faults`] says; a change of it is installed as a difference, by one caller at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, broadcast};
+use tokio::task::JoinSet;
+
+use crate::capture::Capture;
+use crate::faults::{self, Down, Fault, Faults, Heal};
+use crate::netlink::NetlinkError;
+use crate::netns::{NetNs, NetNsError};
+use crate::process::{Event, ProcessError, ProcessSpec, Status, Supervisor};
+use crate::rules::{self, Table};
+use crate::topology::{ApplyError, Plan, Topology};
+
+/// Why something could not be done in a running lab.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    /// The plan could not be built, or does not have this namespace.
+    #[error(transparent)]
+    Topology(#[from] ApplyError),
+    /// A process could not be started or found.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A namespace could not be entered.
+    #[error("namespace {namespace}: {source}")]
+    Namespace {
+        /// Its name.
+        namespace: String,
+        /// Why.
+        source: NetNsError,
+    },
+    /// A rule was refused.
+    #[error("namespace {namespace}: {source}")]
+    Rule {
+        /// Its name.
+        namespace: String,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// A fault names something that does not exist.
+    #[error("there is no {0} in this lab (a target is CLUSTER, CLUSTER/control, CLUSTER/GATEWAY[@ADDRESS] or CLUSTER/NAMESPACE/WORKLOAD)")]
+    UnknownTarget(String),
+    /// A process is not to run as long as a fault holds.
+    #[error("{owner}: {name} is not started while `{fault}` holds; heal that first")]
+    Held {
+        /// Whose.
+        owner: String,
+        /// Its name there.
+        name: String,
+        /// The target of the fault.
+        fault: String,
+    },
+}
+
+/// A running lab.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    directory: PathBuf,
+    topology: RwLock<Topology>,
+    supervisor: Supervisor,
+    broken: Mutex<Broken>,
+}
+
+#[derive(Debug, Default)]
+struct Broken {
+    faults: Faults,
+    /// The tables that are installed for them, by namespace.
+    installed: BTreeMap<String, Table>,
+    /// The processes that were killed for them: owner and name.
+    held: BTreeSet<(String, String)>,
+}
+
+impl Handle {
+    /// Takes over what is built. Logs and the files of workloads go below `directory`.
+    pub fn new(topology: Topology, directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
+        let supervisor = Supervisor::new(&directory);
+        let inner = Inner { directory, topology: RwLock::new(topology), supervisor, broken: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The state directory.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// What is built.
+    pub fn plan(&self) -> Plan {
+        self.topology(|t| t.plan().clone())
+    }
+
+    /// A namespace by any of its names, to open sockets in.
+    pub fn namespace(&self, name: &str) -> Result<NetNs, HandleError> {
+        Ok(self.topology(|t| t.namespace(name).cloned())?)
+    }
+
+    /// Runs `work` on a thread inside a namespace, without blocking the caller's.
+    pub async fn in_ns<T: Send + 'static>(&self, name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HandleError> {
+        let namespace = self.namespace(name)?;
+        let done = tokio::task::spawn_blocking(move || namespace.run(work)).await;
+        done.unwrap_or_else(|e| Err(NetNsError::Thread(e.to_string()))).map_err(|source| HandleError::Namespace { namespace: name.to_owned(), source })
+    }
+
+    /// Installs a table of rules in a namespace, replacing one of the same name.
+    pub async fn install(&self, name: &str, table: Table) -> Result<(), HandleError> {
+        let refused = |source| HandleError::Rule { namespace: name.to_owned(), source };
+        self.in_ns(name, move || rules::install(&table)).await?.map_err(refused)
+    }
+
+    /// Removes a table of rules from a namespace, if it is there.
+    pub async fn uninstall(&self, name: &str, table: &str) -> Result<(), HandleError> {
+        let table = table.to_owned();
+        let refused = |source| HandleError::Rule { namespace: name.to_owned(), source };
+        self.in_ns(name, move || rules::remove(&table)).await?.map_err(refused)
+    }
+
+    /// Sends a workload's connections through its proxy.
+    pub async fn capture(&self, name: &str, capture: &Capture) -> Result<(), HandleError> {
+        self.install(name, capture.table()).await
+    }
+
+    /// Starts a process in its owner's namespace, and waits until it is ready.
+    pub async fn spawn(&self, mut spec: ProcessSpec) -> Result<(), HandleError> {
+        spec.owner = self.owner(&spec.owner);
+        let namespace = self.namespace(&spec.owner)?;
+        let held = {
+            let broken = self.inner.broken.lock().await;
+            self.topology(|t| faults::down(t.plan(), &broken.faults)).into_iter().find(|d| d.covers(&spec.owner, &spec.name))
+        };
+        match held {
+            Some(down) => Err(HandleError::Held { owner: spec.owner, name: spec.name, fault: format!("kill {}", down.target) }),
+            None => Ok(self.inner.supervisor.start(spec, namespace).await?),
+        }
+    }
+
+    /// Ends a process (SIGTERM, SIGKILL after 10 s) and starts it again as it was.
+    pub async fn restart(&self, owner: &str, name: &str) -> Result<(), HandleError> {
+        Ok(self.inner.supervisor.restart(&self.owner(owner), name).await?)
+    }
+
+    /// Ends a process: SIGTERM, SIGKILL after `grace`.
+    pub async fn stop(&self, owner: &str, name: &str, grace: Duration) -> Result<(), HandleError> {
+        Ok(self.inner.supervisor.stop(&self.owner(owner), name, grace).await?)
+    }
+
+    /// Ends all processes at once. The namespaces go with the last handle.
+    pub async fn stop_all(&self, grace: Duration) {
+        self.inner.supervisor.stop_all(grace).await;
+    }
+
+    /// All processes.
+    pub fn processes(&self) -> Vec<Status> {
+        self.inner.supervisor.statuses()
+    }
+
+    /// Processes that end by themselves, from now on.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.inner.supervisor.events()
+    }
+
+    /// Changes what is built; faults go on holding. Returns the namespaces that are new (or new again): their rules and
+    /// processes are the caller's to start.
+    pub async fn update(&self, plan: Plan) -> Result<BTreeSet<String>, HandleError> {
+        let mut broken = self.inner.broken.lock().await;
+        let built = {
+            let mut topology = self.inner.topology.write().unwrap_or_else(PoisonError::into_inner);
+            topology.update(plan)?
+        };
+        let plan = self.plan();
+        broken.installed.retain(|name, _| plan.namespaces.contains_key(name) && !built.contains(name));
+        let known = broken.faults.iter().filter(|f| f.targets().iter().any(|t| faults::resolve(&plan, t).is_empty()));
+        let faults = known.cloned().collect::<Vec<_>>().into_iter().fold(broken.faults.clone(), |faults, gone| faults.without(&Heal::Fault(gone)));
+        self.make(&mut broken, faults).await?;
+        Ok(built)
+    }
+
+    /// Breaks something. Breaking it twice is breaking it once.
+    pub async fn fault(&self, fault: Fault) -> Result<(), HandleError> {
+        let mut broken = self.inner.broken.lock().await;
+        let faults = broken.faults.with(fault);
+        self.make(&mut broken, faults).await
+    }
+
+    /// Makes something whole: rules go, killed processes are started as they were, and are ready when this returns.
+    pub async fn heal(&self, heal: &Heal) -> Result<(), HandleError> {
+        let mut broken = self.inner.broken.lock().await;
+        let faults = broken.faults.without(heal);
+        self.make(&mut broken, faults).await
+    }
+
+    /// What is broken.
+    pub async fn faults(&self) -> Faults {
+        self.inner.broken.lock().await.faults.clone()
+    }
+
+    /// Installs the difference between what is broken and what is to be. What could not be done is tried again by the next
+    /// change, since only what was done is remembered.
+    async fn make(&self, broken: &mut Broken, faults: Faults) -> Result<(), HandleError> {
+        let plan = self.plan();
+        let tables = faults::tables(&plan, &faults).map_err(HandleError::UnknownTarget)?;
+        let down = faults::down(&plan, &faults);
+        broken.faults = faults;
+        for name in broken.installed.keys().cloned().collect::<Vec<_>>() {
+            if !tables.contains_key(&name) {
+                self.uninstall(&name, faults::TABLE).await?;
+                broken.installed.remove(&name);
+            }
+        }
+        for (name, table) in tables {
+            if broken.installed.get(&name) != Some(&table) {
+                self.install(&name, table.clone()).await?;
+                broken.installed.insert(name, table);
+            }
+        }
+        self.hold(broken, &down).await;
+        self.release(broken, &down).await
+    }
+
+    /// Kills what must not run.
+    async fn hold(&self, broken: &mut Broken, down: &[Down]) {
+        let mut kills = JoinSet::new();
+        for status in self.processes() {
+            if status.pid.is_some() && down.iter().any(|d| d.covers(&status.owner, &status.name)) {
+                let handle = self.clone();
+                kills.spawn(async move {
+                    // Only a process that is unknown could not be killed.
+                    let _ = handle.inner.supervisor.kill(&status.owner, &status.name).await;
+                    (status.owner, status.name)
+                });
+            }
+        }
+        broken.held.extend(kills.join_all().await);
+    }
+
+    /// Starts what was held and need not be any more.
+    async fn release(&self, broken: &mut Broken, down: &[Down]) -> Result<(), HandleError> {
+        let mut starts = JoinSet::new();
+        for (owner, name) in broken.held.iter().filter(|(o, n)| !down.iter().any(|d| d.covers(o, n))).cloned() {
+            let handle = self.clone();
+            starts.spawn(async move {
+                let done = handle.inner.supervisor.restart(&owner, &name).await;
+                (owner, name, done)
+            });
+        }
+        let mut first = Ok(());
+        for (owner, name, done) in starts.join_all().await {
+            match done {
+                Ok(()) | Err(ProcessError::Unknown { .. } | ProcessError::Running { .. }) => {
+                    broken.held.remove(&(owner, name));
+                }
+                Err(e) => first = first.and(Err(e)),
+            }
+        }
+        Ok(first?)
+    }
+
+    /// The name that processes are kept under: the plan's, but a workload that shares a namespace keeps its own.
+    fn owner(&self, name: &str) -> String {
+        self.topology(|t| match t.plan().find(name) {
+            Some(found) if !t.plan().aliases.contains_key(name) => found.to_owned(),
+            _ => name.to_owned(),
+        })
+    }
+
+    fn topology<T>(&self, read: impl FnOnce(&Topology) -> T) -> T {
+        read(&self.inner.topology.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
