@@ -8,19 +8,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::string::Ia5String;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
-};
+use rcgen::{CertificateParams, Issuer, KeyPair, SubjectPublicKeyInfo};
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer;
 
 use crate::bundle::{BundleError, TrustBundle};
-use crate::certificate::{self, CertificateFacts, DecodeError, OID_USER_ID, SpkiHash};
-use crate::random::{self, RandomError, RandomSource};
+use crate::certificate::{self, CertificateFacts, DecodeError, SpkiHash};
+use crate::instant::{earlier, later};
+use crate::random::{RandomError, RandomSource};
+use crate::signing_request::{MIN_RSA_BITS, request_key};
 use crate::spiffe::{IdentityKind, SpiffeId, TrustDomain};
+use crate::template::{leaf_params, self_signed, signing};
 
 /// Leaves are valid from five minutes before their making: that much may clocks differ (design §6).
 pub const BACKDATE: Duration = Duration::from_secs(300);
@@ -35,9 +32,6 @@ pub const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3
 /// Longest workload key written into a leaf, in bytes.
 pub const MAX_WORKLOAD_BYTES: usize = 256;
 
-const MAX_CSR_BYTES: usize = 16 * 1024;
-const MIN_RSA_BITS: usize = 2048;
-
 /// Issues the certificates of one cluster.
 pub struct Ca {
     pub(crate) cluster: String,
@@ -49,14 +43,6 @@ pub struct Ca {
     pub(crate) key: SpkiHash,
     /// The earliest end of this CA's certificate and everything above it.
     pub(crate) not_after: UnixTime,
-}
-
-/// The root of a shared trust domain; it issues only the clusters' intermediates.
-pub struct SharedRoot {
-    issuer: Arc<Issuer<'static, KeyPair>>,
-    certificate: CertificateDer<'static>,
-    bundle: TrustBundle,
-    not_after: UnixTime,
 }
 
 /// A leaf to be issued.
@@ -375,130 +361,6 @@ impl Ca {
     }
 }
 
-impl SharedRoot {
-    /// One root for a whole mesh (`trust: shared`), P-256, valid ten years.
-    ///
-    /// # Errors
-    /// [`CaError`] when no key or randomness can be had.
-    pub fn create(
-        trust_domain: &TrustDomain,
-        now: UnixTime,
-        random: &mut dyn RandomSource,
-    ) -> Result<Self, CaError> {
-        let (issuer, certificate, not_after) =
-            self_signed(trust_domain, "shared root", 1, now, random)?;
-        let bundle = TrustBundle::new(trust_domain.clone(), 1, [certificate.clone()])?;
-        Ok(Self {
-            issuer: Arc::new(issuer),
-            certificate,
-            bundle,
-            not_after,
-        })
-    }
-
-    /// The roots everyone verifies against.
-    #[must_use]
-    pub fn bundle(&self) -> &TrustBundle {
-        &self.bundle
-    }
-
-    /// Issues a cluster's intermediate with a key of its own; it may sign leaves but no further CA.
-    ///
-    /// # Errors
-    /// [`CaError`], among them an expired root.
-    pub fn intermediate(
-        &self,
-        cluster: &str,
-        now: UnixTime,
-        random: &mut dyn RandomSource,
-    ) -> Result<Ca, CaError> {
-        if self.not_after <= now {
-            return Err(CaError::CaExpired {
-                cluster: cluster.to_owned(),
-                not_after: self.not_after.as_secs(),
-                now: now.as_secs(),
-            });
-        }
-        let key = generate_key()?;
-        let not_after = later(now, INTERMEDIATE_LIFETIME).min(self.not_after);
-        let params = ca_params(
-            self.bundle.trust_domain(),
-            &format!("intermediate of {cluster}"),
-            0,
-            earlier(now, BACKDATE),
-            not_after,
-            random,
-        )?;
-        let certificate = params
-            .signed_by(&key, self.issuer.as_ref())
-            .map_err(signing)?
-            .der()
-            .clone();
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(signing)?;
-        Ca::assemble(
-            cluster,
-            Arc::new(issuer),
-            certificate,
-            Vec::new(),
-            self.bundle.clone(),
-            not_after,
-        )
-    }
-
-    /// Key and certificate in PEM, to be kept where only the mesh's owner reads it.
-    #[must_use]
-    pub fn to_pem(&self) -> (String, String) {
-        (
-            certificate::certificates_to_pem([&self.certificate]),
-            self.issuer.key().serialize_pem(),
-        )
-    }
-
-    /// Reads [`SharedRoot::to_pem`].
-    ///
-    /// # Errors
-    /// [`CaError`] when key and certificate do not fit.
-    pub fn from_pem(
-        trust_domain: &TrustDomain,
-        sequence: u64,
-        certificate: &str,
-        key: &str,
-    ) -> Result<Self, CaError> {
-        let (issuer, der, facts) = load_issuer(certificate, key)?;
-        Ok(Self {
-            issuer: Arc::new(issuer),
-            bundle: TrustBundle::new(trust_domain.clone(), sequence, [der.clone()])?,
-            certificate: der,
-            not_after: facts.not_after,
-        })
-    }
-}
-
-/// The public key of a signing request whose signature holds.
-pub(crate) fn request_key(csr_der: &[u8]) -> Result<SubjectPublicKeyInfo, CaError> {
-    if csr_der.len() > MAX_CSR_BYTES {
-        return Err(CaError::Request(format!(
-            "{} bytes, more than {MAX_CSR_BYTES}",
-            csr_der.len()
-        )));
-    }
-    let (rest, request) = X509CertificationRequest::from_der(csr_der)
-        .map_err(|error| CaError::Request(error.to_string()))?;
-    if !rest.is_empty() {
-        return Err(CaError::Request("bytes after its end".to_owned()));
-    }
-    request
-        .verify_signature()
-        .map_err(|_| CaError::RequestSignature)?;
-    let spki = &request.certification_request_info.subject_pki;
-    if let Ok(x509_parser::public_key::PublicKey::RSA(rsa)) = spki.parsed()
-        && rsa.key_size() < MIN_RSA_BITS
-    {
-        return Err(CaError::KeyType(format!("RSA of {} bits", rsa.key_size())));
-    }
-    SubjectPublicKeyInfo::from_der(spki.raw).map_err(|error| CaError::KeyType(error.to_string()))
-}
-
 /// A CA certificate and its key from PEM, checked to belong together.
 pub(crate) fn load_issuer(
     certificate: &str,
@@ -531,123 +393,6 @@ pub(crate) fn load_issuer(
     Ok((issuer, der, facts))
 }
 
-/// Parameters of a leaf; `uri` None only for a certificate that is to be refused (see [`crate::mint`]).
-pub(crate) fn leaf_params(
-    uri: Option<&str>,
-    workload: Option<&str>,
-    not_before: UnixTime,
-    not_after: UnixTime,
-    random: &mut dyn RandomSource,
-) -> Result<CertificateParams, CaError> {
-    let mut params = CertificateParams::default();
-    let mut subject = DistinguishedName::new();
-    if let Some(workload) = workload {
-        if workload.len() > MAX_WORKLOAD_BYTES {
-            return Err(CaError::WorkloadTooLong(workload.len()));
-        }
-        subject.push(DnType::CustomDnType(OID_USER_ID.to_vec()), workload);
-    }
-    params.distinguished_name = subject;
-    if let Some(uri) = uri {
-        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(uri).map_err(signing)?)];
-    }
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(serial(random)?);
-    set_validity(&mut params, not_before, not_after);
-    Ok(params)
-}
-
-pub(crate) fn generate_key() -> Result<KeyPair, CaError> {
-    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(signing)
-}
-
-/// `time` plus `by`, without overflow.
-pub(crate) fn later(time: UnixTime, by: Duration) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(
-        time.as_secs().saturating_add(by.as_secs()),
-    ))
-}
-
-/// `time` minus `by`, not before 1970.
-pub(crate) fn earlier(time: UnixTime, by: Duration) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(
-        time.as_secs().saturating_sub(by.as_secs()),
-    ))
-}
-
-fn self_signed(
-    trust_domain: &TrustDomain,
-    what: &str,
-    path_length: u8,
-    now: UnixTime,
-    random: &mut dyn RandomSource,
-) -> Result<(Issuer<'static, KeyPair>, CertificateDer<'static>, UnixTime), CaError> {
-    let key = generate_key()?;
-    let not_after = later(now, ROOT_LIFETIME);
-    let params = ca_params(
-        trust_domain,
-        what,
-        path_length,
-        earlier(now, BACKDATE),
-        not_after,
-        random,
-    )?;
-    let certificate = params.self_signed(&key).map_err(signing)?.der().clone();
-    let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(signing)?;
-    Ok((issuer, certificate, not_after))
-}
-
-fn ca_params(
-    trust_domain: &TrustDomain,
-    what: &str,
-    path_length: u8,
-    not_before: UnixTime,
-    not_after: UnixTime,
-    random: &mut dyn RandomSource,
-) -> Result<CertificateParams, CaError> {
-    let mut params = CertificateParams::default();
-    let tag = certificate::hex(&random::bytes::<4>(random)?);
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::OrganizationName, trust_domain.as_str());
-    // The tag keeps the subjects of successive roots apart, which keeps path building short.
-    subject.push(DnType::CommonName, format!("fairlead {what} {tag}"));
-    params.distinguished_name = subject;
-    // X.509-SVID §3.1: a signing certificate names its trust domain.
-    let id = trust_domain.id();
-    params.subject_alt_names = vec![SanType::URI(
-        Ia5String::try_from(id.as_str()).map_err(signing)?,
-    )];
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(serial(random)?);
-    set_validity(&mut params, not_before, not_after);
-    Ok(params)
-}
-
-/// 127 random bits, positive and never zero in its first byte (RFC 5280 §4.1.2.2).
-fn serial(random: &mut dyn RandomSource) -> Result<SerialNumber, CaError> {
-    let mut bytes = random::bytes::<16>(random)?;
-    bytes[0] = (bytes[0] & 0x7f) | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
-}
-
-fn set_validity(params: &mut CertificateParams, not_before: UnixTime, not_after: UnixTime) {
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + Duration::from_secs(not_before.as_secs());
-    params.not_after = epoch + Duration::from_secs(not_after.as_secs());
-}
-
-fn signing(error: impl fmt::Display) -> CaError {
-    CaError::Signing(error.to_string())
-}
-
 impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The key stays out of logs.
@@ -655,14 +400,6 @@ impl fmt::Debug for Ca {
             .field("cluster", &self.cluster)
             .field("bundle", &self.bundle)
             .field("issuing_key", &self.key)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for SharedRoot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedRoot")
-            .field("bundle", &self.bundle)
             .finish_non_exhaustive()
     }
 }

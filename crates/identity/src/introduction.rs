@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ca::{self, CaError};
 use crate::certificate::SpkiHash;
+use crate::instant;
 use crate::membership::{Member, Membership};
 use crate::spiffe::{IdentityKind, SpiffeId, TrustDomain};
 use crate::trust::TrustBundleSet;
@@ -167,7 +168,7 @@ impl SignedStatement {
         if self.body.len() > MAX_STATEMENT_BYTES {
             return Err(IntroductionError::TooLong(self.body.len()));
         }
-        if self.signed_at > ca::later(now, MAX_AHEAD).as_secs() {
+        if self.signed_at > instant::later(now, MAX_AHEAD).as_secs() {
             return Err(IntroductionError::FromTheFuture {
                 signed_at: self.signed_at,
                 now: now.as_secs(),

@@ -16,8 +16,8 @@ use rustls_pki_types::UnixTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::ca;
 use crate::certificate::{self, SpkiHash};
+use crate::instant;
 use crate::random::{self, RandomError, RandomSource};
 
 /// Longest token text accepted.
@@ -137,7 +137,7 @@ impl JoinToken {
             addresses,
             root,
             cluster: cluster.to_owned(),
-            expires: ca::later(now, valid_for).as_secs(),
+            expires: instant::later(now, valid_for).as_secs(),
             secret: random::bytes(random)?,
         };
         let stored = StoredToken {

@@ -13,8 +13,11 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use crate::ca::{self, Ca, CaError};
 use crate::certificate;
 use crate::credentials::{Credentials, CredentialsError};
+use crate::instant;
 use crate::random::RandomSource;
+use crate::signing_request;
 use crate::spiffe::{SpiffeError, SpiffeId, TrustDomain};
+use crate::template;
 use crate::workload_key::WorkloadKey;
 
 /// How long minted certificates live; a call table runs for minutes.
@@ -84,17 +87,20 @@ impl<'a> Mint<'a> {
         now: UnixTime,
         random: &mut dyn RandomSource,
     ) -> Result<Minted, MintError> {
-        let good = (ca::earlier(now, ca::BACKDATE), ca::later(now, LIFETIME));
+        let good = (
+            instant::earlier(now, ca::BACKDATE),
+            instant::later(now, LIFETIME),
+        );
         match spec {
             CertificateSpec::Mesh => self.sign(self.ca, Some(caller), good, random),
             CertificateSpec::Id(id) => self.sign(self.ca, Some(id), good, random),
             CertificateSpec::NoSpiffe => self.sign(self.ca, None, good, random),
             CertificateSpec::Expired => {
-                let ended = ca::earlier(now, LIFETIME);
+                let ended = instant::earlier(now, LIFETIME);
                 self.sign(
                     self.ca,
                     Some(caller),
-                    (ca::earlier(ended, LIFETIME), ended),
+                    (instant::earlier(ended, LIFETIME), ended),
                     random,
                 )
             }
@@ -119,8 +125,8 @@ impl<'a> Mint<'a> {
         random: &mut dyn RandomSource,
     ) -> Result<Minted, MintError> {
         let key = WorkloadKey::generate()?;
-        let public_key: SubjectPublicKeyInfo = ca::request_key(&key.csr()?)?;
-        let params = ca::leaf_params(
+        let public_key: SubjectPublicKeyInfo = signing_request::request_key(&key.csr()?)?;
+        let params = template::leaf_params(
             identity.map(SpiffeId::as_str),
             None,
             not_before,

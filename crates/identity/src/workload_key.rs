@@ -8,9 +8,10 @@ use std::fmt;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::ca::{self, CaError};
+use crate::ca::CaError;
 use crate::certificate::SpkiHash;
 use crate::credentials::{Credentials, CredentialsError};
+use crate::template;
 
 /// A P-256 key waiting for its certificate.
 pub struct WorkloadKey {
@@ -24,7 +25,7 @@ impl WorkloadKey {
     /// [`CaError::Signing`] when the crypto library cannot make one.
     pub fn generate() -> Result<Self, CaError> {
         Ok(Self {
-            key: ca::generate_key()?,
+            key: template::generate_key()?,
         })
     }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ca;
 use crate::certificate;
+use crate::instant;
 use crate::join_token::{MAX_TOKEN_BYTES, StoreError, TokenId, TokenStore};
 use crate::random::{self, RandomError, RandomSource};
 use crate::spiffe::SpiffeId;
@@ -90,7 +91,7 @@ impl WorkloadTokenIssuer {
         let claim = WorkloadClaim {
             spiffe_id: spiffe_id.clone(),
             workload: workload.to_owned(),
-            expires: ca::later(now, valid_for).as_secs(),
+            expires: instant::later(now, valid_for).as_secs(),
             id: TokenId::from_bytes(random::bytes(random)?),
         };
         let body = serde_json::to_vec(&claim).map_err(|_| WorkloadTokenError::Invalid)?;

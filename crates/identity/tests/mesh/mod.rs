@@ -88,12 +88,16 @@ impl Mesh {
         let cas: BTreeMap<String, Ca> = clusters
             .iter()
             .map(|cluster| {
-                let ca = Ca::create_root(cluster, &domain(cluster), clock.now(), &mut SystemRandom).unwrap();
+                let ca = Ca::create_root(cluster, &domain(cluster), clock.now(), &mut SystemRandom)
+                    .unwrap();
                 ((*cluster).to_owned(), ca)
             })
             .collect();
         let set = TrustBundleSet::new(cas.iter().map(|(cluster, ca)| {
-            (ca.trust_domain().clone(), DomainTrust::new(ca.bundle().clone(), Some(cluster.clone())))
+            (
+                ca.trust_domain().clone(),
+                DomainTrust::new(ca.bundle().clone(), Some(cluster.clone())),
+            )
         }))
         .unwrap();
         Self {
@@ -110,7 +114,12 @@ impl Mesh {
     /// A service account's identity, with a certificate for `lifetime` from now.
     pub fn handle(&self, cluster: &str, account: &str, lifetime: u64) -> CertHandle {
         let identity = domain(cluster).service_account("shop", account).unwrap();
-        CertHandle::new(issue(self.ca(cluster), &identity, lifetime, self.clock.now()))
+        CertHandle::new(issue(
+            self.ca(cluster),
+            &identity,
+            lifetime,
+            self.clock.now(),
+        ))
     }
 
     pub fn tls(&self, handle: &CertHandle) -> MeshTls {
@@ -118,7 +127,12 @@ impl Mesh {
     }
 }
 
-pub fn issue(ca: &Ca, identity: &SpiffeId, lifetime: u64, now: UnixTime) -> fairlead_identity::credentials::Credentials {
+pub fn issue(
+    ca: &Ca,
+    identity: &SpiffeId,
+    lifetime: u64,
+    now: UnixTime,
+) -> fairlead_identity::credentials::Credentials {
     let key = WorkloadKey::generate().unwrap();
     let csr = key.csr().unwrap();
     let request = LeafRequest {
@@ -146,7 +160,11 @@ pub struct Handshake {
 
 impl Handshake {
     pub fn run(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Self {
-        Self::named(client, server, "outbound_.9080_.ep-7_.reviews.shop.svc.cluster.local")
+        Self::named(
+            client,
+            server,
+            "outbound_.9080_.ep-7_.reviews.shop.svc.cluster.local",
+        )
     }
 
     pub fn named(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, sni: &str) -> Self {
