@@ -9,6 +9,10 @@
 //! it carries mutual TLS, which only the inbound listener understands. The inbound listener's own connection to the program
 //! therefore must be told from that one: it comes from 127.0.0.6 (or ::6), as Istio's does, or carries `inbound_mark`, or goes
 //! to a loopback address.
+//!
+//! Where the proxy must listen: a redirected outgoing packet arrives at 127.0.0.1 (::1), an incoming one at the first address of
+//! its interface. The DNS listener (UDP) must be bound to 127.0.0.1 itself: an answer from a wildcard socket would leave under
+//! the address that routing prefers, and not be recognised as the answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

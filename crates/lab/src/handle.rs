@@ -147,7 +147,9 @@ impl Handle {
 
     /// Ends a process (SIGTERM, SIGKILL after 10 s) and starts it again as it was.
     pub async fn restart(&self, owner: &str, name: &str) -> Result<(), HandleError> {
-        Ok(self.inner.supervisor.restart(&self.owner(owner), name).await?)
+        let owner = self.owner(owner);
+        let namespace = self.namespace(&owner)?;
+        Ok(self.inner.supervisor.restart(&owner, name, namespace).await?)
     }
 
     /// Ends a process: SIGTERM, SIGKILL after `grace`.
@@ -170,8 +172,8 @@ impl Handle {
         self.inner.supervisor.events()
     }
 
-    /// Changes what is built; faults go on holding. Returns the namespaces that are new (or new again): their rules and
-    /// processes are the caller's to start.
+    /// Changes what is built; faults go on holding. The processes of namespaces that are gone, or were built anew, are killed.
+    /// Returns the namespaces that are new (or new again): their rules and processes are the caller's to install and start.
     pub async fn update(&self, plan: Plan) -> Result<BTreeSet<String>, HandleError> {
         let mut broken = self.inner.broken.lock().await;
         let built = {
@@ -179,6 +181,11 @@ impl Handle {
             topology.update(plan)?
         };
         let plan = self.plan();
+        for status in self.processes() {
+            if plan.find(&status.owner).is_none_or(|name| built.contains(name)) {
+                self.inner.supervisor.forget(&status.owner, &status.name).await?;
+            }
+        }
         broken.installed.retain(|name, _| plan.namespaces.contains_key(name) && !built.contains(name));
         let known = broken.faults.iter().filter(|f| f.targets().iter().any(|t| faults::resolve(&plan, t).is_empty()));
         let faults = known.cloned().collect::<Vec<_>>().into_iter().fold(broken.faults.clone(), |faults, gone| faults.without(&Heal::Fault(gone)));
@@ -250,7 +257,11 @@ impl Handle {
         for (owner, name) in broken.held.iter().filter(|(o, n)| !down.iter().any(|d| d.covers(o, n))).cloned() {
             let handle = self.clone();
             starts.spawn(async move {
-                let done = handle.inner.supervisor.restart(&owner, &name).await;
+                let done = match handle.namespace(&owner) {
+                    Ok(namespace) => handle.inner.supervisor.restart(&owner, &name, namespace).await,
+                    // It went with an update; so did its processes.
+                    Err(_) => Ok(()),
+                };
                 (owner, name, done)
             });
         }

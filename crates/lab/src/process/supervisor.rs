@@ -135,7 +135,6 @@ pub struct Supervisor {
 #[derive(Debug)]
 struct Process {
     spec: ProcessSpec,
-    namespace: NetNs,
     log: PathBuf,
     pid: Option<u32>,
     starts: u32,
@@ -172,7 +171,6 @@ impl Supervisor {
             let process = Process {
                 pid: child.id(),
                 spec: spec.clone(),
-                namespace: namespace.clone(),
                 log: log.clone(),
                 starts,
                 ending: ending.clone(),
@@ -204,14 +202,11 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts a process that was started before and has ended, as it was.
-    pub async fn restart(&self, owner: &str, name: &str) -> Result<(), ProcessError> {
+    /// Ends a process, if it runs (SIGTERM, SIGKILL after 10 s), and starts it as it was, in `namespace`: its owner's may have
+    /// been built anew since.
+    pub async fn restart(&self, owner: &str, name: &str, namespace: NetNs) -> Result<(), ProcessError> {
         let key = (owner.to_owned(), name.to_owned());
-        let (spec, namespace) = {
-            let processes = self.lock();
-            let process = processes.get(&key).ok_or_else(|| unknown(&key))?;
-            (process.spec.clone(), process.namespace.clone())
-        };
+        let spec = self.lock().get(&key).map(|process| process.spec.clone()).ok_or_else(|| unknown(&key))?;
         self.end(&key, Some(Duration::from_secs(10))).await?;
         self.start(spec, namespace).await
     }
@@ -236,10 +231,10 @@ impl Supervisor {
         }
     }
 
-    /// Lets a process that has ended be forgotten.
+    /// Kills a process and forgets that it was there.
     pub async fn forget(&self, owner: &str, name: &str) -> Result<(), ProcessError> {
         let key = (owner.to_owned(), name.to_owned());
-        self.end(&key, Some(Duration::from_secs(10))).await?;
+        self.end(&key, None).await?;
         self.lock().remove(&key);
         Ok(())
     }

@@ -217,9 +217,10 @@ async fn growth(handle: &Handle) {
     assert_eq!(built.into_iter().collect::<Vec<_>>(), ["east/shop/d"]);
     handle.spawn(echo("east/shop/d", "east-d", 9000)).await.unwrap();
     let address = handle.plan().namespace("east/shop/d").unwrap().network_addresses()[0];
-    assert_eq!(address.to_string(), "10.0.0.2", "the one that has become free");
+    assert_eq!(address.to_string(), "10.0.0.4", "the first that nobody has written");
     assert_eq!(lines(handle, "outside@east-net", &format!("{address}:9000"), 1).await.len(), 1);
     assert!(handle.namespace("east/shop/b").is_err());
+    assert!(!handle.processes().iter().any(|p| p.owner == "east/shop/b"), "its program went with it");
     let mut line = String::new();
     open.read_line(&mut line).await.unwrap();
     open.write_all(b"still there\n").await.unwrap();

@@ -47,7 +47,7 @@ fn proxy(virtuals: &[&str]) -> ExitCode {
     let virtuals: Vec<(SocketAddr, SocketAddr)> =
         virtuals.iter().map(|v| v.split_once('=').map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).unwrap()).collect();
     let inbound = TcpListener::bind("0.0.0.0:15006").unwrap();
-    let dns = UdpSocket::bind("0.0.0.0:15053").unwrap();
+    let dns = UdpSocket::bind("127.0.0.1:15053").unwrap();
     let outbound = TcpListener::bind("0.0.0.0:15001").unwrap();
     thread::spawn(move || {
         for stream in inbound.incoming() {
