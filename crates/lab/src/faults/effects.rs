@@ -94,7 +94,11 @@ pub fn tables(plan: &Plan, faults: &Faults) -> Result<BTreeMap<String, Table>, S
             }
         }
     }
-    Ok(effects.into_iter().map(|(name, effects)| (name, effects.table())).filter(|(_, t)| !t.chains.is_empty()).collect())
+    let table = |(name, effects): (String, Effects)| {
+        let forwards = plan.namespaces.get(&name).is_some_and(|n| n.forwards);
+        (name, effects.table(forwards))
+    };
+    Ok(effects.into_iter().map(table).filter(|(_, table)| !table.chains.is_empty()).collect())
 }
 
 /// The namespaces that a target means: all of a cluster, all instances of a gateway, one instance, one workload.
@@ -156,7 +160,7 @@ struct Effects {
 }
 
 impl Effects {
-    fn table(&self) -> Table {
+    fn table(&self, forwards: bool) -> Table {
         let arriving = self.lost_by.iter().map(|d| Match::From((*d).into())).chain(self.lost.iter().map(|a| Match::Source(only(*a))));
         let leaving = self.lost_by.iter().map(|d| Match::By((*d).into())).chain(self.lost.iter().map(|a| Match::Destination(only(*a))));
         let drop = |condition| Rule::new([condition], Verdict::Drop);
@@ -175,7 +179,7 @@ impl Effects {
             chain("arriving", Hook::FilterPrerouting, arriving.map(drop).collect()),
             chain("leaving", Hook::FilterPostrouting, leaving.map(drop).collect()),
             chain("made_here", Hook::FilterOutput, refuse()),
-            chain("passed_on", Hook::FilterForward, refuse()),
+            chain("passed_on", Hook::FilterForward, if forwards { refuse() } else { Vec::new() }),
         ];
         Table { name: TABLE.into(), chains: chains.into_iter().filter(|c| !c.rules.is_empty()).collect() }
     }

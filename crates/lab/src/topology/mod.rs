@@ -17,6 +17,7 @@ mod apply;
 mod derive;
 mod plan;
 mod spec;
+mod text;
 
 pub use apply::{ApplyError, Topology};
 pub use derive::{PlanError, plan};

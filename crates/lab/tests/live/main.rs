@@ -3,6 +3,8 @@
 //! The program is its own test runner, its own lab, and the programs that run in it: the first argument says which. No scenario
 //! waits for time to pass; the whole is ended by an alarm if it hangs.
 
+#![allow(clippy::unwrap_used)] // A test: clippy knows only those of the standard harness.
+
 mod endings;
 mod mesh;
 mod programs;
@@ -11,9 +13,10 @@ use std::process::ExitCode;
 
 use fairlead_lab::{EnterError, Role};
 
-const SCENARIOS: [(&str, fn()); 5] = [
+const SCENARIOS: [(&str, fn()); 6] = [
     ("this_machine_can_run_a_lab", || fairlead_lab::probe::probe().unwrap()),
     ("clusters_with_equal_addresses_capture_faults_and_processes", || inside("mesh", 0)),
+    ("the_largest_lab_stands", || inside("largest", 0)),
     ("the_exit_code_and_signals_pass_through", endings::codes_and_signals),
     ("a_killed_lab_leaves_nothing_behind", endings::killed),
     ("a_refusal_names_the_setting", || inside("refusal", 0)),
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     if let Role::Inside(lab) = role {
         return match words.as_slice() {
             ["mesh"] => run(mesh::scenario()),
+            ["largest"] => run(mesh::largest()),
             ["refusal"] => endings::refused(),
             ["ending", how] => run(endings::inside(how, lab)),
             other => panic!("no such scenario: {other:?}"),

@@ -46,7 +46,7 @@ pub async fn scenario() {
 fn spec() -> Spec {
     let workload = |name: &str, address: &str| WorkloadSpec {
         name: name.into(),
-        addresses: vec![address.parse().unwrap()],
+        addresses: address.split(' ').map(|a| a.parse().unwrap()).collect(),
         ..WorkloadSpec::default()
     };
     let cluster = |network: &str, gateway: &[&str], workloads: Vec<WorkloadSpec>| ClusterSpec {
@@ -57,8 +57,8 @@ fn spec() -> Spec {
     };
     let clusters = [
         ("east".to_owned(), cluster("east-net", &[], vec![workload("shop/a", "10.0.0.1"), workload("shop/b", "10.0.0.2")])),
-        ("west".to_owned(), cluster("west-net", &["198.51.100.10"], vec![workload("shop/a", "10.0.0.1"), workload("shop/b", "10.0.0.2")])),
-        ("north".to_owned(), cluster("west-net", &[], vec![workload("shop/c", "10.0.0.3")])),
+        ("west".to_owned(), cluster("west-net", &["198.51.100.10"], vec![workload("shop/a", "10.0.0.1"), workload("shop/b", "10.0.0.2 2001:db8::2")])),
+        ("north".to_owned(), cluster("west-net", &[], vec![workload("shop/c", "10.0.0.3 2001:db8::3")])),
     ];
     Spec { clusters: clusters.into(), externals: Vec::new() }
 }
@@ -72,8 +72,35 @@ async fn addresses(handle: &Handle) {
     let outside = lines(handle, "outside", "198.51.100.10:15443", 1).await;
     assert_eq!(outside, ["west-gateway 198.18.0.1"]);
     assert!(lines(handle, "outside@west-net", "10.0.0.2:9000", 1).await[0].starts_with("west-b 100.64.0."));
+    assert_eq!(lines(handle, "north/shop/c", "[2001:db8::2]:9000", 1).await, ["west-b 2001:db8::3"]);
+    let control = handle.plan().namespace("west/control").unwrap().wan_addresses().to_vec();
+    let node = handle.plan().namespace("north/node").unwrap().wan_addresses()[1];
+    assert_eq!(lines(handle, "north/shop/c", &format!("[{}]:15012", control[1]), 1).await, [format!("west-control {node}")]);
     // The gateway reaches its own pods, and by the other leg the other gateway's address.
     assert!(lines(handle, "west/east-west", "10.0.0.2:9000", 1).await[0].starts_with("west-b 100.64."));
+}
+
+/// The largest lab that is promised: five clusters, sixty workloads.
+pub async fn largest() {
+    let began = Instant::now();
+    let clusters = ["a", "b", "c", "d", "e"].map(|name| {
+        let workloads = (0..12).map(|n| WorkloadSpec { name: format!("shop/w{n}"), ..WorkloadSpec::default() }).collect();
+        let gateways = vec![GatewaySpec { name: "east-west".into(), addresses: Vec::new() }];
+        (name.to_owned(), ClusterSpec { network: "flat".into(), gateways, workloads, ..ClusterSpec::default() })
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let plan = topology::plan(&Spec { clusters: clusters.into(), externals: Vec::new() }).unwrap();
+    let handle = Handle::new(Topology::apply(plan).unwrap(), directory.path());
+    println!("{} namespaces in {:?}", handle.plan().namespaces.len(), began.elapsed());
+    let last = handle.plan().namespace("e/shop/w11").unwrap().network_addresses()[0];
+    handle.spawn(echo("e/shop/w11", "last", 9000)).await.unwrap();
+    assert!(lines(&handle, "a/shop/w0", &format!("{last}:9000"), 1).await[0].starts_with("last "));
+    let began = Instant::now();
+    handle.fault(Fault::Blackhole("e".into())).await.unwrap();
+    handle.fault(Fault::Cut("a".into(), "b".into())).await.unwrap();
+    handle.heal(&Heal::All).await.unwrap();
+    println!("broken and healed in {:?}", began.elapsed());
+    assert_eq!(lines(&handle, "a/shop/w0", &format!("{last}:9000"), 1).await.len(), 1);
 }
 
 async fn capture(handle: &Handle) {

@@ -1,7 +1,7 @@
 //! What runs in the lab: an echo, a minimal proxy, and programs that end.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
 use std::thread;
 
@@ -28,11 +28,11 @@ pub fn main(words: &[&str]) -> ExitCode {
 
 /// Says who it is and who called, then repeats lines.
 fn echo(name: &str, port: u16) -> ExitCode {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
     for stream in listener.incoming() {
         let (mut stream, name) = (stream.unwrap(), name.to_owned());
         thread::spawn(move || -> std::io::Result<()> {
-            writeln!(stream, "{name} {}", stream.peer_addr()?.ip())?;
+            writeln!(stream, "{name} {}", stream.peer_addr()?.ip().to_canonical())?;
             for line in BufReader::new(stream.try_clone()?).lines() {
                 writeln!(stream, "{}", line?)?;
             }
