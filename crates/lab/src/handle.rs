@@ -219,20 +219,40 @@ impl Handle {
         let tables = faults::tables(&plan, &faults).map_err(HandleError::UnknownTarget)?;
         let down = faults::down(&plan, &faults);
         broken.faults = faults;
-        for name in broken.installed.keys().cloned().collect::<Vec<_>>() {
-            if !tables.contains_key(&name) {
-                self.uninstall(&name, faults::TABLE).await?;
-                broken.installed.remove(&name);
-            }
-        }
-        for (name, table) in tables {
-            if broken.installed.get(&name) != Some(&table) {
-                self.install(&name, table.clone()).await?;
-                broken.installed.insert(name, table);
-            }
-        }
+        let gone = broken.installed.keys().filter(|name| !tables.contains_key(*name)).map(|name| (name.clone(), None));
+        let changed = tables.iter().filter(|(name, table)| broken.installed.get(*name) != Some(*table));
+        let changes: Vec<_> = gone.chain(changed.map(|(name, table)| (name.clone(), Some(table.clone())))).collect();
+        self.install_all(broken, changes).await?;
         self.hold(broken, &down).await;
         self.release(broken, &down).await
+    }
+
+    /// Installs or removes the tables of faults in many namespaces at once: each waits some milliseconds for the kernel.
+    async fn install_all(&self, broken: &mut Broken, changes: Vec<(String, Option<Table>)>) -> Result<(), HandleError> {
+        let mut running = JoinSet::new();
+        for (name, table) in changes {
+            let handle = self.clone();
+            running.spawn(async move {
+                let done = match table.clone() {
+                    Some(table) => handle.install(&name, table).await,
+                    None => handle.uninstall(&name, faults::TABLE).await,
+                };
+                (name, table, done)
+            });
+        }
+        let mut first = Ok(());
+        for (name, table, done) in running.join_all().await {
+            match (done, table) {
+                (Ok(()), Some(table)) => {
+                    broken.installed.insert(name, table);
+                }
+                (Ok(()), None) => {
+                    broken.installed.remove(&name);
+                }
+                (Err(e), _) => first = first.and(Err(e)),
+            }
+        }
+        first
     }
 
     /// Kills what must not run.

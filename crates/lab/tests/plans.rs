@@ -1,5 +1,7 @@
 //! Plans and the effects of faults, from YAML to goldens (`UPDATE_GOLDEN=1` writes them).
 
+#![allow(clippy::unwrap_used)] // A test: clippy knows only what is inside a test function.
+
 use std::fmt::Write;
 use std::path::Path;
 
