@@ -12,6 +12,7 @@ use rcgen::{CertificateParams, Issuer, KeyPair, SubjectPublicKeyInfo};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::bundle::{BundleError, TrustBundle};
+use crate::cacerts;
 use crate::certificate::{self, CertificateFacts, DecodeError, SpkiHash};
 use crate::instant::{earlier, later};
 use crate::random::{RandomError, RandomSource};
@@ -221,23 +222,18 @@ impl Ca {
         &self,
         mut chain: Vec<CertificateDer<'static>>,
     ) -> Vec<CertificateDer<'static>> {
-        // The issuing root comes first in a bundle; for an intermediate the one that signed it is found by path building
-        // on the other side, so all are sent.
-        for root in self.bundle.roots() {
-            if !chain.contains(root) {
-                chain.push(root.clone());
-            }
+        if let Some(root) = self.issuing_root()
+            && !chain.contains(root)
+        {
+            chain.push(root.clone());
         }
         chain
     }
 
-    /// The fingerprint a join token pins: the first root.
+    /// The fingerprint a join token pins: of the root this CA's certificates lead to.
     #[must_use]
     pub fn root_fingerprint(&self) -> Option<SpkiHash> {
-        if self.is_root() {
-            return Some(self.key);
-        }
-        self.bundle.fingerprints().next()
+        SpkiHash::of_certificate(self.issuing_root()?).ok()
     }
 
     /// Prepares the replacement of this root by a new one with a new key.
@@ -309,6 +305,16 @@ impl Ca {
             bundle,
             key,
             not_after,
+        })
+    }
+
+    /// Of the bundle's roots the one above this CA; a bundle in rotation holds others too.
+    fn issuing_root(&self) -> Option<&CertificateDer<'static>> {
+        let top = self.upper.last().unwrap_or(&self.certificate);
+        self.bundle.roots().find(|root| *root == top).or_else(|| {
+            self.bundle
+                .roots()
+                .find(|root| cacerts::signed_by(top, root))
         })
     }
 

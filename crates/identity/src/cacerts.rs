@@ -151,7 +151,7 @@ fn path_to_root(
     }
 }
 
-fn signed_by(child: &CertificateDer<'_>, parent: &CertificateDer<'_>) -> bool {
+pub(crate) fn signed_by(child: &CertificateDer<'_>, parent: &CertificateDer<'_>) -> bool {
     let (Ok(child), Ok(parent)) = (certificate::parse(child), certificate::parse(parent)) else {
         return false;
     };

@@ -184,7 +184,9 @@ impl StoredToken {
 }
 
 impl TokenId {
-    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+    /// From its bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 }

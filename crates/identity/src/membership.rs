@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::bundle::{BundleError, TrustBundle};
+use crate::bundle::TrustBundle;
 use crate::certificate::SpkiHash;
 use crate::introduction::{Introduction, SignedStatement, Statement, Tombstone};
+pub use crate::member_trust::TrustPolicy;
 use crate::spiffe::TrustDomain;
-use crate::trust::{DomainTrust, IssuerTrust, NamespaceBound, TrustBundleSet};
 
 /// Most clusters in a mesh's membership, tombstones included.
 pub const MAX_MEMBERS: usize = 4096;
@@ -71,8 +71,8 @@ pub enum Merged {
     Unchanged,
     /// The record of this cluster changed.
     Changed { cluster: String },
-    /// It changed and the two disagree about the cluster's roots within one incarnation: two clusters use one ClusterId,
-    /// or somebody introduced a false one. To be reported; the order decides the same everywhere.
+    /// It changed to other roots without a revocation between: two clusters use one ClusterId, or somebody introduced a false
+    /// one. To be reported loudly; the order decides the same everywhere.
     Clash { cluster: String },
     /// Not taken: the set is full.
     Full,
@@ -92,19 +92,6 @@ struct Rank {
     tombstone: bool,
     revision: u64,
     digest: [u8; 32],
-}
-
-/// How a [`TrustBundleSet`] is made of the membership.
-#[derive(Debug, Clone, Copy)]
-pub struct TrustPolicy<'a> {
-    /// `trust: shared`: members are told apart by issuing key, not by trust domain.
-    pub shared: bool,
-    /// `Peer.spec.namespaces` by cluster; clusters without an entry are unbounded.
-    pub namespaces: &'a BTreeMap<String, NamespaceBound>,
-    /// Clusters detached only here (`detach --here`).
-    pub detached_here: &'a BTreeSet<String>,
-    /// Clusters that may be trusted: all with `admission: open`, the approved ones with `approve`. None means all.
-    pub admitted: Option<&'a BTreeSet<String>>,
 }
 
 impl Member {
@@ -199,56 +186,6 @@ impl Membership {
         self.records.values().map(|record| &record.signed)
     }
 
-    /// The trust that follows for a cluster whose own CA has `own` as its bundle and issues with `own_keys`.
-    ///
-    /// # Errors
-    /// [`BundleError`] when two members cannot be told apart (one trust domain, or one issuing key, for two clusters):
-    /// revoking one would be a silent failure.
-    pub fn trust(
-        &self,
-        cluster: &str,
-        own: &TrustBundle,
-        own_keys: &BTreeSet<SpkiHash>,
-        policy: TrustPolicy<'_>,
-    ) -> Result<TrustBundleSet, BundleError> {
-        let mut domains: BTreeMap<TrustDomain, DomainTrust> = BTreeMap::new();
-        let mut own_trust =
-            DomainTrust::new(own.clone(), (!policy.shared).then(|| cluster.to_owned()));
-        if policy.shared {
-            for key in own_keys {
-                own_trust = own_trust.with_issuer(*key, IssuerTrust::new(cluster))?;
-            }
-        }
-        domains.insert(own.trust_domain().clone(), own_trust);
-        for member in self.members().filter(|member| member.cluster != cluster) {
-            let detached = policy.detached_here.contains(&member.cluster);
-            if !detached
-                && policy
-                    .admitted
-                    .is_some_and(|admitted| !admitted.contains(&member.cluster))
-            {
-                continue;
-            }
-            let bound = policy
-                .namespaces
-                .get(&member.cluster)
-                .cloned()
-                .unwrap_or_default();
-            if policy.shared {
-                add_issuers(&mut domains, member, bound, detached)?;
-            } else {
-                add_domain(&mut domains, member, bound, detached)?;
-            }
-        }
-        for tombstone in self
-            .tombstones()
-            .filter(|tombstone| tombstone.cluster != cluster)
-        {
-            revoke(&mut domains, tombstone, own.trust_domain(), policy.shared)?;
-        }
-        TrustBundleSet::new(domains)
-    }
-
     fn insert(&mut self, record: Record) -> Merged {
         let cluster = record.statement.cluster().to_owned();
         let Some(known) = self.records.get(&cluster) else {
@@ -262,9 +199,7 @@ impl Membership {
             return Merged::Unchanged;
         }
         let clash = match (&known.statement, &record.statement) {
-            (Statement::Introduce(old), Statement::Introduce(new)) => {
-                old.incarnation == new.incarnation && !old.same_authority(new)
-            }
+            (Statement::Introduce(old), Statement::Introduce(new)) => !old.same_authority(new),
             _ => false,
         };
         self.records.insert(cluster.clone(), record);
@@ -296,97 +231,4 @@ impl Rank {
             digest,
         }
     }
-}
-
-fn add_domain(
-    domains: &mut BTreeMap<TrustDomain, DomainTrust>,
-    member: &Member,
-    bound: NamespaceBound,
-    detached: bool,
-) -> Result<(), BundleError> {
-    if let Some(known) = domains.get(member.trust_domain()) {
-        return Err(BundleError::Json(format!(
-            "clusters {} and {} both claim trust domain {}; each needs its own",
-            known.cluster.as_deref().unwrap_or("?"),
-            member.cluster,
-            member.trust_domain()
-        )));
-    }
-    let mut trust =
-        DomainTrust::new(member.bundle.clone(), Some(member.cluster.clone())).within(bound);
-    trust.revoked = detached;
-    domains.insert(member.trust_domain().clone(), trust);
-    Ok(())
-}
-
-/// A member of a shared domain adds its issuing keys, never roots: those are the domain's own.
-fn add_issuers(
-    domains: &mut BTreeMap<TrustDomain, DomainTrust>,
-    member: &Member,
-    bound: NamespaceBound,
-    detached: bool,
-) -> Result<(), BundleError> {
-    let Some(trust) = domains.get(member.trust_domain()) else {
-        return Err(BundleError::Json(format!(
-            "cluster {} has trust domain {}, but trust is shared and the mesh has another",
-            member.cluster,
-            member.trust_domain()
-        )));
-    };
-    let mut trust = trust.clone();
-    for key in &member.issuing_keys {
-        trust = trust.with_issuer(
-            *key,
-            IssuerTrust {
-                cluster: member.cluster.clone(),
-                namespaces: bound.clone(),
-                revoked: detached,
-            },
-        )?;
-    }
-    domains.insert(member.trust_domain().clone(), trust);
-    Ok(())
-}
-
-fn revoke(
-    domains: &mut BTreeMap<TrustDomain, DomainTrust>,
-    tombstone: &Tombstone,
-    own: &TrustDomain,
-    shared: bool,
-) -> Result<(), BundleError> {
-    if !shared {
-        // A tombstone never takes the own domain, whatever it claims: the own CA decides about itself.
-        if &tombstone.trust_domain != own {
-            let trust = domains
-                .entry(tombstone.trust_domain.clone())
-                .or_insert_with(|| DomainTrust {
-                    cluster: Some(tombstone.cluster.clone()),
-                    ..DomainTrust::default()
-                });
-            // A domain that a live member of another name holds now is that member's.
-            if trust.cluster.as_deref() == Some(tombstone.cluster.as_str()) {
-                trust.revoked = true;
-            }
-        }
-        return Ok(());
-    }
-    let Some(trust) = domains.get_mut(own) else {
-        return Ok(());
-    };
-    for key in &tombstone.issuing_keys {
-        match trust.issuers.get(key) {
-            Some(issuer) if issuer.cluster != tombstone.cluster => {
-                return Err(BundleError::Json(format!(
-                    "cluster {} is detached but shares its issuing key with {}; it cannot be told apart",
-                    tombstone.cluster, issuer.cluster
-                )));
-            }
-            _ => {
-                let mut issuer = IssuerTrust::new(tombstone.cluster.clone());
-                issuer.revoked = true;
-                trust.issuers.insert(*key, issuer);
-            }
-        }
-    }
-    Ok(())
 }
