@@ -1,0 +1,44 @@
+//! Findings about one object that are made while it is resolved.
+
+use crate::registry::Item;
+use fairlead_model::diagnostic::Diagnostic;
+use fairlead_model::origin::Origin;
+use fairlead_model::settings::{MeshSettings, Profile};
+use fairlead_resources::core as kubernetes;
+use fairlead_resources::istio::{DestinationRule, LoadBalancerSettings, ServiceEntry};
+
+/// A Service that is only an alias.
+pub(crate) fn external_name(item: &Item<'_, kubernetes::Service>) -> Diagnostic {
+    Diagnostic::warning("FL0404", item.origin("spec.type"), "a Service of type ExternalName has no endpoints and does not resolve here")
+        .hint("use a ServiceEntry with the external name as host")
+}
+
+/// A second ServiceEntry for one host in one namespace.
+pub(crate) fn host_taken(item: &Item<'_, ServiceEntry>, host: &str, by: &[Origin]) -> Diagnostic {
+    let by = by.first().map(ToString::to_string).unwrap_or_default();
+    Diagnostic::warning("FL0405", item.origin("spec.hosts"), format!("host {host} is taken by {by}; this entry is not used for it"))
+        .hint("keep one ServiceEntry for a host and namespace")
+}
+
+/// `distribute` and `failover` together: profile `fairlead` composes them, Istio's validation refuses the rule.
+pub(crate) fn refused_by_profile(item: &Item<'_, DestinationRule>, settings: &MeshSettings) -> Option<Diagnostic> {
+    if settings.profile == Profile::Fairlead {
+        return None;
+    }
+    let both = |balancer: &Option<LoadBalancerSettings>| {
+        let setting = balancer.as_ref().and_then(|balancer| balancer.locality_lb_setting.as_ref());
+        setting.is_some_and(|setting| !setting.distribute.is_empty() && !setting.failover.is_empty())
+    };
+    let spec = &item.object.spec;
+    let policies = spec.traffic_policy.iter().map(|policy| (policy, "spec.trafficPolicy".to_owned()));
+    let subsets = spec.subsets.iter().enumerate();
+    let of_subsets = subsets.filter_map(|(at, subset)| {
+        Some((subset.traffic_policy.as_ref()?, format!("spec.subsets[{at}].trafficPolicy")))
+    });
+    let refused = policies.chain(of_subsets).find_map(|(policy, path)| {
+        let in_port = policy.port_level_settings.iter().any(|port| both(&port.load_balancer));
+        (both(&policy.load_balancer) || in_port).then_some(path)
+    })?;
+    let message = "distribute and failover cannot stand together in profile istio; the rule is refused";
+    Some(Diagnostic::error("IST0106", item.origin(&refused), message).hint("keep one of the two, or use profile fairlead"))
+}

@@ -1,0 +1,131 @@
+//! Where a cluster's networks are entered.
+//!
+//! Never lists an address that nobody answers at. Invariant: a cluster with a network of its own, or with other members
+//! beside it, always has a gateway for its network: its own or the built-in one.
+
+use super::Gateways;
+use crate::names::address::gateway_address;
+use crate::registry::{Draft, Item};
+use fairlead_model::endpoint::WorkloadRef;
+use fairlead_model::gateway::ServerTls;
+use fairlead_model::ids::{ClusterId, NetworkId};
+use fairlead_model::matching::selects;
+use fairlead_model::mesh::{GatewayAddress, GatewayKind};
+use fairlead_model::settings::MeshSettings;
+use fairlead_resources::core as kubernetes;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// Namespace of the built-in gateway's workload.
+pub(crate) const BUILT_IN_NAMESPACE: &str = "fairlead-system";
+/// Name of the built-in gateway's workload.
+pub(crate) const BUILT_IN_NAME: &str = "east-west";
+
+const NETWORK: &str = "topology.istio.io/network";
+const GATEWAY_PORT: &str = "networking.istio.io/gatewayPort";
+
+/// A cluster's entrances.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EastWest {
+    pub addresses: Vec<GatewayAddress>,
+    /// The built-in gateway's addresses, if the cluster has it.
+    pub built_in: Option<Vec<IpAddr>>,
+}
+
+impl EastWest {
+    pub fn new(
+        cluster: &ClusterId,
+        network: &NetworkId,
+        settings: &MeshSettings,
+        services: &[Item<'_, kubernetes::Service>],
+        drafts: &BTreeMap<WorkloadRef, Draft>,
+        gateways: &Gateways,
+    ) -> Self {
+        let own: Vec<&Draft> =
+            drafts.values().filter(|draft| gateways.kind(&draft.labels) == Some(GatewayKind::EastWest)).collect();
+        let mut found = Self::default();
+        let member = settings.clusters.get(cluster);
+        let port = member.map_or(crate::settings::GATEWAY_PORT, |member| member.gateway_port);
+        let written = member.map(|member| member.gateway_addresses.clone()).unwrap_or_default();
+        let first = own.iter().find(|draft| &draft.network == network).map(|draft| draft.key.clone());
+        if written.is_empty() {
+            found.of_services(services, drafts, port);
+            if !found.has(network) {
+                found.of_workloads(&own, network, gateways);
+            }
+        } else if let Some(workload) = first {
+            found.add(network, &written, port, &workload);
+        }
+        let needed = !network.as_str().is_empty() || settings.clusters.len() > 1;
+        if needed && !found.has(network) {
+            let workload = WorkloadRef {
+                cluster: cluster.clone(),
+                namespace: BUILT_IN_NAMESPACE.to_owned(),
+                name: BUILT_IN_NAME.to_owned(),
+            };
+            let addresses = if written.is_empty() { vec![gateway_address(settings, cluster)] } else { written };
+            found.add(network, &addresses, port, &workload);
+            found.built_in = Some(addresses);
+        }
+        found.addresses.sort();
+        found.addresses.dedup();
+        found
+    }
+
+    fn has(&self, network: &NetworkId) -> bool {
+        self.addresses.iter().any(|gateway| &gateway.network == network)
+    }
+
+    fn add(&mut self, network: &NetworkId, addresses: &[IpAddr], port: u16, workload: &WorkloadRef) {
+        self.addresses.extend(addresses.iter().map(|address| GatewayAddress {
+            network: network.clone(),
+            address: SocketAddr::new(*address, port),
+            workload: workload.clone(),
+        }));
+    }
+
+    /// Services with the network label (Istio): their load balancer's or external addresses; without any, their workloads'.
+    fn of_services(
+        &mut self,
+        services: &[Item<'_, kubernetes::Service>],
+        drafts: &BTreeMap<WorkloadRef, Draft>,
+        default_port: u16,
+    ) {
+        for item in services {
+            let Some(network) = item.meta.label(NETWORK).filter(|label| !label.is_empty()) else { continue };
+            let network = NetworkId::from(network);
+            let port = item.meta.label(GATEWAY_PORT).and_then(|port| port.parse().ok()).unwrap_or(default_port);
+            let spec = &item.object.spec;
+            let behind: Vec<&Draft> = drafts
+                .values()
+                .filter(|draft| draft.key.namespace == item.meta.namespace)
+                .filter(|draft| !spec.selector.is_empty() && selects(&spec.selector, &draft.labels))
+                .collect();
+            let Some(first) = behind.first() else { continue };
+            let balancer = item.object.status.load_balancer.ingress.iter().map(|ingress| ingress.ip.as_str());
+            let texts = balancer.chain(spec.external_ips.iter().map(String::as_str));
+            let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+            if addresses.is_empty() {
+                for draft in &behind {
+                    self.add(&network, &draft.addresses, port, &draft.key);
+                }
+            } else {
+                self.add(&network, &addresses, port, &first.key);
+            }
+        }
+    }
+
+    /// Workloads that an AUTO_PASSTHROUGH Gateway selects.
+    fn of_workloads(&mut self, own: &[&Draft], network: &NetworkId, gateways: &Gateways) {
+        for draft in own.iter().filter(|draft| &draft.network == network) {
+            let servers = gateways
+                .configs
+                .iter()
+                .filter(|config| !config.selector.is_empty() && selects(&config.selector, &draft.labels))
+                .flat_map(|config| &config.servers);
+            for server in servers.filter(|server| server.tls == Some(ServerTls::AutoPassthrough)) {
+                self.add(network, &draft.addresses, server.port, &draft.key);
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Virtual IPs: one stable address in 240.240.0.0/16 for every name that has none of its own.
+//!
+//! Never looks at who asks or at the order of input. Invariant: a name keeps its address as long as it is in `kept`;
+//! without `kept` the address is a function of the set of names alone, and a name of a lower tier (the cluster's own)
+//! never moves because of one of a higher tier (somebody else's).
+
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// First two octets of the range Istio allocates from, too.
+const RANGE: [u8; 2] = [240, 240];
+
+/// Host numbers 1 to 65,534: neither the network's own nor its broadcast address.
+const SIZE: u32 = 65_534;
+
+/// Separates this use of the hash from every other.
+const KEY: &[u8] = b"fairlead virtual ip v1\0";
+
+/// Names that need an address, in the order in which collisions are settled.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    names: BTreeSet<(u8, String)>,
+}
+
+impl Wanted {
+    /// Tier 0: the cluster's own names; 1: names that others bring.
+    pub fn add(&mut self, tier: u8, host: &str) {
+        self.names.insert((tier, host.to_owned()));
+    }
+
+    /// An address for each name. Past 65,534 names the rest get none. `taken` are addresses written in the range.
+    pub fn allocate(&self, kept: &BTreeMap<String, Ipv4Addr>, taken: &BTreeSet<IpAddr>) -> BTreeMap<String, Ipv4Addr> {
+        let mut used: BTreeSet<Ipv4Addr> = kept.values().copied().collect();
+        used.extend(taken.iter().filter_map(|ip| match ip {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        }));
+        let mut given = BTreeMap::new();
+        for (_, host) in &self.names {
+            if let Some(address) = kept.get(host) {
+                given.insert(host.clone(), *address);
+                continue;
+            }
+            if given.contains_key(host) {
+                continue;
+            }
+            if let Some(address) = probe(host, &used) {
+                used.insert(address);
+                given.insert(host.clone(), address);
+            }
+        }
+        given
+    }
+}
+
+fn probe(host: &str, used: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+    let digest = Sha256::new().chain_update(KEY).chain_update(host.as_bytes()).finalize();
+    let start = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % SIZE;
+    (0..SIZE).map(|step| address((start + step) % SIZE)).find(|address| !used.contains(address))
+}
+
+fn address(index: u32) -> Ipv4Addr {
+    let [_, _, high, low] = (index + 1).to_be_bytes();
+    Ipv4Addr::new(RANGE[0], RANGE[1], high, low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(names: &[(u8, &str)]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for (tier, name) in names {
+            wanted.add(*tier, name);
+        }
+        wanted
+    }
+
+    #[test]
+    fn an_address_is_a_function_of_the_name() {
+        let alone = wanted(&[(0, "a.shop")]).allocate(&BTreeMap::new(), &BTreeSet::new());
+        let among = wanted(&[(1, "z.shop"), (0, "b.shop"), (0, "a.shop")]).allocate(&BTreeMap::new(), &BTreeSet::new());
+        assert_eq!(alone["a.shop"], among["a.shop"]);
+        assert_eq!(among.len(), 3);
+    }
+
+    #[test]
+    fn a_collision_moves_the_later_tier() {
+        let first = wanted(&[(0, "a.shop")]).allocate(&BTreeMap::new(), &BTreeSet::new())["a.shop"];
+        let taken = BTreeSet::from([IpAddr::V4(first)]);
+        let moved = wanted(&[(0, "a.shop")]).allocate(&BTreeMap::new(), &taken)["a.shop"];
+        assert_ne!(first, moved);
+    }
+
+    #[test]
+    fn what_was_kept_stays() {
+        let kept = BTreeMap::from([("a.shop".to_owned(), Ipv4Addr::new(240, 240, 9, 9))]);
+        let given = wanted(&[(0, "a.shop"), (0, "b.shop")]).allocate(&kept, &BTreeSet::new());
+        assert_eq!(given["a.shop"], Ipv4Addr::new(240, 240, 9, 9));
+    }
+
+    #[test]
+    fn a_full_range_leaves_the_rest_without() {
+        let names: Vec<String> = (0..65_540).map(|n| format!("s{n}")).collect();
+        let mut wanted = Wanted::default();
+        for name in &names {
+            wanted.add(0, name);
+        }
+        let given = wanted.allocate(&BTreeMap::new(), &BTreeSet::new());
+        assert_eq!(given.len(), SIZE as usize);
+        assert_eq!(given.values().collect::<BTreeSet<_>>().len(), SIZE as usize);
+    }
+}

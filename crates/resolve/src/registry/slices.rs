@@ -1,0 +1,121 @@
+//! EndpointSlices: endpoints as a Kubernetes control plane has computed them.
+//!
+//! Never merges two Services' slices. Invariant: one endpoint a workload; a slice whose Pod is not among the objects still
+//! gives an endpoint, without identity.
+
+use super::draft::{Draft, Written};
+use super::endpoint::Facts;
+use super::objects::{Item, Objects};
+use super::workloads::Surroundings;
+use fairlead_model::endpoint::{Health, WorkloadRef};
+use fairlead_model::security::WorkloadSecurity;
+use fairlead_resources::core::{EndpointSlice, SliceEndpoint};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+/// Slices by (namespace, service).
+pub(super) struct Slices<'a> {
+    by_service: HashMap<(&'a str, &'a str), Vec<Item<'a, EndpointSlice>>>,
+}
+
+/// One endpoint of a slice: its workload (made up if there is no Pod), its health, and ports by service port name.
+pub(super) struct SliceWorkload {
+    pub draft: Draft,
+    /// Facts of a workload that is not among the drafts.
+    pub unknown: Option<Facts>,
+    pub health: Health,
+    pub ports: BTreeMap<String, u16>,
+}
+
+impl<'a> Slices<'a> {
+    pub fn new(objects: &Objects<'a>) -> Self {
+        let mut by_service: HashMap<_, Vec<_>> = HashMap::new();
+        for item in &objects.slices {
+            if let Some(service) = item.object.service_name() {
+                by_service.entry((item.meta.namespace.as_str(), service)).or_default().push(*item);
+            }
+        }
+        Self { by_service }
+    }
+
+    /// `None`: the Service has no slices, so its Pods are selected by label.
+    pub fn of(
+        &self,
+        namespace: &str,
+        service: &str,
+        drafts: &BTreeMap<WorkloadRef, Draft>,
+        around: &Surroundings<'_>,
+    ) -> Option<Vec<SliceWorkload>> {
+        let slices = self.by_service.get(&(namespace, service))?;
+        let mut found: BTreeMap<WorkloadRef, SliceWorkload> = BTreeMap::new();
+        for slice in slices.iter().filter(|slice| slice.object.address_type != "FQDN") {
+            let ports: BTreeMap<String, u16> = slice
+                .object
+                .ports
+                .iter()
+                .filter_map(|port| Some((port.name.clone().unwrap_or_default(), port.port?)))
+                .collect();
+            for endpoint in &slice.object.endpoints {
+                let Some(one) = workload(endpoint, slice, drafts, around, ports.clone()) else { continue };
+                match found.get_mut(&one.draft.key) {
+                    Some(known) => known.ports.extend(one.ports),
+                    None => drop(found.insert(one.draft.key.clone(), one)),
+                }
+            }
+        }
+        Some(found.into_values().collect())
+    }
+}
+
+fn workload(
+    endpoint: &SliceEndpoint,
+    slice: &Item<'_, EndpointSlice>,
+    drafts: &BTreeMap<WorkloadRef, Draft>,
+    around: &Surroundings<'_>,
+    ports: BTreeMap<String, u16>,
+) -> Option<SliceWorkload> {
+    let addresses: Vec<IpAddr> = endpoint.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    let first = addresses.first()?;
+    let namespace = slice.meta.namespace.as_str();
+    let named = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| target.name.as_str());
+    let key = around.key(namespace, named.unwrap_or(&first.to_string()));
+    let health = health(endpoint);
+    if let Some(draft) = drafts.get(&key) {
+        // What was observed beats what the slice says.
+        let health = if draft.health == Health::Healthy { health } else { draft.health };
+        return Some(SliceWorkload { draft: draft.clone(), unknown: None, health, ports });
+    }
+    let mut labels = BTreeMap::new();
+    let network = around.network.clone();
+    let mut locality = around.locality.clone();
+    if let Some(zone) = &endpoint.zone {
+        locality.zone.clone_from(zone);
+    }
+    around.inject(&mut labels, &network, &locality, endpoint.node_name.as_deref());
+    let draft = Draft {
+        key,
+        written: Written::Pod,
+        labels,
+        service_account: "default".to_owned(),
+        addresses,
+        network,
+        locality,
+        weight: 1,
+        sidecar: false,
+        named_ports: BTreeMap::new(),
+        health,
+        origin: slice.origin("endpoints"),
+    };
+    let unknown =
+        Facts { security: WorkloadSecurity::default(), gateway: None, mutual_ports: BTreeSet::new(), identity: None };
+    Some(SliceWorkload { draft, unknown: Some(unknown), health, ports })
+}
+
+fn health(endpoint: &SliceEndpoint) -> Health {
+    let conditions = &endpoint.conditions;
+    let ready = conditions.ready.unwrap_or(true);
+    if conditions.terminating == Some(true) {
+        return if conditions.serving.unwrap_or(ready) { Health::Draining } else { Health::Unhealthy };
+    }
+    if ready { Health::Healthy } else { Health::Unhealthy }
+}

@@ -1,0 +1,233 @@
+//! WorkloadEntries, `Workload` replicas and Pods as workloads.
+//!
+//! Never drops a workload because of a bad label. Rule: a workload has a sidecar unless `sidecar.istio.io/inject: "false"`
+//! (label or annotation), `security.istio.io/tlsMode: disabled`, `sidecar: false` or host networking says otherwise.
+
+use super::draft::{Draft, Written};
+use super::objects::{Item, Objects};
+use super::state::Observed;
+use crate::names::address::{workload_addresses, workload_block};
+use crate::settings::network_of;
+use fairlead_model::endpoint::{Health, WorkloadRef};
+use fairlead_model::ids::{ClusterId, Locality, NetworkId};
+use fairlead_model::matching::Labels;
+use fairlead_model::settings::MeshSettings;
+use fairlead_resources::core as kubernetes;
+use fairlead_resources::{fairlead, istio};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+const NETWORK: &str = "topology.istio.io/network";
+const CLUSTER: &str = "topology.istio.io/cluster";
+const POD_LOCALITY: &str = "topology.istio.io/locality";
+const REGION: &str = "topology.kubernetes.io/region";
+const ZONE: &str = "topology.kubernetes.io/zone";
+const SUBZONE: &str = "topology.istio.io/subzone";
+const HOSTNAME: &str = "kubernetes.io/hostname";
+const INJECT: &str = "sidecar.istio.io/inject";
+const TLS_MODE: &str = "security.istio.io/tlsMode";
+/// The namespace whose network label holds for the cluster.
+const SYSTEM: &str = "istio-system";
+
+/// What a workload inherits from its cluster.
+pub(super) struct Surroundings<'a> {
+    pub cluster: &'a ClusterId,
+    pub network: NetworkId,
+    pub locality: Locality,
+}
+
+impl<'a> Surroundings<'a> {
+    pub fn new(cluster: &'a ClusterId, settings: &MeshSettings, objects: &Objects<'_>) -> Self {
+        let label = objects.namespaces.get(SYSTEM).and_then(|namespace| namespace.meta.label(NETWORK));
+        Self {
+            cluster,
+            network: label.map_or_else(|| network_of(settings, cluster), NetworkId::from),
+            locality: settings.clusters.get(cluster).map(|member| member.locality.clone()).unwrap_or_default(),
+        }
+    }
+
+    pub fn key(&self, namespace: &str, name: &str) -> WorkloadRef {
+        WorkloadRef { cluster: self.cluster.clone(), namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// A written network, a label's, or the cluster's.
+    pub fn network(&self, written: &str, labels: &Labels) -> NetworkId {
+        let label = labels.get(NETWORK).map(String::as_str).unwrap_or_default();
+        let found = [label, written].into_iter().find(|network| !network.is_empty());
+        found.map_or_else(|| self.network.clone(), NetworkId::from)
+    }
+
+    /// A written `region/zone/subzone`, or the cluster's.
+    pub fn locality(&self, written: &str) -> Locality {
+        if written.is_empty() { self.locality.clone() } else { Locality::parse(written) }
+    }
+
+    /// Adds the labels that subsets and `failoverPriority` may name.
+    pub fn inject(&self, labels: &mut Labels, network: &NetworkId, locality: &Locality, node: Option<&str>) {
+        let values = [
+            (CLUSTER, self.cluster.as_str()),
+            (NETWORK, network.as_str()),
+            (REGION, locality.region.as_str()),
+            (ZONE, locality.zone.as_str()),
+            (SUBZONE, locality.subzone.as_str()),
+            (HOSTNAME, node.unwrap_or_default()),
+        ];
+        labels.extend(values.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.to_owned())));
+    }
+}
+
+/// All workloads of a cluster, sorted by namespace and name. Of two with one name a WorkloadEntry comes before a `Workload`
+/// before a Pod.
+pub(super) fn workloads(
+    objects: &Objects<'_>,
+    around: &Surroundings<'_>,
+    settings: &MeshSettings,
+    observed: &Observed,
+) -> BTreeMap<WorkloadRef, Draft> {
+    let mut found: BTreeMap<WorkloadRef, Draft> = BTreeMap::new();
+    let entries = objects.workload_entries.iter().map(|item| entry(item, around));
+    let processes = objects.processes.iter().flat_map(|item| replicas(item, around));
+    let pods = objects.pods.iter().filter_map(|item| pod(item, around, objects));
+    for draft in entries.chain(processes).chain(pods) {
+        found.entry(draft.key.clone()).or_insert(draft);
+    }
+    for draft in found.values_mut() {
+        if let Some(health) = observed.health.get(&draft.key) {
+            draft.health = *health;
+        }
+    }
+    give_addresses(&mut found, workload_block(settings, around.cluster), observed);
+    found
+}
+
+/// Processes without an address get one of the cluster's block.
+fn give_addresses(found: &mut BTreeMap<WorkloadRef, Draft>, block: u8, observed: &Observed) {
+    let taken: BTreeSet<IpAddr> = found.values().flat_map(|draft| draft.addresses.iter().copied()).collect();
+    let without: BTreeSet<WorkloadRef> = found
+        .values()
+        .filter(|draft| draft.written == Written::Process && draft.addresses.is_empty())
+        .map(|draft| draft.key.clone())
+        .collect();
+    for (key, address) in workload_addresses(block, &without, &taken, &observed.workload_addresses) {
+        if let Some(draft) = found.get_mut(&key) {
+            draft.addresses.push(address);
+        }
+    }
+}
+
+fn entry(item: &Item<'_, istio::WorkloadEntry>, around: &Surroundings<'_>) -> Draft {
+    let spec = &item.object.spec;
+    let mut labels = item.object.all_labels();
+    let network = around.network(&spec.network, &labels);
+    let locality = around.locality(&spec.locality);
+    let sidecar = has_sidecar(&labels, item.meta.annotation(INJECT));
+    around.inject(&mut labels, &network, &locality, None);
+    Draft {
+        key: around.key(&item.meta.namespace, &item.meta.name),
+        written: Written::WorkloadEntry,
+        sidecar,
+        labels,
+        service_account: account(&spec.service_account),
+        addresses: spec.address.parse().into_iter().collect(),
+        network,
+        locality,
+        weight: spec.weight.max(1),
+        named_ports: entry_ports(&spec.ports),
+        health: Health::Healthy,
+        origin: item.origin(""),
+    }
+}
+
+/// Ports of a WorkloadEntry; numbers outside 1 to 65535 are none (validation reports them).
+pub(super) fn entry_ports(written: &BTreeMap<String, u32>) -> BTreeMap<String, u16> {
+    let valid = |(name, port): (&String, &u32)| Some((name.clone(), u16::try_from(*port).ok().filter(|port| *port > 0)?));
+    written.iter().filter_map(valid).collect()
+}
+
+fn replicas(item: &Item<'_, fairlead::Workload>, around: &Surroundings<'_>) -> Vec<Draft> {
+    let spec = &item.object.spec;
+    let mut labels = item.object.all_labels();
+    let network = around.network(spec.network.as_deref().unwrap_or_default(), &labels);
+    let locality = around.locality(spec.locality.as_deref().unwrap_or_default());
+    let sidecar = spec.sidecar.unwrap_or(true) && has_sidecar(&labels, item.meta.annotation(INJECT));
+    around.inject(&mut labels, &network, &locality, None);
+    let named = spec.ports.iter().filter(|port| !port.name.is_empty());
+    let one = Draft {
+        key: around.key(&item.meta.namespace, &item.meta.name),
+        written: Written::Process,
+        sidecar,
+        labels,
+        service_account: account(spec.service_account.as_deref().unwrap_or_default()),
+        addresses: Vec::new(),
+        network,
+        locality,
+        weight: spec.weight.unwrap_or(1).max(1),
+        named_ports: named.map(|port| (port.name.clone(), port.port)).collect(),
+        health: Health::Healthy,
+        origin: item.origin(""),
+    };
+    let name = |replica| around.key(&item.meta.namespace, &format!("{}-{replica}", item.meta.name));
+    (0..spec.replicas.unwrap_or(1)).map(|replica| Draft { key: name(replica), ..one.clone() }).collect()
+}
+
+/// `None` for Pods that have ended or have no address yet.
+fn pod(item: &Item<'_, kubernetes::Pod>, around: &Surroundings<'_>, objects: &Objects<'_>) -> Option<Draft> {
+    let pod = item.object;
+    if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+        return None;
+    }
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for text in std::iter::once(&pod.status.pod_ip).chain(pod.status.pod_ips.iter().map(|ip| &ip.ip)) {
+        if let Ok(address) = text.parse()
+            && !addresses.contains(&address)
+        {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return None;
+    }
+    let mut labels = item.meta.labels.clone();
+    let node = objects.nodes.get(pod.spec.node_name.as_str());
+    let from_node = node.map(|node| {
+        let label = |key| node.meta.label(key).unwrap_or_default().to_owned();
+        Locality { region: label(REGION), zone: label(ZONE), subzone: label(SUBZONE) }
+    });
+    let locality = match labels.get(POD_LOCALITY) {
+        // A label cannot hold slashes.
+        Some(label) => Locality::parse(&label.replace('.', "/")),
+        None => from_node.filter(|locality| !locality.is_unset()).unwrap_or_else(|| around.locality.clone()),
+    };
+    let network = around.network("", &labels);
+    let sidecar = !pod.spec.host_network && has_sidecar(&labels, item.meta.annotation(INJECT));
+    around.inject(&mut labels, &network, &locality, Some(&pod.spec.node_name));
+    let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+    let mut named_ports = BTreeMap::new();
+    for port in containers.flat_map(|container| &container.ports).filter(|port| !port.name.is_empty()) {
+        named_ports.entry(port.name.clone()).or_insert(port.container_port);
+    }
+    Some(Draft {
+        key: around.key(&item.meta.namespace, &item.meta.name),
+        written: Written::Pod,
+        sidecar,
+        labels,
+        service_account: account(&pod.spec.service_account_name),
+        addresses,
+        network,
+        locality,
+        weight: 1,
+        named_ports,
+        health: if pod.is_ready() { Health::Healthy } else { Health::Unhealthy },
+        origin: item.origin(""),
+    })
+}
+
+fn has_sidecar(labels: &Labels, annotation: Option<&str>) -> bool {
+    // The label beats the deprecated annotation.
+    let inject = labels.get(INJECT).map(String::as_str).or(annotation);
+    inject != Some("false") && labels.get(TLS_MODE).map(String::as_str) != Some("disabled")
+}
+
+fn account(written: &str) -> String {
+    if written.is_empty() { "default".to_owned() } else { written.to_owned() }
+}

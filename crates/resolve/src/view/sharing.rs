@@ -1,0 +1,65 @@
+//! What did not change is the same allocation as before.
+//!
+//! Never changes a value. Invariant: the result equals the input; memoisation downstream may compare by pointer first.
+
+use fairlead_model::gateway::GatewayConfig;
+use fairlead_model::origin::ObjectKey;
+use fairlead_model::route::RouteSet;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Values by key.
+pub(super) fn map<K: Ord, V: Eq>(new: BTreeMap<K, V>, old: Option<&BTreeMap<K, Arc<V>>>) -> BTreeMap<K, Arc<V>> {
+    let share = |key: &K, value: V| match old.and_then(|old| old.get(key)) {
+        Some(known) if **known == value => known.clone(),
+        _ => Arc::new(value),
+    };
+    new.into_iter()
+        .map(|(key, value)| {
+            let shared = share(&key, value);
+            (key, shared)
+        })
+        .collect()
+}
+
+/// Values by key that are shared already, perhaps with something else.
+pub(super) fn arcs<K: Ord, V: Eq>(new: BTreeMap<K, Arc<V>>, old: Option<&BTreeMap<K, Arc<V>>>) -> BTreeMap<K, Arc<V>> {
+    let Some(old) = old else { return new };
+    let share = |key: &K, value: Arc<V>| match old.get(key) {
+        Some(known) if *known == value => known.clone(),
+        _ => value,
+    };
+    new.into_iter()
+        .map(|(key, value)| {
+            let shared = share(&key, value);
+            (key, shared)
+        })
+        .collect()
+}
+
+/// Lists of things that come from one object each.
+pub(super) fn list<V: FromObject + Eq>(new: &[Arc<V>], old: Option<&[Arc<V>]>) -> Vec<Arc<V>> {
+    let known: HashMap<&ObjectKey, &Arc<V>> = old.unwrap_or_default().iter().map(|value| (value.object(), value)).collect();
+    let share = |value: &Arc<V>| match known.get(value.object()) {
+        Some(known) if *known == value => (*known).clone(),
+        _ => value.clone(),
+    };
+    new.iter().map(share).collect()
+}
+
+/// A thing that comes from one object.
+pub(super) trait FromObject {
+    fn object(&self) -> &ObjectKey;
+}
+
+impl FromObject for RouteSet {
+    fn object(&self) -> &ObjectKey {
+        &self.origin.object
+    }
+}
+
+impl FromObject for GatewayConfig {
+    fn object(&self) -> &ObjectKey {
+        &self.origin.object
+    }
+}
