@@ -1,6 +1,7 @@
 //! The delta form of requests and responses. Encoding only: what to send is the session's business.
 
-use super::session::{Change, Push, Request, Session, Violation};
+use super::session::{Push, Request, Session, Violation};
+use super::wish::Change;
 use super::{Encoding, Event};
 use crate::nack;
 use fairlead_proto::discovery::{

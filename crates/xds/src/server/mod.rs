@@ -11,6 +11,7 @@ mod service;
 mod session;
 mod sotw;
 mod subscription;
+mod wish;
 
 pub use event::{Discovery, Ended, Event, Hello, Refusal, StreamId, Views};
 pub use incoming::{Identified, builder};

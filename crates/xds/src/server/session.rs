@@ -1,16 +1,17 @@
 //! One stream's protocol: requests and views in, responses and events out, no I/O.
 //!
 //! Drive it like this: feed requests and views as they come, and after each take [`Session::next_delta`] or
-//! [`Session::next_sotw`] until it gives nothing. Invariants: at most one response of a type is unanswered, so a slow client gets the latest state
-//! and nothing in between; ranked types are told make-before-break; an answer counts only for the latest response
-//! of its type.
+//! [`Session::next_sotw`] until it gives nothing. Invariants: at most one response of a type is unanswered, so a
+//! slow client gets the latest state and nothing in between; ranked types are told make-before-break; an answer
+//! counts only for the latest response of its type.
 
 use super::event::{Event, StreamId};
 use super::subscription::{Batch, Outstanding, Subscription};
+use super::wish::Change;
 use crate::faults::Faults;
 use crate::nack::Nack;
 use crate::rules::UNRANKED;
-use crate::{Limits, Name, Resource, ResourceView, TypeRules, WILDCARD};
+use crate::{Limits, Name, Resource, ResourceView, TypeRules};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -83,16 +84,6 @@ pub(super) struct Request {
     /// The response this answers, if any.
     pub nonce: String,
     pub nack: Option<Nack>,
-}
-
-/// What a request does to the subscription.
-#[derive(Debug)]
-pub(super) enum Change {
-    Delta {
-        subscribe: Vec<String>,
-        unsubscribe: Vec<String>,
-    },
-    Whole(Vec<String>),
 }
 
 /// A response, whatever its encoding.
@@ -200,17 +191,16 @@ impl Session {
                 return Err(Violation::TooManyTypes(self.limits.types));
             }
         } else if !request.nonce.is_empty() {
-            let current = self.answer(&key, &request, &mut events);
-            // A whole list sent in answer to an older response is out of date itself: the client sends another.
-            if !current && matches!(request.change, Change::Whole(_)) {
-                return Ok(events);
-            }
+            // What the client wants counts even if the answer is stale: requests come in the order they were meant,
+            // so the last list is always the last wish. To skip one would leave us believing that the client still
+            // has what it dropped in between.
+            self.answer(&key, &request, &mut events);
         }
         let full_state =
             self.encoding == Encoding::StateOfTheWorld && self.rules.is_full_state(&key.1);
         let limits = self.limits;
         let topic = self.types.entry(key.clone()).or_insert_with(Topic::new);
-        let difference = topic.wishes(request.change, first);
+        let difference = request.change.against(&topic.subscription, first);
         let longest = difference
             .added
             .iter()
@@ -220,7 +210,7 @@ impl Session {
         if longest > limits.name_bytes {
             return Err(Violation::NameTooLong(limits.name_bytes));
         }
-        topic.apply(&difference, full_state);
+        difference.apply(&mut topic.subscription, full_state);
         if first {
             let faults = self.faults;
             let there = self.view.resources(&key.1);
@@ -299,7 +289,6 @@ impl Session {
                 generation,
                 sent,
             });
-            subscription.last_nonce = Some(nonce.clone());
             let version = if sotw {
                 digest(subscription)
             } else {
@@ -348,27 +337,23 @@ impl Session {
         None
     }
 
-    /// Counts an ack or a nack. Returns whether it was of the latest response.
-    fn answer(
-        &mut self,
-        key: &(usize, Arc<str>),
-        request: &Request,
-        events: &mut Vec<Event>,
-    ) -> bool {
+    /// Counts an ack or a nack, if it is of the response that waits for one.
+    fn answer(&mut self, key: &(usize, Arc<str>), request: &Request, events: &mut Vec<Event>) {
         let Some(topic) = self.types.get_mut(key) else {
-            return false;
+            return;
         };
         let subscription = &mut topic.subscription;
         let planted = self.faults.accept_stale_nack() && request.nack.is_some();
-        if subscription.last_nonce.as_deref() != Some(request.nonce.as_str()) && !planted {
-            return false;
-        }
-        let Some(Outstanding {
-            nonce, generation, ..
-        }) = subscription.answered(request.nack.as_ref())
-        else {
-            return true; // Answered before; this request only changes the subscription.
+        let latest = |outstanding: &mut Outstanding| outstanding.nonce == request.nonce || planted;
+        let Some(outstanding) = subscription.outstanding.take_if(latest) else {
+            return;
         };
+        if let Some(nack) = &request.nack {
+            subscription.refused(&outstanding, nack);
+        }
+        let Outstanding {
+            nonce, generation, ..
+        } = outstanding;
         let type_url = key.1.clone();
         let acked = request.nack.is_none();
         topic.standing = Some(Standing {
@@ -391,7 +376,6 @@ impl Session {
                 detail: message.clone(),
             },
         });
-        true
     }
 
     fn key(&self, type_url: &str) -> (usize, Arc<str>) {
@@ -404,16 +388,6 @@ impl Session {
     }
 }
 
-/// What a request adds to and takes from a subscription.
-struct Difference {
-    added: Vec<Name>,
-    taken: Vec<Name>,
-    all_added: bool,
-    all_taken: bool,
-    /// Names or `*` were given: from now on an empty list means nothing.
-    explicit: bool,
-}
-
 impl Topic {
     fn new() -> Self {
         Topic {
@@ -421,108 +395,6 @@ impl Topic {
             standing: None,
         }
     }
-
-    fn wishes(&self, change: Change, first: bool) -> Difference {
-        let subscription = &self.subscription;
-        match change {
-            Change::Delta {
-                subscribe,
-                unsubscribe,
-            } => {
-                // Asking for nothing at first is the old way to ask for everything.
-                let legacy = first && subscribe.is_empty();
-                let star = |names: &[String]| names.iter().any(|name| name == WILDCARD);
-                Difference {
-                    all_added: legacy || star(&subscribe),
-                    all_taken: star(&unsubscribe) && subscription.wildcard,
-                    explicit: !subscribe.is_empty(),
-                    added: names(&subscribe),
-                    taken: names(&unsubscribe),
-                }
-            }
-            Change::Whole(list) => {
-                let star = list.iter().any(|name| name == WILDCARD);
-                let wildcard = star || (list.is_empty() && !subscription.explicit);
-                let wanted = names(&list);
-                let (added, kept): (Vec<Name>, Vec<Name>) = wanted
-                    .into_iter()
-                    .partition(|name| !subscription.names.contains(name));
-                let kept: std::collections::BTreeSet<Name> = kept.into_iter().collect();
-                Difference {
-                    added,
-                    taken: subscription
-                        .names
-                        .iter()
-                        .filter(|name| !kept.contains(*name))
-                        .cloned()
-                        .collect(),
-                    all_added: wildcard && !subscription.wildcard,
-                    all_taken: !wildcard && subscription.wildcard,
-                    explicit: !list.is_empty(),
-                }
-            }
-        }
-    }
-
-    fn apply(&mut self, difference: &Difference, full_state: bool) {
-        let subscription = &mut self.subscription;
-        subscription.explicit |= difference.explicit;
-        for name in &difference.added {
-            subscription.want(name);
-        }
-        if difference.all_added {
-            subscription.want_all();
-        }
-        for name in &difference.taken {
-            subscription.unwant(name);
-        }
-        if difference.all_taken {
-            subscription.unwant_all();
-        }
-        // A full state answers a longer list even when nothing new exists: the client waits for it.
-        subscription.answer_due |= full_state && !difference.added.is_empty();
-    }
-}
-
-impl Difference {
-    fn is_some(&self) -> bool {
-        self.all_added || self.all_taken || !self.added.is_empty() || !self.taken.is_empty()
-    }
-
-    fn report(self, type_url: &Arc<str>, events: &mut Vec<Event>) {
-        let type_url = || type_url.clone();
-        if self.all_added || !self.added.is_empty() {
-            events.push(Event::Subscribed {
-                type_url: type_url(),
-                wildcard: self.all_added,
-                names: self.added,
-            });
-        }
-        if self.all_taken || !self.taken.is_empty() {
-            let (wildcard, names) = (self.all_taken, self.taken);
-            events.push(Event::Unsubscribed {
-                type_url: type_url(),
-                wildcard,
-                names,
-            });
-        }
-    }
-}
-
-impl Default for Change {
-    fn default() -> Self {
-        Change::Delta {
-            subscribe: Vec::new(),
-            unsubscribe: Vec::new(),
-        }
-    }
-}
-
-fn names(list: &[String]) -> Vec<Name> {
-    list.iter()
-        .filter(|name| *name != WILDCARD)
-        .map(|name| name.as_str().into())
-        .collect()
 }
 
 /// FNV-1a over names and versions: equal on every replica and after every restart. It only tells states apart; it

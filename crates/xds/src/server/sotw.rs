@@ -3,7 +3,8 @@
 //! Clusters and listeners go in full; of other types only what changed, as Envoy's documentation has it. A name that
 //! does not exist can only be told as a resource error, which clients that do not know the field skip.
 
-use super::session::{Change, Push, Request, Session, Violation};
+use super::session::{Push, Request, Session, Violation};
+use super::wish::Change;
 use super::{Encoding, Event, delta};
 use crate::nack;
 use fairlead_proto::discovery::{DiscoveryRequest, DiscoveryResponse};

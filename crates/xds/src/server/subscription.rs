@@ -23,7 +23,6 @@ pub(super) struct Subscription {
     /// The client waits for a response, even an empty one.
     pub answer_due: bool,
     pub outstanding: Option<Outstanding>,
-    pub last_nonce: Option<String>,
     pub rejected: BTreeMap<Name, Version>,
     changes: Changes,
     compared: Option<Arc<Resources>>,
@@ -221,19 +220,15 @@ impl Subscription {
         removed
     }
 
-    /// The client answered the outstanding response. Returns it.
-    pub(super) fn answered(&mut self, nack: Option<&Nack>) -> Option<Outstanding> {
-        let outstanding = self.outstanding.take()?;
-        if let Some(nack) = nack {
-            for name in &outstanding.sent {
-                // A client that names nothing has refused everything, as far as we can know.
-                let refused = nack.names.is_empty() || nack.names.iter().any(|n| **n == **name);
-                if let (true, Some(held)) = (refused, self.held.get(name)) {
-                    self.rejected.insert(name.clone(), held.version.clone());
-                }
+    /// The client refused a response, or parts of it.
+    pub(super) fn refused(&mut self, response: &Outstanding, nack: &Nack) {
+        for name in &response.sent {
+            // A client that names nothing has refused everything, as far as we can know.
+            let refused = nack.names.is_empty() || nack.names.iter().any(|n| **n == **name);
+            if let (true, Some(held)) = (refused, self.held.get(name)) {
+                self.rejected.insert(name.clone(), held.version.clone());
             }
         }
-        Some(outstanding)
     }
 
     fn forget(&mut self, name: &str) {
