@@ -1,0 +1,87 @@
+//! What an Envoy cluster is made of.
+
+use crate::names::ResourceName;
+use fairlead_model::matching::Labels;
+use fairlead_model::policy::{Balancing, ConnectionPool, OutlierDetection};
+use fairlead_model::service::Protocol;
+use fairlead_model::{ClientKind, Origin};
+use serde::Serialize;
+use std::net::IpAddr;
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct ClusterInput {
+    pub name: ResourceName,
+    pub client: ClientKind,
+    pub upstream: Upstream,
+    #[serde(skip)]
+    pub origins: Vec<Origin>,
+}
+
+/// Where its endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Upstream {
+    /// A service, its endpoints by EDS (or the address dialled).
+    Service(Box<Destination>),
+    /// The address dialled.
+    OriginalDestination,
+    /// A workload's own program: the address dialled, in the program's protocol.
+    Program { protocol: Protocol },
+    /// Nobody.
+    Nobody,
+    /// The gateways into a network.
+    Gateways { addresses: Vec<(IpAddr, u16)>, connect_timeout: Duration },
+    /// A local endpoint behind the east-west gateway that this proxy is: bytes are passed on as they are.
+    Behind { address: IpAddr, port: u16, connect_timeout: Duration },
+    /// As `Behind`, the endpoints by EDS.
+    BehindMany { connect_timeout: Duration },
+}
+
+/// A service port (or subset) as one caller treats it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Destination {
+    pub host: String,
+    pub service: String,
+    pub namespace: String,
+    pub external: bool,
+    /// ServiceEntry resolution NONE: the address dialled.
+    pub passthrough: bool,
+    pub protocol: Protocol,
+    pub connect_timeout: Duration,
+    pub balancing: Balancing,
+    pub pool: ConnectionPool,
+    pub outlier: Option<OutlierDetection>,
+    pub tls: UpstreamTls,
+    /// Locality weights hold (`distribute` applies to this caller).
+    pub weighted_localities: bool,
+    /// The first priority keeps all while any of its endpoints is healthy (`distribute` with `failover`).
+    pub failover_when_none: bool,
+    /// The DestinationRule that decided, shown by `explain`.
+    pub rule: Option<Origin>,
+    /// Labels of the subset, shown to people only.
+    pub subset: Labels,
+}
+
+/// Whether and how the connection is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum UpstreamTls {
+    Plaintext,
+    /// Per endpoint, by whether its proxy accepts it (Istio's automatic mutual TLS).
+    Automatic { identities: Vec<String> },
+    /// Always, because a rule says so. An empty `sni` means the endpoint's own.
+    Mutual { sni: String, identities: Vec<String> },
+    /// Towards the outside.
+    Simple { sni: String, names: Vec<String>, verify: bool },
+}
+
+impl ClusterInput {
+    pub fn new(name: ResourceName, client: ClientKind, upstream: Upstream, origins: Vec<Origin>) -> Self {
+        Self { name, client, upstream, origins }
+    }
+
+    /// An original-destination Envoy cluster of no service.
+    #[cfg(test)]
+    pub fn plain(name: ResourceName) -> Self {
+        Self::new(name, ClientKind::Fairlead, Upstream::OriginalDestination, Vec::new())
+    }
+}

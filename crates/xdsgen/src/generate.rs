@@ -1,0 +1,44 @@
+//! The entry: scope, plan, then every planned input through the memo.
+
+use crate::generated::Generated;
+use crate::input::Input;
+use crate::listeners::{east_west, gateway, inbound, outbound};
+use crate::memo::Memo;
+use crate::names::ResourceName;
+use crate::scope::Scope;
+use fairlead_model::{ProxyDescription, ProxyRole, ResolvedMesh};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// All resources of one proxy, in no particular order, each (type, name) once.
+///
+/// A function of the mesh (but for its generation, which only ages the memo) and the description.
+pub fn generate(mesh: &ResolvedMesh, proxy: &ProxyDescription, memo: &Memo) -> Vec<Arc<Generated>> {
+    memo.advance(mesh.generation);
+    inputs(mesh, proxy).into_iter().map(|input| memo.resource(input)).collect()
+}
+
+/// The inputs of all resources of one proxy.
+pub(crate) fn inputs(mesh: &ResolvedMesh, proxy: &ProxyDescription) -> Vec<Input> {
+    let scope = Scope::of(mesh, proxy);
+    let mut plan = Plan::default();
+    match proxy.role {
+        ProxyRole::Sidecar => {
+            outbound::plan(&scope, &mut plan);
+            inbound::plan(&scope, &mut plan);
+        }
+        ProxyRole::Gateway => gateway::plan(&scope, &mut plan),
+        ProxyRole::EastWest => east_west::plan(&scope, &mut plan),
+    }
+    crate::clusters::plan::plan(&scope, &mut plan);
+    plan.inputs.push(Input::Names(crate::name_table::input(&scope)));
+    plan.inputs
+}
+
+/// What is to be generated, and which destinations the listeners and routes so far lead to.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub inputs: Vec<Input>,
+    /// Envoy clusters of services (`Outbound`) and of single endpoints (`Sni`).
+    pub wanted: BTreeSet<ResourceName>,
+}

@@ -1,0 +1,154 @@
+//! The east-west gateway: mutual TLS between workloads is passed on by its SNI, unopened.
+//!
+//! Sources: design §6 "Gateways", istio-behaviour §2.5. One chain per exported endpoint (Fairlead's SNI) and per exported
+//! service port and subset (Istio's), plus `probe_.<cluster>`, which only answers a handshake. Invariants: what is not
+//! exported has no chain, so an unknown SNI is closed before any byte; only endpoints of this cluster are led to, so no
+//! request takes two hops into it; no policy is evaluated here, the callee's proxy does that.
+
+use super::input::{Bind, Chain, ChainMatch, ListenerInput};
+use crate::clusters::{ClusterInput, Upstream};
+use crate::endpoints::{Caller, Encryption, EndpointsInput, LocalityRule, Target};
+use crate::generate::Plan;
+use crate::input::Input;
+use crate::names::ResourceName;
+use crate::scope::Scope;
+use crate::tls::MESH_ALPN;
+use fairlead_model::matching::{host_covers, selects};
+use fairlead_model::settings::Profile;
+use fairlead_model::{ClientKind, Endpoint, Health, Service};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// Istio's port of east-west gateways.
+const EAST_WEST_PORT: u16 = 15443;
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// The built-in gateway, and whatever Gateway objects select it for.
+pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
+    let settings = &scope.mesh.settings;
+    let port = settings.clusters.get(&scope.mesh.cluster).map_or(0, |c| c.gateway_port);
+    let port = if port == 0 { EAST_WEST_PORT } else { port };
+    let bind = Bind::Socket { address: ANY, port };
+    let name = ResourceName::Address { address: ANY, port };
+    let mut listener = ListenerInput::new(name, scope.proxy.client, bind, settings);
+    add_chains(scope, &mut listener, &["*".to_owned()], plan);
+    plan.inputs.push(Input::Listener(listener));
+    super::gateway::plan_servers(scope, plan, &BTreeSet::from([port]));
+}
+
+/// Chains for every exported service whose host one of `hosts` covers, and the probe.
+pub fn add_chains(scope: &Scope<'_>, listener: &mut ListenerInput, hosts: &[String], plan: &mut Plan) {
+    listener.inspect_tls = true;
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut chain = |names: Vec<ResourceName>, to: ResourceName, alpn: &[&str], listener: &mut ListenerInput| {
+        let names: Vec<String> = names.iter().map(ToString::to_string).filter(|n| taken.insert(n.clone())).collect();
+        let Some(first) = names.first() else { return false };
+        let when = ChainMatch {
+            alpn: alpn.iter().map(|&a| a.to_owned()).collect(),
+            transport: Some("tls"),
+            ..Default::default()
+        };
+        let mut chain = Chain::tcp(first.clone(), when, to);
+        chain.when.server_names = names;
+        listener.chains.push(chain);
+        true
+    };
+    let exported = scope.mesh.services.values().filter(|s| !s.exported.is_empty() && !s.external);
+    for service in exported.filter(|s| hosts.iter().any(|h| host_covers(h, &s.key.host))) {
+        let own = own_endpoints(scope, service);
+        listener.origins.extend(service.origins.iter().cloned());
+        for &port in &service.exported {
+            let host = &service.key.host;
+            for endpoint in own.iter().filter(|e| e.mutual_tls.contains(&port)) {
+                let (Some(address), Some(&listens)) = (endpoint.address, endpoint.ports.get(&port)) else { continue };
+                let name = ResourceName::endpoint(port, &endpoint.id, host);
+                if chain(vec![name.clone()], name.clone(), &[], listener) {
+                    let connect_timeout = scope.mesh.settings.connect_timeout;
+                    let upstream = Upstream::Behind { address, port: listens, connect_timeout };
+                    let origins = service.origins.clone();
+                    plan.inputs.push(Input::Cluster(ClusterInput::new(name, scope.proxy.client, upstream, origins)));
+                }
+            }
+            for (subset, endpoints) in subsets(scope, service, &own) {
+                let name = ResourceName::sni(port, subset.as_deref(), host);
+                if chain(vec![name.clone()], name.clone(), &MESH_ALPN, listener) {
+                    many(scope, service, port, subset, endpoints, name, plan);
+                }
+            }
+        }
+    }
+    let cluster = &scope.mesh.cluster;
+    let when = ChainMatch {
+        server_names: vec![format!("probe_.{cluster}")],
+        transport: Some("tls"),
+        ..Default::default()
+    };
+    let mut probe = Chain::tcp(format!("probe_.{cluster}"), when, ResourceName::BlackHole);
+    probe.tls = Some(MESH_ALPN.map(str::to_owned).into());
+    listener.chains.push(probe);
+}
+
+/// The viewer's own endpoints that this gateway reaches.
+fn own_endpoints(scope: &Scope<'_>, service: &Service) -> Vec<Arc<Endpoint>> {
+    let own = |e: &&Arc<Endpoint>| {
+        e.workload.cluster == scope.mesh.cluster && e.address.is_some() && scope.proxy.network.reaches(&e.network)
+    };
+    service.endpoints.iter().filter(own).cloned().collect()
+}
+
+/// The service as a whole and each subset that a rule of this cluster names: the caller's SNI carries the caller's subset,
+/// Istio's gateways know their own.
+fn subsets(
+    scope: &Scope<'_>,
+    service: &Service,
+    own: &[Arc<Endpoint>],
+) -> BTreeMap<Option<String>, Vec<Arc<Endpoint>>> {
+    let mut found = BTreeMap::from([(None, own.to_vec())]);
+    let in_scope = |namespaces: &Option<BTreeSet<String>>| {
+        namespaces.as_ref().is_none_or(|set| set.contains(scope.namespace()) || set.contains(&service.key.namespace))
+    };
+    for policy in service.policies.iter().filter(|p| in_scope(&p.namespaces) && p.labels.is_empty()) {
+        for (name, subset) in &policy.policy.subsets {
+            found.entry(Some(name.clone())).or_insert_with(|| {
+                own.iter().filter(|e| selects(&subset.labels, &e.labels)).cloned().collect()
+            });
+        }
+    }
+    found
+}
+
+fn many(
+    scope: &Scope<'_>,
+    service: &Service,
+    port: u16,
+    subset: Option<String>,
+    endpoints: Vec<Arc<Endpoint>>,
+    name: ResourceName,
+    plan: &mut Plan,
+) {
+    let settings = &scope.mesh.settings;
+    let upstream = Upstream::BehindMany { connect_timeout: settings.connect_timeout };
+    let origins = service.origins.clone();
+    plan.inputs.push(Input::Cluster(ClusterInput::new(name.clone(), scope.proxy.client, upstream, origins.clone())));
+    plan.inputs.push(Input::Endpoints(EndpointsInput {
+        name,
+        target: Target { host: service.key.host.clone(), port, subset },
+        caller: Caller {
+            client: ClientKind::Envoy,
+            network: scope.proxy.network.clone(),
+            cluster: scope.mesh.cluster.clone(),
+            locality: Default::default(),
+            labels: Default::default(),
+        },
+        rule: LocalityRule::Even,
+        encryption: Encryption::Relay,
+        // An unhealthy endpoint has no business behind a gateway that knows better ones.
+        drop_unhealthy: settings.profile == Profile::Istio || endpoints.iter().any(|e| e.health == Health::Healthy),
+        endpoints,
+        hops: BTreeSet::new(),
+        unreachable: BTreeSet::new(),
+        draining: BTreeSet::new(),
+        origins,
+    }));
+}

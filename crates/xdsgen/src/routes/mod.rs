@@ -1,0 +1,21 @@
+//! Route configurations: which request goes to which Envoy cluster.
+//!
+//! `plan_*` make inputs from route sets and services; [`route_configuration`] turns one into the resource. Invariants: rules
+//! keep their written order and end with the first that takes everything; a domain stands in one virtual host only; a
+//! known host without a matching rule is answered 404, an unknown one by `outboundTrafficPolicy`.
+
+mod domains;
+mod gateway;
+mod headers;
+mod input;
+mod matching;
+mod resource;
+mod retries;
+mod rules;
+mod sidecar;
+
+pub use gateway::{GatewayServer, plan_gateway};
+pub use input::RoutesInput;
+pub use resource::route_configuration;
+pub use rules::backend;
+pub use sidecar::{plan_host, plan_port};

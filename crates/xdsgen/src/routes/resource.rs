@@ -1,0 +1,147 @@
+//! The generator of route configurations: a function of [`RoutesInput`] alone.
+
+use super::headers::{authority, edits};
+use super::input::{Fallback, HostInput, Retries, RouteEntry, RouteTarget, RoutesInput, To};
+use super::matching::route_match;
+use super::retries;
+use crate::metadata::{self, fields, yes};
+use crate::names::ResourceName;
+use crate::wire::{bool_value, duration, u32_value};
+use fairlead_model::ClientKind;
+use fairlead_model::route::HeaderOperations;
+use fairlead_proto::envoy::core;
+use fairlead_proto::envoy::route::{
+    self, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action,
+    route_action::{ClusterSpecifier, HostRewriteSpecifier},
+    weighted_cluster::{ClusterWeight, cluster_weight},
+};
+use std::time::Duration;
+
+pub fn route_configuration(input: &RoutesInput) -> RouteConfiguration {
+    let mut virtual_hosts: Vec<VirtualHost> = input.hosts.iter().map(|host| virtual_host(input, host)).collect();
+    virtual_hosts.extend(fallback(input.fallback));
+    RouteConfiguration {
+        name: input.name.to_string(),
+        virtual_hosts,
+        // A rule may name a destination that is not there yet; its requests get 503, the others are none the worse.
+        validate_clusters: bool_value(false),
+        ..Default::default()
+    }
+}
+
+fn virtual_host(input: &RoutesInput, host: &HostInput) -> VirtualHost {
+    VirtualHost {
+        name: host.name.clone(),
+        domains: host.domains.clone(),
+        routes: host.rules.iter().map(|rule| entry(input, rule)).collect(),
+        require_tls: if host.require_tls { route::virtual_host::TlsRequirementType::All as i32 } else { 0 },
+        ..Default::default()
+    }
+}
+
+fn fallback(fallback: Fallback) -> Option<VirtualHost> {
+    let (name, action) = match fallback {
+        Fallback::None => return None,
+        Fallback::AllowAny => ("allow_any", to_cluster(ResourceName::Passthrough.to_string())),
+        Fallback::BlockAll => ("block_all", answer(502)),
+        Fallback::NotFound => ("not_found", answer(404)),
+    };
+    let everything = Route {
+        name: name.to_owned(),
+        r#match: Some(route_match(&Default::default())),
+        action: Some(action),
+        ..Default::default()
+    };
+    Some(VirtualHost {
+        name: name.to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: vec![everything],
+        ..Default::default()
+    })
+}
+
+fn to_cluster(name: String) -> Action {
+    Action::Route(RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(name)),
+        timeout: duration(Duration::ZERO),
+        ..Default::default()
+    })
+}
+
+fn answer(status: u32) -> Action {
+    Action::DirectResponse(route::DirectResponseAction { status, ..Default::default() })
+}
+
+fn entry(input: &RoutesInput, rule: &RouteEntry) -> Route {
+    let mut route = Route {
+        name: rule.name.clone(),
+        r#match: Some(route_match(&rule.when)),
+        metadata: if input.client == ClientKind::Fairlead { origin(rule) } else { None },
+        ..Default::default()
+    };
+    match &rule.target {
+        RouteTarget::Refused => route.action = Some(answer(500)),
+        RouteTarget::Clusters { to, .. } => {
+            edit(&mut route, &rule.headers);
+            let mut action = RouteAction {
+                timeout: duration(rule.timeout.unwrap_or(Duration::ZERO)),
+                retry_policy: retries::envoy(&rule.retries),
+                ..Default::default()
+            };
+            let mut rewritten = authority(&rule.headers);
+            action.cluster_specifier = Some(match to.as_slice() {
+                [one] => {
+                    // A single destination's operations follow the rule's; the rule's authority wins.
+                    edit(&mut route, &one.headers);
+                    rewritten = rewritten.or_else(|| authority(&one.headers));
+                    ClusterSpecifier::Cluster(one.cluster.to_string())
+                }
+                several => ClusterSpecifier::WeightedClusters(route::WeightedCluster {
+                    clusters: several.iter().map(weighted).collect(),
+                    ..Default::default()
+                }),
+            });
+            action.host_rewrite_specifier =
+                rewritten.map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_owned()));
+            route.action = Some(Action::Route(action));
+        }
+    }
+    route
+}
+
+fn edit(route: &mut Route, headers: &HeaderOperations) {
+    let (request, response) = (edits(&headers.request), edits(&headers.response));
+    route.request_headers_to_add.extend(request.add);
+    route.request_headers_to_remove.extend(request.remove);
+    route.response_headers_to_add.extend(response.add);
+    route.response_headers_to_remove.extend(response.remove);
+}
+
+fn weighted(to: &To) -> ClusterWeight {
+    let (request, response) = (edits(&to.headers.request), edits(&to.headers.response));
+    ClusterWeight {
+        name: to.cluster.to_string(),
+        weight: u32_value(to.weight),
+        request_headers_to_add: request.add,
+        request_headers_to_remove: request.remove,
+        response_headers_to_add: response.add,
+        response_headers_to_remove: response.remove,
+        host_rewrite_specifier: authority(&to.headers)
+            .map(|host| cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host.to_owned())),
+        ..Default::default()
+    }
+}
+
+fn origin(rule: &RouteEntry) -> Option<core::Metadata> {
+    let mut ours = fields([]);
+    if let Some(origin) = &rule.origin {
+        ours.fields.insert("origin".to_owned(), metadata::origin(origin));
+    }
+    if rule.retries == Retries::Safe {
+        ours.fields.insert("default_retry".to_owned(), yes());
+    }
+    if matches!(&rule.target, RouteTarget::Clusters { siblings: true, .. }) {
+        ours.fields.insert("sibling_failover".to_owned(), yes());
+    }
+    metadata::metadata([(metadata::FAIRLEAD, ours)])
+}
