@@ -145,11 +145,20 @@ impl Handle {
         }
     }
 
-    /// Ends a process (SIGTERM, SIGKILL after 10 s) and starts it again as it was.
-    pub async fn restart(&self, owner: &str, name: &str) -> Result<(), HandleError> {
-        let owner = self.owner(owner);
-        let namespace = self.namespace(&owner)?;
-        Ok(self.inner.supervisor.restart(&owner, name, namespace).await?)
+    /// Ends the processes of a target, or the one of this name (SIGTERM, SIGKILL after 10 s), and starts them again as they
+    /// were, all at once. Those that a fault holds stay down.
+    pub async fn restart(&self, target: &str, process: Option<&str>) -> Result<(), HandleError> {
+        let broken = self.inner.broken.lock().await;
+        let plan = self.plan();
+        if faults::resolve(&plan, target).is_empty() {
+            return Err(HandleError::UnknownTarget(target.to_owned()));
+        }
+        let meant = Faults::default().with(Fault::Kill { target: self.owner(target), process: process.map(str::to_owned) });
+        let (meant, held) = (faults::down(&plan, &meant), faults::down(&plan, &broken.faults));
+        let covered = |downs: &[Down], status: &Status| downs.iter().any(|d| d.covers(&status.owner, &status.name));
+        let chosen = self.processes().into_iter().filter(|s| covered(&meant, s) && !covered(&held, s));
+        let restarts = self.start_again(chosen.map(|s| (s.owner, s.name))).await;
+        Ok(restarts.into_iter().try_for_each(|(_, done)| done)?)
     }
 
     /// Ends a process: SIGTERM, SIGKILL after `grace`.
@@ -273,8 +282,22 @@ impl Handle {
 
     /// Starts what was held and need not be any more.
     async fn release(&self, broken: &mut Broken, down: &[Down]) -> Result<(), HandleError> {
+        let free: Vec<_> = broken.held.iter().filter(|(o, n)| !down.iter().any(|d| d.covers(o, n))).cloned().collect();
+        let mut first = Ok(());
+        for (key, done) in self.start_again(free.into_iter()).await {
+            match done {
+                Ok(()) | Err(ProcessError::Unknown { .. } | ProcessError::Running { .. }) => {
+                    broken.held.remove(&key);
+                }
+                Err(e) => first = first.and(Err(e)),
+            }
+        }
+        Ok(first?)
+    }
+
+    async fn start_again(&self, keys: impl Iterator<Item = (String, String)>) -> Vec<((String, String), Result<(), ProcessError>)> {
         let mut starts = JoinSet::new();
-        for (owner, name) in broken.held.iter().filter(|(o, n)| !down.iter().any(|d| d.covers(o, n))).cloned() {
+        for (owner, name) in keys {
             let handle = self.clone();
             starts.spawn(async move {
                 let done = match handle.namespace(&owner) {
@@ -282,19 +305,10 @@ impl Handle {
                     // It went with an update; so did its processes.
                     Err(_) => Ok(()),
                 };
-                (owner, name, done)
+                ((owner, name), done)
             });
         }
-        let mut first = Ok(());
-        for (owner, name, done) in starts.join_all().await {
-            match done {
-                Ok(()) | Err(ProcessError::Unknown { .. } | ProcessError::Running { .. }) => {
-                    broken.held.remove(&(owner, name));
-                }
-                Err(e) => first = first.and(Err(e)),
-            }
-        }
-        Ok(first?)
+        starts.join_all().await
     }
 
     /// The name that processes are kept under: the plan's, but a workload that shares a namespace keeps its own.

@@ -112,3 +112,22 @@ impl fmt::Display for Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn breaking_twice_is_breaking_once_and_healing_is_exact() {
+        let cut = |a: &str, b: &str| Fault::Cut(a.into(), b.into());
+        let kill = Fault::Kill { target: "west".into(), process: None };
+        let faults = Faults::default().with(cut("west", "east")).with(cut("east", "west")).with(kill.clone()).with(kill.clone());
+        assert_eq!(faults.iter().count(), 2);
+        assert_eq!(faults.without(&Heal::Fault(cut("west", "east"))).iter().collect::<Vec<_>>(), [&kill]);
+        assert_eq!(faults.without(&Heal::Target("east".into())).iter().collect::<Vec<_>>(), [&kill]);
+        assert_eq!(faults.without(&Heal::Target("north".into())), faults);
+        assert_eq!(faults.without(&Heal::All), Faults::default());
+        let text = serde_json::to_string(&faults).unwrap();
+        assert_eq!(serde_json::from_str::<Faults>(&text).unwrap(), faults);
+    }
+}

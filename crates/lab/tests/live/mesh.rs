@@ -211,6 +211,13 @@ async fn processes(handle: &Handle) {
     assert_eq!(lines(handle, "west/shop/a", "10.0.0.2:9000", 1).await.len(), 1, "only the process named");
     handle.heal(&Heal::All).await.unwrap();
 
+    let starts = |owner: &str| handle.processes().iter().find(|p| p.owner == owner).unwrap().starts;
+    let before = (starts("west/shop/b"), starts("west/control"));
+    handle.restart("west/fairlead-system/east-west", None).await.unwrap();
+    handle.restart("west", Some("echo")).await.unwrap();
+    assert_eq!((starts("west/shop/b"), starts("west/control")), (before.0 + 1, before.1 + 1));
+    assert_eq!(lines(handle, "west/shop/a", "10.0.0.2:9000", 1).await, ["west-b 10.0.0.1"]);
+
     let mut events = handle.events();
     let crash = ProcessSpec::new("north/shop/c", "crash", std::env::current_exe().unwrap()).arguments(["program", "crash"]);
     let never = Ready::File("/nowhere".into());
