@@ -58,6 +58,18 @@ impl CaPem {
             sequence: first(),
         }
     }
+
+    /// File names and texts, as a `cacerts` secret or folder holds them.
+    #[must_use]
+    pub fn files(&self) -> [(&'static str, &str); 4] {
+        let [certificate, key, root, chain] = FILES;
+        [
+            (certificate, &self.ca_cert),
+            (key, &self.ca_key),
+            (root, &self.root_cert),
+            (chain, &self.cert_chain),
+        ]
+    }
 }
 
 impl Ca {

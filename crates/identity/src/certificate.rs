@@ -90,8 +90,16 @@ impl CertificateFacts {
         let mut uri_sans = Vec::new();
         if let Some(names) = certificate.subject_alternative_name().map_err(malformed)? {
             for name in &names.value.general_names {
-                if let GeneralName::URI(uri) = name {
-                    uri_sans.push((*uri).to_owned());
+                match name {
+                    GeneralName::URI(uri) => uri_sans.push((*uri).to_owned()),
+                    // A name that cannot be read might be a second identity.
+                    GeneralName::Invalid(tag, _) => {
+                        return Err(malformed(format!(
+                            "alternative name [{}] cannot be read",
+                            tag.0
+                        )));
+                    }
+                    _ => {}
                 }
             }
         }

@@ -54,7 +54,7 @@ pub use shared_root::SharedRoot;
 pub use spiffe::{IdentityKind, SpiffeError, SpiffeId, TrustDomain};
 pub use tls::{ClientAuth, MeshTls, TlsError};
 pub use trust::{DomainTrust, IssuerTrust, NamespaceBound, TrustBundleSet, TrustSource};
-pub use verdict::{VerifiedPeer, verdict};
+pub use verdict::{VerifiedPeer, still_believed, verdict};
 pub use verifier::{Expected, PeerVerifier};
 pub use verify_error::VerifyError;
 pub use workload_key::WorkloadKey;

@@ -101,21 +101,13 @@ impl TrustBundleSet {
                 _ => {}
             }
         }
-        let mut set = Self { domains, epoch: 0 };
-        let digest = Sha256::digest(set.to_json()?.as_bytes());
-        let mut head = [0_u8; 8];
-        head.copy_from_slice(&digest[..8]);
-        set.epoch = u64::from_be_bytes(head);
-        Ok(set)
+        Ok(Self::stamped(domains))
     }
 
     /// A set that believes nobody.
     #[must_use]
     pub fn empty() -> Self {
-        Self {
-            domains: BTreeMap::new(),
-            epoch: 0,
-        }
+        Self::stamped(BTreeMap::new())
     }
 
     /// A set of one domain without bounds: a single cluster on its own.
@@ -206,6 +198,20 @@ impl TrustBundleSet {
     /// [`BundleError::Json`] with the place of the first mistake.
     pub fn from_json(text: &str) -> Result<Self, BundleError> {
         serde_json::from_str(text).map_err(|error| BundleError::Json(error.to_string()))
+    }
+
+    /// The epoch is a digest of the serialised form, which is the same bytes for the same set.
+    fn stamped(domains: BTreeMap<TrustDomain, DomainTrust>) -> Self {
+        let mut set = Self { domains, epoch: 0 };
+        // Serialising cannot fail: every key is text. If it did, the epoch would be that of the debug form.
+        let form = set
+            .to_json()
+            .unwrap_or_else(|_| format!("{:?}", set.domains));
+        let digest = Sha256::digest(form.as_bytes());
+        let mut head = [0_u8; 8];
+        head.copy_from_slice(&digest[..8]);
+        set.epoch = u64::from_be_bytes(head);
+        set
     }
 
     /// All roots of all domains that are not revoked, as PEM: for clients that know only one list (stock Envoy, gRPC).

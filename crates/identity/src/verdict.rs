@@ -30,6 +30,8 @@ pub struct VerifiedPeer {
     pub cluster: Option<String>,
     /// The key that signed the leaf.
     pub issuer: SpkiHash,
+    /// Every key above the leaf: the issuer first, the root last.
+    pub path: Vec<SpkiHash>,
     /// The leaf's own key.
     pub key: SpkiHash,
     pub not_before: UnixTime,
@@ -41,8 +43,7 @@ pub struct VerifiedPeer {
 /// Judges `chain` (leaf first) by `trust` at `now`.
 ///
 /// - A handshake and a *resumed* session are judged at the present time.
-/// - A *live* connection whose trust changed is judged at the time of its handshake: a long stream outlives its short
-///   certificate, but not the revocation of its issuer.
+/// - A *live* connection whose trust changed is judged by [`still_believed`], or here at the time of its handshake.
 ///
 /// # Errors
 /// The first rule broken, in the order: readable, names, leaf rules, trust domain known and not revoked, path and
@@ -70,22 +71,35 @@ pub fn verdict(
     let (domain, bundle) = domain_of(&id, trust)?;
     let path = Path::build(leaf, intermediates, bundle, &id, now)
         .map_err(|error| signed_elsewhere(error, leaf, intermediates, &id, trust, now))?;
-    let cluster = path.judge_issuers(&id, domain)?;
-    if !domain.namespaces.allows(&id) {
-        return Err(VerifyError::NamespaceNotAllowed {
-            cluster: cluster.clone().unwrap_or_else(|| id.domain().to_owned()),
-            id,
-        });
-    }
+    let cluster = judge_issuers(&path.keys, &id, domain)?;
+    judge_namespace(&id, domain, cluster.as_deref())?;
     Ok(VerifiedPeer {
         spiffe_id: id,
         cluster,
         issuer: path.issuer,
+        path: path.keys,
         key: facts.spki,
         not_before: facts.not_before,
         not_after: facts.not_after,
         workload: facts.workload,
     })
+}
+
+/// Is a peer that was believed at its handshake still believed after the trust changed? For live connections: without
+/// cryptography, as the chain was verified and its keys are known, and without a look at the clock, as a long stream outlives
+/// its short certificate but not the revocation of its issuer.
+///
+/// # Errors
+/// As [`verdict`]: a revoked or unknown domain, a root no longer accepted, a revoked issuer, a namespace out of bounds.
+pub fn still_believed(peer: &VerifiedPeer, trust: &TrustBundleSet) -> Result<(), VerifyError> {
+    let id = &peer.spiffe_id;
+    let (domain, bundle) = domain_of(id, trust)?;
+    let root = peer.path.last();
+    if !bundle.fingerprints().any(|key| Some(&key) == root) {
+        return Err(VerifyError::ForeignRoot { id: id.clone() });
+    }
+    let cluster = judge_issuers(&peer.path, id, domain)?;
+    judge_namespace(id, domain, cluster.as_deref())
 }
 
 /// What a leaf claims, without believing any of it: for log lines about refused peers.
@@ -188,42 +202,59 @@ impl Path {
             keys,
         })
     }
+}
 
-    /// Which member issued this? Every key of the path is looked at, not only the nearest: a detached member could
-    /// otherwise put a fresh intermediate of its own between itself and the leaf.
-    fn judge_issuers(
-        &self,
-        id: &SpiffeId,
-        domain: &DomainTrust,
-    ) -> Result<Option<String>, VerifyError> {
-        if domain.issuers.is_empty() {
-            return Ok(domain.cluster.clone());
-        }
-        let mut cluster = None;
-        for key in &self.keys {
-            let Some(issuer) = domain.issuers.get(key) else {
-                continue;
-            };
-            if issuer.revoked {
-                return Err(VerifyError::IssuerRevoked {
-                    id: id.clone(),
-                    cluster: issuer.cluster.clone(),
-                    key: *key,
-                });
-            }
-            if !issuer.namespaces.allows(id) {
-                return Err(VerifyError::NamespaceNotAllowed {
-                    id: id.clone(),
-                    cluster: issuer.cluster.clone(),
-                });
-            }
-            cluster.get_or_insert_with(|| issuer.cluster.clone());
-        }
-        cluster.map(Some).ok_or_else(|| VerifyError::UnknownIssuer {
-            id: id.clone(),
-            key: self.issuer,
-        })
+/// Which member issued this? Every key of the path is looked at, not only the nearest: a detached member could
+/// otherwise put a fresh intermediate of its own between itself and the leaf.
+fn judge_issuers(
+    keys: &[SpkiHash],
+    id: &SpiffeId,
+    domain: &DomainTrust,
+) -> Result<Option<String>, VerifyError> {
+    if domain.issuers.is_empty() {
+        return Ok(domain.cluster.clone());
     }
+    let mut cluster = None;
+    for key in keys {
+        let Some(issuer) = domain.issuers.get(key) else {
+            continue;
+        };
+        if issuer.revoked {
+            return Err(VerifyError::IssuerRevoked {
+                id: id.clone(),
+                cluster: issuer.cluster.clone(),
+                key: *key,
+            });
+        }
+        if !issuer.namespaces.allows(id) {
+            return Err(VerifyError::NamespaceNotAllowed {
+                id: id.clone(),
+                cluster: issuer.cluster.clone(),
+            });
+        }
+        cluster.get_or_insert_with(|| issuer.cluster.clone());
+    }
+    match (cluster, keys.first()) {
+        (None, Some(nearest)) => Err(VerifyError::UnknownIssuer {
+            id: id.clone(),
+            key: *nearest,
+        }),
+        (cluster, _) => Ok(cluster),
+    }
+}
+
+fn judge_namespace(
+    id: &SpiffeId,
+    domain: &DomainTrust,
+    cluster: Option<&str>,
+) -> Result<(), VerifyError> {
+    if domain.namespaces.allows(id) {
+        return Ok(());
+    }
+    Err(VerifyError::NamespaceNotAllowed {
+        cluster: cluster.unwrap_or_else(|| id.domain()).to_owned(),
+        id: id.clone(),
+    })
 }
 
 /// Tells "some other domain's root" from "nobody's root", for the message only: the chain is refused either way.

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use fairlead_identity::tls::client_config;
 use fairlead_identity::{
     CertHandle, CertificateSpec, ClientAuth, Expected, Mint, NamespaceBound, PeerVerifier,
-    SystemRandom, TrustBundleSet, VerifyError,
+    SystemRandom, TrustBundleSet, VerifyError, still_believed,
 };
 use mesh::{Handshake, Mesh, domain, id, issue};
 use serde::Deserialize;
@@ -280,11 +280,19 @@ fn a_swapped_certificate_serves_the_next_handshake_and_disturbs_no_connection() 
             .reason(),
         "expired"
     );
+    let peer = verifier.judge(&chain, mesh::at(mesh::START)).unwrap();
+    assert_eq!(still_believed(&peer, &mesh.trust.get()), Ok(()));
     mesh.trust.set(
         mesh.trust
             .get()
             .with_revoked_domain(&domain("east"))
             .unwrap(),
+    );
+    assert_eq!(
+        still_believed(&peer, &mesh.trust.get())
+            .unwrap_err()
+            .reason(),
+        "revoked-cluster"
     );
     assert_eq!(
         verifier

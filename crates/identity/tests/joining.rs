@@ -12,30 +12,24 @@ use fairlead_identity::join_token::StoreError;
 use fairlead_identity::tls::joining_config;
 use fairlead_identity::workload_token::WorkloadTokenError;
 use fairlead_identity::{
-    Ca, CertHandle, ClientAuth, Expected, JoinRefused, JoinRequest, JoinToken, Member, MemberState,
-    Membership, MemoryTokenStore, Roster, StoredToken, SystemRandom, TokenId, TokenStore,
-    TrustBundle, VerifyError, WorkloadKey, WorkloadToken, WorkloadTokenIssuer,
+    Ca, CertHandle, ClientAuth, Expected, JoinRefused, JoinRequest, JoinToken, Member, Membership,
+    MemoryTokenStore, Roster, StoredToken, SystemRandom, TokenId, TokenStore, TrustBundle,
+    VerifyError, WorkloadKey, WorkloadToken, WorkloadTokenIssuer,
 };
+use mesh::control::{self, Control};
 use mesh::{Handshake, Mesh, START, at, domain};
 
 const ALPN: &[&[u8]] = &[b"h2"];
 
 fn member(ca: &Ca) -> Member {
     Member {
-        cluster: ca.cluster().to_owned(),
-        incarnation: 1,
-        revision: 0,
-        state: MemberState::Active,
-        bundle: ca.bundle().clone(),
-        issuing_keys: BTreeSet::from([ca.issuing_key()]),
-        control_addresses: vec!["198.51.100.1:15012".to_owned()],
         networks: [(
             ca.cluster().to_owned(),
             vec!["198.51.100.2:15443".to_owned()],
         )]
         .into(),
         version: "0.1.0".to_owned(),
-        capabilities: BTreeSet::new(),
+        ..control::member(ca, 1, 0)
     }
 }
 
@@ -269,7 +263,7 @@ fn a_token_ends_by_the_issuers_clock() {
 #[test]
 fn clashes_are_refused_before_the_token_is_burned() {
     let joining = joining();
-    let signing = SigningControl::new(joining.mesh.ca("east"), START);
+    let signing = Control::of(joining.mesh.ca("east"));
     let mut membership = Membership::default();
     membership.merge(signing.introduce(member(joining.mesh.ca("north"))));
 
@@ -328,7 +322,7 @@ fn clashes_are_refused_before_the_token_is_burned() {
 #[test]
 fn the_same_cluster_may_join_again_through_a_new_token() {
     let joining = joining();
-    let signing = SigningControl::new(joining.mesh.ca("east"), START);
+    let signing = Control::of(joining.mesh.ca("east"));
     let mut membership = Membership::default();
     membership.merge(signing.introduce(member(joining.mesh.ca("west"))));
     let mut west = member(joining.mesh.ca("west"));
@@ -427,43 +421,4 @@ fn workload_tokens_are_exact_single_and_short() {
     );
     assert!(WorkloadToken::parse("fl1.abc").is_err());
     assert!(!format!("{:?}", issue()).contains("flw1"));
-}
-
-/// A control plane that signs statements.
-struct SigningControl {
-    key: WorkloadKey,
-    chain: Vec<rustls::pki_types::CertificateDer<'static>>,
-}
-
-impl SigningControl {
-    fn new(ca: &Ca, now: u64) -> Self {
-        let key = WorkloadKey::generate().unwrap();
-        let csr = key.csr().unwrap();
-        let identity = ca.trust_domain().control();
-        let request = fairlead_identity::LeafRequest {
-            csr_der: &csr,
-            identity: &identity,
-            workload: None,
-            lifetime: Duration::from_secs(3600),
-            now: at(now),
-        };
-        let chain = ca.issue_reserved(&request, &mut SystemRandom).unwrap();
-        Self { key, chain }
-    }
-
-    fn introduce(&self, member: Member) -> fairlead_identity::Introduction {
-        self.sign(fairlead_identity::Statement::Introduce(member))
-    }
-
-    fn revoke(&self, member: &Member) -> fairlead_identity::Introduction {
-        self.sign(fairlead_identity::Statement::Revoke(member.tombstone()))
-    }
-
-    fn sign(&self, statement: fairlead_identity::Statement) -> fairlead_identity::Introduction {
-        let signer = fairlead_identity::introduction::Signer {
-            key: &self.key,
-            chain: &self.chain,
-        };
-        statement.sign(signer, at(START)).unwrap()
-    }
 }

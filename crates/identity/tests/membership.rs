@@ -4,77 +4,16 @@
 mod mesh;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use fairlead_identity::introduction::Signer;
-use fairlead_identity::membership::{Merged, TrustPolicy};
+use fairlead_identity::membership::Merged;
 use fairlead_identity::{
-    Ca, Introduction, IntroductionError, LeafRequest, Member, MemberState, Membership,
-    NamespaceBound, SharedRoot, Statement, SystemRandom, TrustBundleSet, TrustDomain, VerifyError,
-    WorkloadKey,
+    Ca, IntroductionError, LeafRequest, Membership, NamespaceBound, SharedRoot, Statement,
+    SystemRandom, TrustBundleSet, TrustDomain, TrustPolicy, VerifyError, WorkloadKey,
 };
+use mesh::control::{Control, member};
 use mesh::{Mesh, START, at, domain};
-use proptest::prelude::*;
-use rustls::pki_types::CertificateDer;
-
-struct Control {
-    key: WorkloadKey,
-    chain: Vec<CertificateDer<'static>>,
-}
-
-impl Control {
-    fn of(ca: &Ca) -> Self {
-        let key = WorkloadKey::generate().unwrap();
-        let csr = key.csr().unwrap();
-        let identity = ca.trust_domain().control();
-        let request = LeafRequest {
-            csr_der: &csr,
-            identity: &identity,
-            workload: None,
-            lifetime: Duration::from_secs(3600),
-            now: at(START),
-        };
-        Self {
-            chain: ca.issue_reserved(&request, &mut SystemRandom).unwrap(),
-            key,
-        }
-    }
-
-    fn signer(&self) -> Signer<'_> {
-        Signer {
-            key: &self.key,
-            chain: &self.chain,
-        }
-    }
-
-    fn introduce(&self, member: Member) -> Introduction {
-        Statement::Introduce(member)
-            .sign(self.signer(), at(START))
-            .unwrap()
-    }
-
-    fn revoke(&self, member: &Member) -> Introduction {
-        Statement::Revoke(member.tombstone())
-            .sign(self.signer(), at(START))
-            .unwrap()
-    }
-}
-
-fn member(ca: &Ca, incarnation: u64, revision: u64) -> Member {
-    Member {
-        cluster: ca.cluster().to_owned(),
-        incarnation,
-        revision,
-        state: MemberState::Active,
-        bundle: ca.bundle().clone(),
-        issuing_keys: BTreeSet::from([ca.issuing_key()]),
-        control_addresses: Vec::new(),
-        networks: BTreeMap::new(),
-        version: String::new(),
-        capabilities: BTreeSet::new(),
-    }
-}
 
 fn everyone() -> TrustPolicy<'static> {
     static NO_BOUNDS: BTreeMap<String, NamespaceBound> = BTreeMap::new();
@@ -429,77 +368,4 @@ fn a_false_claim_to_a_trust_domain_costs_but_never_opens() {
     let set = trust_of(east, &membership);
     assert!(!set.domain("west.shop.example").unwrap().revoked);
     assert!(!set.domain("east.shop.example").unwrap().revoked);
-}
-
-/// Statements to shuffle, signed once: key generation is what costs.
-fn pool() -> &'static [Introduction] {
-    static POOL: OnceLock<Vec<Introduction>> = OnceLock::new();
-    POOL.get_or_init(|| {
-        let mesh = Mesh::per_cluster(&["east", "north", "west"]);
-        let controls: Vec<Control> = mesh.cas.values().map(Control::of).collect();
-        let mut pool = Vec::new();
-        for control in &controls {
-            for ca in mesh.cas.values() {
-                for incarnation in 1..=3 {
-                    for revision in 0..=1 {
-                        pool.push(control.introduce(member(ca, incarnation, revision)));
-                    }
-                    pool.push(control.revoke(&member(ca, incarnation, 0)));
-                }
-            }
-        }
-        pool
-    })
-}
-
-fn merged<'a>(statements: impl IntoIterator<Item = &'a Introduction>) -> Membership {
-    let mut membership = Membership::default();
-    for statement in statements {
-        membership.merge(statement.clone());
-    }
-    membership
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-
-    /// Any order, any repetition, any grouping: the same set.
-    #[test]
-    fn merging_does_not_depend_on_order(
-        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..40),
-        order in prop::collection::vec(any::<u32>(), 40),
-        split in any::<prop::sample::Index>(),
-    ) {
-        let statements: Vec<&Introduction> = picks.iter().map(|pick| pick.get(pool())).collect();
-        let expected = merged(statements.iter().copied());
-
-        let mut shuffled: Vec<(u32, &Introduction)> = order.iter().copied().zip(statements.iter().copied()).collect();
-        shuffled.sort_by_key(|(key, _)| *key);
-        let mut twice: Vec<&Introduction> = shuffled.iter().map(|(_, statement)| *statement).collect();
-        twice.extend(statements.iter().copied());
-        prop_assert_eq!(&merged(twice), &expected);
-
-        let (left, right) = statements.split_at(split.index(statements.len()));
-        let (mut one, mut two) = (merged(left.iter().copied()), merged(right.iter().copied()));
-        let before = one.clone();
-        one.union(&two);
-        two.union(&before);
-        prop_assert_eq!(&one, &expected);
-        prop_assert_eq!(&two, &expected);
-        prop_assert!(one.union(&two).is_empty());
-    }
-
-    /// A tombstone beats every introduction of the same or an older incarnation, whenever it comes.
-    #[test]
-    fn tombstones_win(picks in prop::collection::vec(any::<prop::sample::Index>(), 1..40)) {
-        let statements: Vec<&Introduction> = picks.iter().map(|pick| pick.get(pool())).collect();
-        let membership = merged(statements.iter().copied());
-        for statement in statements {
-            if let Statement::Revoke(tombstone) = statement.statement()
-                && let Some(member) = membership.member(&tombstone.cluster)
-            {
-                prop_assert!(member.incarnation > tombstone.incarnation);
-            }
-        }
-    }
 }

@@ -246,3 +246,55 @@ fn a_set_survives_its_transport_with_the_same_epoch() {
     assert!(TrustBundleSet::from_json(r#"{"domains":{"a.example":{}}}"#).is_err());
     assert!(TrustBundleSet::from_json(r#"{"domains":{},"more":1}"#).is_err());
 }
+
+/// For every change of trust: what is said of a live connection without cryptography is what a new handshake is told.
+#[test]
+fn live_connections_get_the_verdict_of_a_new_handshake() {
+    let shared = shared();
+    let before = shared.set(shared.trust());
+    let chain = shared.leaf(&shared.west);
+    let peer = judge(&chain, &before).unwrap();
+    let other_root = SharedRoot::create(&shared.domain, at(START), &mut SystemRandom).unwrap();
+    let roots = |names: &[&SharedRoot]| {
+        let ders = names.iter().flat_map(|root| root.bundle().roots().cloned());
+        fairlead_identity::TrustBundle::new(shared.domain.clone(), 2, ders.collect::<Vec<_>>())
+            .unwrap()
+    };
+    let with_roots = |names: &[&SharedRoot]| {
+        shared.set(DomainTrust {
+            bundle: Some(roots(names)),
+            ..shared.trust()
+        })
+    };
+    let bounded = IssuerTrust {
+        namespaces: NamespaceBound::Only(BTreeSet::new()),
+        ..IssuerTrust::new("west")
+    };
+    let changes = [
+        before.clone(),
+        before.with_revoked_issuer(&shared.domain, "east").unwrap(),
+        before.with_revoked_issuer(&shared.domain, "west").unwrap(),
+        before.with_revoked_domain(&shared.domain).unwrap(),
+        with_roots(&[&shared.root, &other_root]),
+        with_roots(&[&other_root]),
+        shared.set(
+            shared
+                .trust()
+                .with_issuer(shared.west.issuing_key(), bounded)
+                .unwrap(),
+        ),
+        shared.set(
+            shared
+                .trust()
+                .within(NamespaceBound::Only(BTreeSet::from(["cart".to_owned()]))),
+        ),
+        TrustBundleSet::empty(),
+    ];
+    let mut refusals = 0;
+    for after in changes {
+        let new = judge(&chain, &after).map(|_| ());
+        assert_eq!(fairlead_identity::still_believed(&peer, &after), new);
+        refusals += usize::from(new.is_err());
+    }
+    assert_eq!(refusals, 6);
+}

@@ -1,5 +1,8 @@
 //! A mesh of certificate authorities for tests, and TLS handshakes over memory. No sockets, no real clock.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
 #![allow(dead_code)] // each test binary uses its part
+
+pub mod control;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
