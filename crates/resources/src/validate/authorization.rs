@@ -194,24 +194,23 @@ fn condition(condition: &Condition, action: AuthorizationAction, at: &FieldPath,
     }
 }
 
-/// Whether the rule has fields and all of them exist on HTTP only.
+/// Whether what the rule says of operations (or, without any, of callers) exists on HTTP only: on TCP those fields are
+/// ignored, so that the rule denies more than it says.
 fn only_http(rule: &AuthorizationRule) -> bool {
-    let from_http = rule.from.iter().all(|from| {
+    let from_http = !rule.from.is_empty() && rule.from.iter().all(|from| {
         from.source.as_ref().is_some_and(|source| {
             let without = Source {
                 request_principals: Vec::new(),
                 not_request_principals: Vec::new(),
-                remote_ip_blocks: source.remote_ip_blocks.clone(),
                 ..source.clone()
             };
             without == Source::default()
         })
     });
-    let to_http = rule.to.iter().all(|to| {
+    let to_http = !rule.to.is_empty() && rule.to.iter().all(|to| {
         to.operation.as_ref().is_some_and(|operation| operation.ports.is_empty() && operation.not_ports.is_empty())
     });
-    let when_http = rule.when.iter().all(|condition| condition.key.starts_with("request."));
-    !(rule.from.is_empty() && rule.to.is_empty() && rule.when.is_empty()) && from_http && to_http && when_http
+    to_http || (rule.to.is_empty() && from_http)
 }
 
 fn not_empty(list: &[String], at: &FieldPath, check: &mut Check<'_>) {
@@ -233,21 +232,22 @@ fn port(value: &str) -> Option<String> {
     (!good).then(|| format!("`{value}` is not a port from 1 to 65535"))
 }
 
-/// `{*}` is one whole segment, `{**}` the last one; no `*` beside them except at an end of a path without templates.
+/// `{*}` is one whole segment, `{**}` any number of them and the last template; no `*` beside them.
 fn path_template(path: &str) -> Option<String> {
     if !path.contains("{*}") && !path.contains("{**}") {
         return None;
     }
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let last = segments.len() - 1;
-    for (index, segment) in segments.iter().enumerate() {
-        let good = match *segment {
-            "{*}" => true,
-            "{**}" => index == last,
+    let mut ended = false;
+    for segment in segments {
+        let good = match segment {
+            "{*}" | "{**}" => !ended,
             other => !other.contains(['{', '}', '*']),
         };
+        ended |= segment == "{**}";
         if !good {
-            return Some(format!("`{path}` is not a valid path template: `{{*}}` is a whole segment, `{{**}}` the last one"));
+            let message = "`{*}` and `{**}` are whole segments, and none follows `{**}`";
+            return Some(format!("`{path}` is not a valid path template: {message}"));
         }
     }
     None

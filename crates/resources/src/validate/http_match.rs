@@ -17,8 +17,11 @@ pub(super) fn check(block: &HttpMatch, context: &Context, at: &FieldPath, check:
         ("method", &block.method),
         ("authority", &block.authority),
     ] {
-        if let Some(value) = value {
-            string_match(value, &at.key(field), check);
+        match value {
+            // Every path begins with nothing.
+            Some(StringMatch::Prefix(text)) if field == "uri" && text.is_empty() => {}
+            Some(value) => string_match(value, &at.key(field), check),
+            None => {}
         }
     }
     headers(&block.headers, context, &at.key("headers"), check);

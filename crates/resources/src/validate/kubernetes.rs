@@ -14,12 +14,24 @@ use crate::object::Object;
 pub(super) fn meta(object: &Object, check: &mut Check<'_>) {
     let meta = object.meta();
     let at = FieldPath::root().key("metadata");
-    if !meta.name.is_empty() && !meta.name.split('.').all(|part| names::is_dns_label(part)) || meta.name.len() > 253 {
+    if !is_name(&meta.name) {
         check.error(&at.key("name"), format!("`{}` is not a valid name", meta.name));
     }
     if object.kind().is_namespaced() && !names::is_dns_label(&meta.namespace) {
         check.error(&at.key("namespace"), format!("`{}` is not a valid namespace", meta.namespace));
     }
+}
+
+/// A DNS subdomain, whose labels Kubernetes does not limit to 63 characters; a Mesh may have no name.
+fn is_name(name: &str) -> bool {
+    name.len() <= 253
+        && (name.is_empty()
+            || name.split('.').all(|part| {
+                part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                    && !part.is_empty()
+                    && !part.starts_with('-')
+                    && !part.ends_with('-')
+            }))
 }
 
 /// A Service: ports unique, numbered and, if several, named.

@@ -49,7 +49,7 @@ pub fn object(object: &Object, findings: &mut Vec<Finding>) {
         Object::ServiceEntry(o) => service_entry::check(&o.spec, &o.metadata, &spec, &mut check),
         Object::WorkloadEntry(o) => workload_entry::check(&o.spec, &spec, &mut check),
         Object::WorkloadGroup(o) => workload_entry::check_group(&o.spec, &spec, &mut check),
-        Object::Sidecar(o) => sidecar::check(&o.spec, &spec, &mut check),
+        Object::Sidecar(o) => sidecar::check(&o.spec, &o.metadata.namespace, &spec, &mut check),
         Object::PeerAuthentication(o) => peer_authentication::check(&o.spec, &spec, &mut check),
         Object::RequestAuthentication(o) => jwt::check(&o.spec, &o.metadata, &spec, &mut check),
         Object::AuthorizationPolicy(o) => authorization::check(&o.spec, &o.metadata, &spec, &mut check),

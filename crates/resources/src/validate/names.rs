@@ -55,16 +55,22 @@ pub(super) fn fqdn(host: &str) -> Option<String> {
     }
 }
 
-/// A host name with an optional leading `*.`, or `*` alone; `*foo.com` has a partial wildcard.
+/// A host name with an optional leading `*.`, or `*` alone; `*foo.com` and `*-foo.com` have a partial wildcard. The SNI
+/// form of a service (`outbound_.80_.v1_.reviews.shop.svc.cluster.local`) counts by its host.
 pub(super) fn wildcard(host: &str) -> Option<String> {
     match host.strip_prefix('*') {
-        None => fqdn(host),
+        None => fqdn(behind_sni_prefix(host).unwrap_or(host)),
         Some("") => None,
-        Some(rest) => match rest.strip_prefix('.') {
-            Some(rest) => fqdn(rest),
-            None => fqdn(rest),
-        },
+        Some(rest) => fqdn(rest.strip_prefix(['.', '-']).unwrap_or(rest)),
     }
+}
+
+/// The host of `outbound_.PORT_.SUBSET_.HOST`.
+fn behind_sni_prefix(host: &str) -> Option<&str> {
+    let (port, rest) = host.strip_prefix("outbound_.")?.split_once("_.")?;
+    let (subset, host) = rest.split_once("_.").or_else(|| Some(("", rest.strip_prefix("_.")?)))?;
+    let good = port.parse::<u16>().is_ok() && (subset.is_empty() || fqdn(subset).is_none());
+    good.then_some(host)
 }
 
 /// Whether a `*` stands beside other characters of its label (`*foo.com`), which matches nothing in Envoy.
@@ -115,6 +121,9 @@ mod tests {
         }
         assert_eq!(wildcard("*"), None);
         assert_eq!(wildcard("*.foo.com"), None);
+        assert_eq!(wildcard("*-foo.com"), None);
+        assert_eq!(wildcard("outbound_.80_._.reviews.shop.svc.cluster.local"), None);
+        assert_eq!(wildcard("outbound_.80_.v1_.reviews.shop.svc.cluster.local"), None);
         assert!(wildcard("foo.*.com").is_some());
         assert!(is_partial_wildcard("*foo.com"));
         assert!(!is_partial_wildcard("*.foo.com"));

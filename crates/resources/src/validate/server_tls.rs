@@ -87,7 +87,7 @@ fn istio_mutual(tls: &ServerTlsSettings, at: &FieldPath, check: &mut Check<'_>) 
 }
 
 fn terminating(tls: &ServerTlsSettings, mutual: bool, at: &FieldPath, check: &mut Check<'_>) {
-    let files = !tls.server_certificate.is_empty() || !tls.private_key.is_empty();
+    let files = !tls.server_certificate.is_empty() && !tls.private_key.is_empty();
     let sources = [
         !tls.credential_name.is_empty(),
         !tls.credential_names.is_empty(),
@@ -99,11 +99,11 @@ fn terminating(tls: &ServerTlsSettings, mutual: bool, at: &FieldPath, check: &mu
                        tlsCertificates may be set";
         check.error(at, message);
     }
-    if !mutual && !tls.ca_crl.is_empty() {
-        check.error(&at.key("caCrl"), "revocation lists are not supported with SIMPLE");
-    }
     if !tls.credential_name.is_empty() || !tls.credential_names.is_empty() {
         return;
+    }
+    if !mutual && !tls.ca_crl.is_empty() {
+        check.error(&at.key("caCrl"), "revocation lists are not supported with SIMPLE");
     }
     if !tls.tls_certificates.is_empty() {
         for (index, pair) in tls.tls_certificates.iter().enumerate() {

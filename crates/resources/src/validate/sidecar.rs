@@ -11,7 +11,7 @@ use crate::istio::{
 };
 
 /// Checks a Sidecar.
-pub(super) fn check(spec: &SidecarSpec, at: &FieldPath, check: &mut Check<'_>) {
+pub(super) fn check(spec: &SidecarSpec, namespace: &str, at: &FieldPath, check: &mut Check<'_>) {
     labels::workload_selector(spec.workload_selector.as_ref(), &at.key("workloadSelector"), check);
     let empty = spec.egress.is_empty()
         && spec.ingress.is_empty()
@@ -24,7 +24,7 @@ pub(super) fn check(spec: &SidecarSpec, at: &FieldPath, check: &mut Check<'_>) {
     for (index, listener) in spec.ingress.iter().enumerate() {
         ingress(listener, &mut bound, &at.key("ingress").index(index), check);
     }
-    egress(&spec.egress, &at.key("egress"), check);
+    egress(&spec.egress, namespace, &at.key("egress"), check);
     if let Some(pool) = &spec.inbound_connection_pool {
         traffic_policy::connection_pool(pool, &at.key("inboundConnectionPool"), check);
     }
@@ -94,7 +94,7 @@ fn ingress_tls(tls: &ServerTlsSettings, port: &Port, at: &FieldPath, check: &mut
     server_tls::check(tls, at, check);
 }
 
-fn egress(listeners: &[IstioEgressListener], at: &FieldPath, check: &mut Check<'_>) {
+fn egress(listeners: &[IstioEgressListener], own: &str, at: &FieldPath, check: &mut Check<'_>) {
     let mut bound = HashSet::new();
     let mut seen: HashSet<&str> = HashSet::new();
     for (index, listener) in listeners.iter().enumerate() {
@@ -125,7 +125,8 @@ fn egress(listeners: &[IstioEgressListener], at: &FieldPath, check: &mut Check<'
                 continue;
             }
             let covered = host.split_once('/').is_some_and(|(namespace, dns)| {
-                dns != "*" && listener.hosts.iter().any(|other| other.strip_suffix("/*") == Some(namespace))
+                let same = |other: &str| other == namespace || (other == "." && namespace == own);
+                dns != "*" && listener.hosts.iter().filter_map(|other| other.strip_suffix("/*")).any(same)
             });
             if covered || !seen.insert(host) {
                 check.warning(&at, format!("`{host}` is covered twice"));
@@ -143,7 +144,7 @@ fn bind<'a>(
     at: &FieldPath,
     check: &mut Check<'_>,
 ) {
-    ports::protocol(&port.protocol, false, &at.key("port").key("protocol"), check);
+    ports::protocol(&port.protocol, true, &at.key("port").key("protocol"), check);
     if address.starts_with("unix://") {
         check.problem(&at.key("bind"), names::unix_path(address));
         if port.number != 0 {

@@ -1,7 +1,6 @@
 //! `WorkloadEntry` and `WorkloadGroup`.
 
 use super::check::Check;
-use super::http_action::is_header_name;
 use super::{labels, names, ports};
 use crate::field::FieldPath;
 use crate::istio::{ReadinessProbe, WorkloadEntrySpec, WorkloadGroupSpec};
@@ -90,7 +89,7 @@ fn probe(probe: &ReadinessProbe, at: &FieldPath, check: &mut Check<'_>) {
             check.error(&at.key("scheme"), "the scheme is HTTP or HTTPS");
         }
         for (index, header) in http.http_headers.iter().enumerate() {
-            if !is_header_name(&header.name) {
+            if header.name.is_empty() || !header.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
                 let message = format!("`{}` is not a valid header name", header.name);
                 check.error(&at.key("httpHeaders").index(index).key("name"), message);
             }
