@@ -1,1 +1,20 @@
-//! fairlead-peering
+//! What control planes tell each other: a cluster's summary as discovery resources, and back.
+//!
+//! One delta stream from each control plane to each peer, over the `xds` crate. Never sees Envoy types and never decides what may
+//! be told (the sender's `export` did). Invariants: a resource's version is a digest of its content, so a reconnect sends
+//! differences only; what cannot be read is refused by name and the last good version stays.
+
+mod lease;
+mod receive;
+mod send;
+
+pub use lease::Lease;
+pub use receive::{PeerUpdate, Receiver};
+pub use send::{PeerView, resources};
+
+/// Name of the resource in which a member describes itself.
+const SELF: &str = "self";
+/// Prefix of resources that carry signed statements about members.
+const STATEMENT: &str = "statement/";
+/// Revision of the JSON shapes; a receiver refuses a later one.
+const REVISION: u32 = 1;

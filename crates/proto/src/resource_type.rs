@@ -39,6 +39,8 @@ resource_types! {
     Secret = "envoy.extensions.transport_sockets.tls.v3.Secret",
     /// The name index every proxy gets: [`crate::JsonResource`].
     NameTable = "fairlead.mesh.v1.NameTable",
+    /// Whom this cluster trusts (identity `TrustBundleSet`): [`crate::JsonResource`].
+    TrustBundles = "fairlead.mesh.v1.TrustBundles",
     /// A member of the mesh: [`crate::JsonResource`].
     PeerMember = "fairlead.peering.v1.Member",
     /// What a peer offers of one service: [`crate::JsonResource`].

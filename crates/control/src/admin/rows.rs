@@ -1,0 +1,242 @@
+//! The rows of each listing, from the owner's state.
+//!
+//! Invariant: sorted, and equal for equal states.
+
+use crate::world::World;
+use fairlead_model::listing::{ClusterRow, EndpointRow, PeerRow, ProxyRow, RouteRow, ServiceRow};
+use fairlead_model::route::{Backend, HttpAction, RouteSet};
+use fairlead_model::{ClusterId, Health, ResolvedMesh, WorkloadRef};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+pub fn ready(world: &World) -> Value {
+    json!({"ready": world.resolved.is_some(), "cluster": world.cluster, "generation": mesh(world).map(|m| m.generation)})
+}
+
+pub fn clusters(world: &World) -> Value {
+    let now = Instant::now();
+    let Some(mesh) = mesh(world) else { return json!([]) };
+    let mut rows: Vec<ClusterRow> = Vec::new();
+    for member in mesh.members.values() {
+        let own = member.cluster == world.cluster;
+        let peer = world.peers.get(&member.cluster);
+        let (services, endpoints) = held(mesh, &member.cluster);
+        rows.push(ClusterRow {
+            cluster: member.cluster.to_string(),
+            state: format!("{:?}", member.state).to_lowercase(),
+            trust_domain: member.trust_domain.clone(),
+            networks: member.networks.iter().map(ToString::to_string).collect(),
+            gateways: member.gateways.iter().map(|g| g.address.to_string()).collect(),
+            stream: match peer {
+                _ if own => "self",
+                Some(peer) if peer.status(now).stale => "stale",
+                Some(_) => "fresh",
+                None => "unknown",
+            }
+            .into(),
+            path: if own { "self".into() } else { path(peer.and_then(|p| p.path)).into() },
+            services,
+            endpoints,
+        });
+    }
+    for cluster in world.authority.revoked() {
+        if !rows.iter().any(|r| r.cluster == cluster) {
+            rows.push(revoked(cluster));
+        }
+    }
+    json!(rows)
+}
+
+pub fn peers(world: &World) -> Value {
+    let now = Instant::now();
+    let rows: Vec<PeerRow> = world
+        .authority
+        .peers()
+        .into_iter()
+        .map(|member| {
+            let state = world.peers.get(&ClusterId::from(member.cluster.clone()));
+            PeerRow {
+                connected: state.is_some_and(|s| s.connected),
+                stale: state.is_none_or(|s| s.status(now).stale),
+                path: path(state.and_then(|s| s.path)).into(),
+                trust_domain: member.trust_domain().to_string(),
+                addresses: member.control_addresses,
+                incarnation: member.incarnation,
+                cluster: member.cluster,
+            }
+        })
+        .collect();
+    json!(rows)
+}
+
+pub fn services(world: &World) -> Value {
+    let Some(mesh) = mesh(world) else { return json!([]) };
+    let rows: Vec<ServiceRow> = mesh
+        .services
+        .values()
+        .map(|service| ServiceRow {
+            namespace: service.key.namespace.clone(),
+            host: service.key.host.clone(),
+            ports: service
+                .ports
+                .iter()
+                .map(|p| format!("{}/{}", p.number, format!("{:?}", p.protocol).to_lowercase()))
+                .collect(),
+            addresses: service.vips.iter().map(ToString::to_string).collect(),
+            clusters: service.clusters.iter().map(ToString::to_string).collect(),
+            ready: service.endpoints.iter().filter(|e| e.health == Health::Healthy).count(),
+            total: service.endpoints.len(),
+        })
+        .collect();
+    json!(rows)
+}
+
+pub fn endpoints(world: &World) -> Value {
+    let Some(mesh) = mesh(world) else { return json!([]) };
+    let mut rows = Vec::new();
+    for service in mesh.services.values() {
+        for endpoint in &service.endpoints {
+            rows.push(EndpointRow {
+                service: service.key.host.clone(),
+                workload: endpoint.workload.to_string(),
+                id: endpoint.id.to_string(),
+                address: endpoint.address.map(|a| a.to_string()),
+                network: endpoint.network.to_string(),
+                locality: endpoint.locality.to_string(),
+                health: format!("{:?}", endpoint.health).to_lowercase(),
+                weight: endpoint.weight,
+                identity: endpoint.identity.clone(),
+                mutual_tls: !endpoint.mutual_tls.is_empty(),
+            });
+        }
+    }
+    json!(rows)
+}
+
+pub fn routes(world: &World) -> Value {
+    let Some(mesh) = mesh(world) else { return json!([]) };
+    let rows: Vec<RouteRow> = mesh.routes.iter().flat_map(|set| route_rows(set)).collect();
+    json!(rows)
+}
+
+pub fn proxies(world: &World) -> Value {
+    let mut rows: Vec<ProxyRow> = world
+        .streams
+        .proxies
+        .values()
+        .map(|proxy| {
+            let report = world.reports.get(&proxy.workload);
+            let role = world.describe(&proxy.workload, &proxy.identity, proxy.client).map(|d| d.role);
+            ProxyRow {
+                workload: proxy.workload.to_string(),
+                role: role.map_or_else(|| "unknown".into(), |r| format!("{r:?}").to_lowercase()),
+                client: proxy.version.clone(),
+                offered: proxy.taken.offered,
+                generation: proxy.taken.generation,
+                at_ms: proxy.taken.at_ms,
+                rejected: proxy.taken.rejected,
+                nacks: proxy.taken.nacks,
+                last_nack: proxy.taken.last_nack.clone(),
+                ready: report.is_some_and(|r| r.status.ready),
+                reason: report.map_or_else(|| "has not reported".into(), |r| r.status.reason.clone()),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| a.workload.cmp(&b.workload));
+    json!(rows)
+}
+
+pub fn diagnostics(world: &World) -> Value {
+    world.resolved.as_ref().map_or_else(|| json!([]), |r| json!(&*r.diagnostics))
+}
+
+/// What was generated since the start, by type.
+pub fn counters(world: &World) -> Value {
+    let counters = world.memo.counters();
+    let by_type: serde_json::Map<String, Value> = counters
+        .by_type
+        .iter()
+        .map(|(kind, c)| (kind.to_string(), json!({"hits": c.hits, "generated": c.generated})))
+        .collect();
+    json!({"entries": counters.entries, "evicted": counters.evicted, "byType": by_type})
+}
+
+/// What names mean to a workload without a sidecar: those of the own cluster, with their ready endpoints.
+pub fn names(world: &World) -> Value {
+    mesh(world).map_or_else(|| json!({}), |m| json!(fairlead_resolve::kubernetes_names(m)))
+}
+
+/// The identity that a proxy of the workload gets: a gateway's is reserved.
+pub fn identity(world: &World, workload: &WorkloadRef) -> Option<String> {
+    let found = mesh(world)?.workloads.get(workload)?;
+    match found.gateway {
+        Some(fairlead_model::mesh::GatewayKind::EastWest) => {
+            Some(world.authority.ca().trust_domain().gateway().to_string())
+        }
+        _ => found.identity.clone(),
+    }
+}
+
+fn mesh(world: &World) -> Option<&ResolvedMesh> {
+    world.resolved.as_ref().map(|r| &*r.mesh)
+}
+
+fn held(mesh: &ResolvedMesh, cluster: &ClusterId) -> (usize, usize) {
+    let services = mesh.services.values().filter(|s| s.clusters.contains(cluster)).count();
+    let endpoints =
+        mesh.services.values().flat_map(|s| &s.endpoints).filter(|e| e.workload.cluster == *cluster).count();
+    (services, endpoints)
+}
+
+fn path(path: Option<bool>) -> &'static str {
+    match path {
+        Some(true) => "up",
+        Some(false) => "down",
+        None => "unknown",
+    }
+}
+
+fn revoked(cluster: String) -> ClusterRow {
+    ClusterRow {
+        cluster,
+        state: "revoked".into(),
+        trust_domain: String::new(),
+        networks: Vec::new(),
+        gateways: Vec::new(),
+        stream: "unknown".into(),
+        path: "unknown".into(),
+        services: 0,
+        endpoints: 0,
+    }
+}
+
+fn route_rows(set: &RouteSet) -> Vec<RouteRow> {
+    let row = |origin: &fairlead_model::Origin, matches: usize, to: Vec<String>| RouteRow {
+        object: set.origin.object.to_string(),
+        rule: origin.path.strip_prefix("spec.").unwrap_or(&origin.path).to_owned(),
+        hosts: set.hosts.clone(),
+        gateways: set.gateways.iter().map(|g| format!("{g:?}")).collect(),
+        matches,
+        to,
+        file: origin.file.to_string(),
+        line: origin.line,
+    };
+    let targets = |backends: &[Backend]| backends.iter().map(target).collect::<Vec<_>>();
+    let mut rows = Vec::new();
+    for rule in &set.http {
+        let to = match &rule.action {
+            HttpAction::Route(backends) => targets(backends),
+            other => vec![format!("{other:?}")],
+        };
+        rows.push(row(&rule.origin, rule.matches.len(), to));
+    }
+    rows.extend(set.tls.iter().map(|r| row(&r.origin, r.matches.len(), targets(&r.backends))));
+    rows.extend(set.tcp.iter().map(|r| row(&r.origin, r.matches.len(), targets(&r.backends))));
+    rows
+}
+
+fn target(backend: &Backend) -> String {
+    let subset = backend.subset.as_ref().map(|s| format!("/{s}")).unwrap_or_default();
+    let port = backend.port.map(|p| format!(":{p}")).unwrap_or_default();
+    format!("{}{subset}{port} {}", backend.host, backend.weight)
+}

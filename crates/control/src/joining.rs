@@ -1,0 +1,111 @@
+//! Joining two clusters with a token: both sides.
+//!
+//! The proofs are identity's; here are only the RPC and what follows from success. Invariant: nothing is believed before the proof,
+//! and the token is burned before the answer leaves.
+
+use crate::authority::{Authority, now};
+use crate::caller::Caller;
+use anyhow::{Context as _, bail};
+use fairlead_identity::{JoinAnswer, JoinRequest, JoinToken, Roster, Statement, SystemRandom, join, tls};
+use fairlead_proto::JsonMessage;
+use fairlead_proto::join::{Join, JoinClient};
+use fairlead_xds::client::{ChannelOptions, channel, connector};
+use rustls::pki_types::ServerName;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::{Request, Response, Status};
+
+const REQUEST: &str = "join";
+const ANSWER: &str = "joined";
+/// A token without `--for` ends after this.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+
+pub struct Acceptor {
+    pub authority: Arc<Authority>,
+    /// Tells the owner that membership changed.
+    pub changed: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// A token with which another cluster can join this one.
+pub fn create_token(authority: &Authority, addresses: Vec<String>, life: Duration) -> anyhow::Result<JoinToken> {
+    use fairlead_identity::TokenStore as _;
+    let root = authority.ca().root_fingerprint().context("this cluster's CA has no root")?;
+    let (token, stored) =
+        JoinToken::create(addresses, root, authority.ca().cluster(), life, now(), &mut SystemRandom)?;
+    authority.store().put(stored)?;
+    Ok(token)
+}
+
+/// Joins the mesh of the token's issuer; returns its cluster's name.
+pub async fn dial(authority: &Authority, token: &JoinToken) -> anyhow::Result<String> {
+    let mut last = anyhow::anyhow!("the token names no address");
+    for address in &token.addresses {
+        match dial_one(authority, token, address).await {
+            Ok(joined) => return Ok(joined),
+            Err(e) => last = e.context(format!("joining through {address}")),
+        }
+    }
+    Err(last)
+}
+
+async fn dial_one(authority: &Authority, token: &JoinToken, address: &str) -> anyhow::Result<String> {
+    let clock: Arc<dyn TimeProvider> = Arc::new(DefaultTimeProvider);
+    let config = tls::joining_config(token.root, &clock, &[b"h2"])?;
+    // The exporter belongs to one connection, so the handshake is made here and the channel gets it ready-made, once.
+    let stream = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(address)).await??;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from("control.fairlead.invalid")?;
+    let stream = TlsConnector::from(config).connect(name, stream).await.context("TLS handshake")?;
+    let mut exporter = [0; join::EXPORTER_BYTES];
+    stream.get_ref().1.export_keying_material(&mut exporter, join::EXPORTER_LABEL, None)?;
+    let ready = Arc::new(tokio::sync::Mutex::new(Some(stream)));
+    let connect = connector(move |_| {
+        let ready = ready.clone();
+        async move { ready.lock().await.take().ok_or_else(|| std::io::Error::other("the joining connection ended")) }
+    });
+    let (request, pending) = join::request(token, exporter, &authority.me(), &mut SystemRandom)?;
+    let client = JoinClient::new(channel(address, connect, ChannelOptions::default()).await?);
+    let answer = client.join(JsonMessage::new(REQUEST, serde_json::to_vec(&request)?)).await;
+    let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+    if answer.kind != ANSWER {
+        bail!("the other side answered `{}`", answer.kind);
+    }
+    let answer: JoinAnswer = serde_json::from_slice(&answer.json)?;
+    let joined = pending.finish(&answer)?;
+    let cluster = joined.member.cluster.clone();
+    // First the one whose proof we hold, in our own name; then those it vouches for, by its now known bundle.
+    authority.declare(Statement::Introduce(joined.member))?;
+    authority.absorb(&joined.introductions)?;
+    Ok(cluster)
+}
+
+#[tonic::async_trait]
+impl Join for Acceptor {
+    async fn join(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status> {
+        let exporter = match request.extensions().get::<Caller>() {
+            Some(caller) => caller.exporter,
+            None => return Err(Status::internal("connection without TLS")),
+        };
+        let request: JoinRequest =
+            serde_json::from_slice(&request.get_ref().json).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let internal = |e: anyhow::Error| Status::internal(format!("{e:#}"));
+        let introductions = self.authority.reintroduce().map_err(internal)?;
+        let shared = !self.authority.ca().is_root();
+        let (answer, newcomer) = self
+            .authority
+            .with_membership(|me, membership| {
+                let roster = Roster { me, membership, shared };
+                let store = self.authority.store().as_ref();
+                join::accept(&request, exporter, store, roster, introductions, now(), &mut SystemRandom)
+            })
+            .map_err(|e| Status::permission_denied(e.to_string()))?;
+        tracing::info!(cluster = newcomer.cluster, "a cluster joined");
+        self.authority.declare(Statement::Introduce(newcomer)).map_err(internal)?;
+        (self.changed)();
+        let json = serde_json::to_vec(&answer).map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(JsonMessage::new(ANSWER, json)))
+    }
+}

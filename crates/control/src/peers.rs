@@ -1,0 +1,109 @@
+//! Streams to the peers: one client for each other member, kept while it is one.
+//!
+//! Invariant: a peer is dialled with our control identity and believed only as the control plane of its own trust domain.
+
+use crate::authority::Authority;
+use crate::event::Event;
+use fairlead_identity::{Expected, Member, SpiffeId};
+use fairlead_model::ClusterId;
+use fairlead_peering::Receiver;
+use fairlead_proto::ResourceType;
+use fairlead_xds::client::{Client, ClientConfig, client, connector};
+use rustls::pki_types::ServerName;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+
+pub struct Peers {
+    authority: Arc<Authority>,
+    events: mpsc::UnboundedSender<Event>,
+    links: BTreeMap<String, Link>,
+}
+
+struct Link {
+    addresses: Vec<String>,
+    identity: SpiffeId,
+    /// Dropping it ends the client.
+    _client: Client,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Peers {
+    pub fn new(authority: Arc<Authority>, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self { authority, events, links: BTreeMap::new() }
+    }
+
+    /// Opens links to new members and closes those to former ones.
+    pub fn follow(&mut self, members: &[Member]) {
+        self.links.retain(|cluster, link| {
+            members.iter().any(|m| {
+                m.cluster == *cluster
+                    && m.control_addresses == link.addresses
+                    && m.trust_domain().control() == link.identity
+            })
+        });
+        for member in members {
+            if !member.control_addresses.is_empty() && !self.links.contains_key(&member.cluster) {
+                let link = self.link(member);
+                self.links.insert(member.cluster.clone(), link);
+            }
+        }
+    }
+
+    fn link(&self, member: &Member) -> Link {
+        let cluster = ClusterId::from(member.cluster.clone());
+        let identity = member.trust_domain().control();
+        let authority = self.authority.clone();
+        let expected = Expected::OneOf(Arc::new([identity.clone()].into()));
+        let connect = connector(move |address: String| {
+            let (authority, expected) = (authority.clone(), expected.clone());
+            async move {
+                let config = authority.tls().client_config(&expected, &[b"h2"]).map_err(std::io::Error::other)?;
+                let stream = TcpStream::connect(&address).await?;
+                stream.set_nodelay(true)?;
+                let name = ServerName::try_from("control.fairlead.invalid").map_err(std::io::Error::other)?;
+                TlsConnector::from(config).connect(name, stream).await
+            }
+        });
+        let (updates, mut told) = mpsc::unbounded_channel();
+        let receiver = Receiver::new(cluster.clone(), updates);
+        let config = ClientConfig::new(member.control_addresses.clone()).node_id(self.authority.ca().cluster());
+        let (handle, run) = client(config, connect, receiver);
+        for kind in [ResourceType::PeerMember, ResourceType::PeerServiceSummary, ResourceType::PeerEndpoint] {
+            handle.subscribe_all(kind.url());
+        }
+        let events = self.events.clone();
+        let forward = tokio::spawn(async move {
+            while let Some(update) = told.recv().await {
+                let _ = events.send(Event::Peer(update));
+            }
+        });
+        let (events, mut status) = (self.events.clone(), handle.status());
+        let watch = tokio::spawn(async move {
+            let mut connected = None;
+            loop {
+                let now = status.borrow_and_update().server.is_some();
+                if connected != Some(now) {
+                    connected = Some(now);
+                    let _ = events.send(Event::PeerLink { cluster: cluster.clone(), connected: now });
+                }
+                if status.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        let tasks = vec![tokio::spawn(run).abort_handle(), forward.abort_handle(), watch.abort_handle()];
+        Link { addresses: member.control_addresses.clone(), identity, _client: handle, tasks }
+    }
+}

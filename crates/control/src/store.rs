@@ -1,0 +1,189 @@
+//! What a control plane must remember over a restart: one redb file in its state directory.
+//!
+//! Small JSON values by (bucket, key); every write is durable on return. Invariant: a value that cannot be read back is reported
+//! and taken as absent, never as an error that keeps the control plane from starting.
+
+use anyhow::Context as _;
+use fairlead_identity::join_token::StoreError;
+use fairlead_identity::{StoredToken, TokenId, TokenStore};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+
+const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+
+/// What belongs together; a key is `bucket/key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bucket {
+    /// The CA's PEM and secrets of this control plane.
+    Authority,
+    /// Host to virtual IP.
+    VirtualIps,
+    /// Join tokens by id.
+    Tokens,
+    /// Used-up token ids, with their expiry.
+    Burned,
+    /// Signed statements by cluster.
+    Membership,
+    /// Clusters detached only here.
+    DetachedHere,
+    /// Last good summary by peer.
+    Peers,
+    /// This cluster's own switches, such as being drained.
+    Switches,
+}
+
+/// The one state file.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+}
+
+impl Bucket {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Authority => "authority",
+            Self::VirtualIps => "virtual-ips",
+            Self::Tokens => "tokens",
+            Self::Burned => "burned",
+            Self::Membership => "membership",
+            Self::DetachedHere => "detached-here",
+            Self::Peers => "peers",
+            Self::Switches => "switches",
+        }
+    }
+}
+
+impl Store {
+    /// Opens or makes `state.redb` in `folder`, readable by this user only.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join("state.redb");
+        let database = Database::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let write = database.begin_write()?;
+        write.open_table(TABLE)?;
+        write.commit()?;
+        Ok(Self { database })
+    }
+
+    pub fn load<T: DeserializeOwned>(&self, bucket: Bucket, key: &str) -> anyhow::Result<Option<T>> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(TABLE)?;
+        let name = format!("{}/{key}", bucket.name());
+        let Some(value) = table.get(name.as_str())? else { return Ok(None) };
+        Ok(readable(&name, value.value()))
+    }
+
+    /// All of a bucket, by key.
+    pub fn all<T: DeserializeOwned>(&self, bucket: Bucket) -> anyhow::Result<Vec<(String, T)>> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(TABLE)?;
+        let prefix = format!("{}/", bucket.name());
+        let mut found = Vec::new();
+        for entry in table.range(prefix.as_str()..)? {
+            let (name, value) = entry?;
+            let Some(key) = name.value().strip_prefix(&prefix) else { break };
+            if let Some(value) = readable(name.value(), value.value()) {
+                found.push((key.to_owned(), value));
+            }
+        }
+        Ok(found)
+    }
+
+    pub fn save<T: Serialize>(&self, bucket: Bucket, key: &str, value: &T) -> anyhow::Result<()> {
+        let bytes = serde_json::to_vec(value)?;
+        let write = self.database.begin_write()?;
+        write.open_table(TABLE)?.insert(format!("{}/{key}", bucket.name()).as_str(), bytes.as_slice())?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Replaces all of a bucket at once.
+    pub fn replace<T: Serialize>(&self, bucket: Bucket, entries: &[(String, T)]) -> anyhow::Result<()> {
+        let prefix = format!("{}/", bucket.name());
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(TABLE)?;
+            let end = format!("{}0", bucket.name()); // '0' follows '/'
+            table.retain_in(prefix.as_str()..end.as_str(), |_, _| false)?;
+            for (key, value) in entries {
+                table.insert(format!("{prefix}{key}").as_str(), serde_json::to_vec(value)?.as_slice())?;
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    pub fn remove(&self, bucket: Bucket, key: &str) -> anyhow::Result<()> {
+        let write = self.database.begin_write()?;
+        write.open_table(TABLE)?.remove(format!("{}/{key}", bucket.name()).as_str())?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// Writes only if the key is absent; whether it was.
+    fn claim<T: Serialize>(&self, bucket: Bucket, key: &str, value: &T) -> anyhow::Result<bool> {
+        let name = format!("{}/{key}", bucket.name());
+        let write = self.database.begin_write()?;
+        let fresh = {
+            let mut table = write.open_table(TABLE)?;
+            let fresh = table.get(name.as_str())?.is_none();
+            if fresh {
+                table.insert(name.as_str(), serde_json::to_vec(value)?.as_slice())?;
+            }
+            fresh
+        };
+        write.commit()?;
+        Ok(fresh)
+    }
+}
+
+impl TokenStore for Store {
+    fn put(&self, token: StoredToken) -> Result<(), StoreError> {
+        self.save(Bucket::Tokens, &token.id.to_string(), &token).map_err(store_error)
+    }
+
+    fn find(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError> {
+        self.load(Bucket::Tokens, &id.to_string()).map_err(store_error)
+    }
+
+    fn burn(&self, id: &TokenId, expires: u64) -> Result<bool, StoreError> {
+        self.claim(Bucket::Burned, &id.to_string(), &expires).map_err(store_error)
+    }
+}
+
+fn store_error(error: anyhow::Error) -> StoreError {
+    StoreError(format!("{error:#}"))
+}
+
+fn readable<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Option<T> {
+    serde_json::from_slice(bytes).inspect_err(|e| tracing::error!("stored {name} cannot be read and is left out: {e}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_survive_and_tokens_burn_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = TokenId::from_bytes([7; 16]);
+        {
+            let store = Store::open(folder.path()).unwrap();
+            store.save(Bucket::Peers, "west", &1).unwrap();
+            store.save(Bucket::Peers, "north", &2).unwrap();
+            store.save(Bucket::Tokens, "x", &3).unwrap();
+            assert!(store.burn(&id, 9).unwrap());
+        }
+        let store = Store::open(folder.path()).unwrap();
+        assert!(!store.burn(&id, 9).unwrap());
+        assert_eq!(store.all::<i32>(Bucket::Peers).unwrap(), [("north".into(), 2), ("west".into(), 1)]);
+        store.replace(Bucket::Peers, &[("south".into(), 4)]).unwrap();
+        assert_eq!(store.all::<i32>(Bucket::Peers).unwrap(), [("south".into(), 4)]);
+        assert_eq!(store.load::<i32>(Bucket::Tokens, "x").unwrap(), Some(3));
+        assert_eq!(store.load::<String>(Bucket::Tokens, "x").unwrap(), None, "unreadable is absent");
+    }
+}

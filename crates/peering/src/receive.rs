@@ -1,0 +1,137 @@
+//! A peer's resources, put together to the summary they came from.
+//!
+//! Invariant: after every update the receiver holds exactly the summary the peer's stream has told so far; an endpoint of a service
+//! that was not told is kept aside until it is.
+
+use crate::{REVISION, SELF, STATEMENT};
+use fairlead_identity::SignedStatement;
+use fairlead_model::ClusterId;
+use fairlead_model::endpoint::Endpoint;
+use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
+use fairlead_proto::{JsonResource, ResourceType};
+use fairlead_xds::Resource;
+use fairlead_xds::client::{Handler, Rejection, Update};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Most services and endpoints a peer may tell.
+const MAX_SERVICES: usize = 20_000;
+const MAX_ENDPOINTS: usize = 200_000;
+
+/// What a peer's stream has told.
+#[derive(Debug)]
+pub struct PeerUpdate {
+    pub cluster: ClusterId,
+    pub summary: Arc<ClusterSummary>,
+    pub statements: Vec<SignedStatement>,
+}
+
+/// Takes a peer's resources and sends what they add up to.
+#[derive(Debug)]
+pub struct Receiver {
+    cluster: ClusterId,
+    member: Option<MemberSummary>,
+    statements: BTreeMap<String, SignedStatement>,
+    services: BTreeMap<String, Arc<ServiceSummary>>,
+    endpoints: BTreeMap<String, Arc<Endpoint>>,
+    updates: mpsc::UnboundedSender<PeerUpdate>,
+}
+
+impl Receiver {
+    pub fn new(cluster: ClusterId, updates: mpsc::UnboundedSender<PeerUpdate>) -> Self {
+        Self {
+            cluster,
+            member: None,
+            statements: BTreeMap::new(),
+            services: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            updates,
+        }
+    }
+
+    fn take(&mut self, kind: ResourceType, resource: &Resource) -> Result<(), String> {
+        let name = resource.name.to_string();
+        match kind {
+            ResourceType::PeerMember if name == SELF => {
+                let member: MemberSummary = read(kind, resource)?;
+                if member.cluster != self.cluster {
+                    return Err(format!("{} calls itself {}", self.cluster, member.cluster));
+                }
+                self.member = Some(member);
+            }
+            ResourceType::PeerMember if name.starts_with(STATEMENT) => {
+                self.statements.insert(name, read(kind, resource)?);
+            }
+            ResourceType::PeerServiceSummary => {
+                bound(self.services.len(), MAX_SERVICES, "services")?;
+                self.services.insert(name, Arc::new(read(kind, resource)?));
+            }
+            ResourceType::PeerEndpoint => {
+                bound(self.endpoints.len(), MAX_ENDPOINTS, "endpoints")?;
+                let endpoint: Endpoint = read(kind, resource)?;
+                if endpoint.workload.cluster != self.cluster {
+                    return Err(format!("{} tells an endpoint of {}", self.cluster, endpoint.workload.cluster));
+                }
+                self.endpoints.insert(name, Arc::new(endpoint));
+            }
+            _ => return Err("of no kind that peers tell".into()),
+        }
+        Ok(())
+    }
+
+    fn drop_named(&mut self, kind: ResourceType, name: &str) {
+        match kind {
+            ResourceType::PeerMember => drop(self.statements.remove(name)),
+            ResourceType::PeerServiceSummary => drop(self.services.remove(name)),
+            ResourceType::PeerEndpoint => drop(self.endpoints.remove(name)),
+            _ => {}
+        }
+    }
+
+    fn publish(&self) {
+        let Some(member) = self.member.clone() else { return };
+        let mut endpoints: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();
+        for (name, endpoint) in &self.endpoints {
+            if let Some((service, _)) = name.rsplit_once('/') {
+                endpoints.entry(service.to_owned()).or_default().push(endpoint.clone());
+            }
+        }
+        let summary = Arc::new(ClusterSummary { member, services: self.services.clone(), endpoints });
+        let statements = self.statements.values().cloned().collect();
+        let _ = self.updates.send(PeerUpdate { cluster: self.cluster.clone(), summary, statements });
+    }
+}
+
+impl Handler for Receiver {
+    fn apply(&mut self, update: Update<'_>) -> Vec<Rejection> {
+        let Ok(kind) = update.type_url.parse::<ResourceType>() else { return Vec::new() };
+        let mut rejections = Vec::new();
+        for resource in update.upserts {
+            if let Err(reason) = self.take(kind, resource) {
+                rejections.push(Rejection::new(resource.name.clone(), reason));
+            }
+        }
+        for name in update.removed {
+            self.drop_named(kind, name);
+        }
+        self.publish();
+        rejections
+    }
+}
+
+fn read<T: DeserializeOwned>(kind: ResourceType, resource: &Resource) -> Result<T, String> {
+    let (found, json) = JsonResource::from_any_bytes(&resource.body).map_err(|e| e.to_string())?;
+    if found != kind {
+        return Err(format!("{found} among {kind}"));
+    }
+    if json.revision > REVISION {
+        return Err(format!("revision {} is newer than {REVISION}, which this version reads", json.revision));
+    }
+    serde_json::from_slice(&json.json).map_err(|e| e.to_string())
+}
+
+fn bound(have: usize, most: usize, what: &str) -> Result<(), String> {
+    if have >= most { Err(format!("more than {most} {what}")) } else { Ok(()) }
+}
