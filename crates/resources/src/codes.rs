@@ -13,6 +13,8 @@ pub struct Code {
     pub remedy: &'static str,
 }
 
+/// Something that is referred to does not exist.
+pub const REFERENCE: &str = "IST0101";
 /// The object is not valid: unknown field, wrong type or a rule of Istio's validation.
 pub const SCHEMA: &str = "IST0106";
 /// The object is valid and probably not what was meant.
@@ -46,6 +48,11 @@ pub const GUARD_NOT_APPLIED: &str = "FL0302";
 
 /// The table.
 pub const ALL: &[Code] = &[
+    Code {
+        code: REFERENCE,
+        meaning: "Something the object refers to (host, subset, gateway, target) does not exist.",
+        remedy: "Create what is referred to, or correct its name.",
+    },
     Code {
         code: SCHEMA,
         meaning: "The object does not pass validation (unknown field, wrong type, or a rule of Istio's validation); it is refused.",
@@ -94,7 +101,7 @@ pub const ALL: &[Code] = &[
     },
     Code {
         code: UNKNOWN_VERSION,
-        meaning: "The kind is known, this apiVersion of it is not; the object has no effect.",
+        meaning: "The kind is known, this apiVersion of it is not; the object has no effect (a guard holds closed).",
         remedy: "Use the version the hint names.",
     },
     Code {

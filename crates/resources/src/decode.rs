@@ -16,7 +16,7 @@ use crate::istio::{MeshConfig, MeshNetworks};
 use crate::limits;
 use crate::object::{Kind, Object};
 use crate::validate;
-use crate::yaml::{Document, Node, Positions, Value, compose, documents};
+use crate::yaml::{ComposeError, Document, Node, Positions, Value, compose, documents};
 
 /// An object, and where it came from.
 #[derive(Debug, Clone)]
@@ -83,14 +83,26 @@ struct Decoder<'a> {
 
 impl Decoder<'_> {
     fn document(&mut self, document: Document<'_>) {
-        let is_list = document.text.len() > limits::OBJECT_BYTES;
+        let too_large = document.text.len() > limits::OBJECT_BYTES;
         match compose(document) {
             Ok(Node { value: Value::Null, .. }) => {}
-            Ok(node) => self.node(&node, is_list),
-            Err(error) => {
-                self.report(self.anonymous(), codes::SYNTAX, error.line, error.message, "the file's other documents hold");
-            }
+            Ok(node) => self.node(&node, too_large),
+            Err(error) => self.unreadable(document, error),
         }
+    }
+
+    /// A document that is no tree. If it is a guard all the same, it holds closed.
+    fn unreadable(&mut self, document: Document<'_>, error: ComposeError) {
+        let hint = "correct the line; the file's other documents hold";
+        let Some(object) = guard::salvage(document.text) else {
+            return self.report(self.anonymous(), codes::SYNTAX, error.line, error.message, hint);
+        };
+        let key = object.key(self.cluster);
+        self.report(key.clone(), codes::SYNTAX, error.line, error.message, hint);
+        self.finding(&key, guard::closed_finding(&object), document.first_line);
+        self.out.refused.push(key.clone());
+        let (line, positions) = (document.first_line, Positions::default());
+        self.out.objects.push(Decoded { key, object, line, positions, refused: true });
     }
 
     /// One object or a `List` of them.
@@ -113,17 +125,21 @@ impl Decoder<'_> {
         }
         if too_large {
             let message = format!("the object is larger than {} bytes", limits::OBJECT_BYTES);
+            let finding = Finding::new(Level::Error, codes::OBJECT_SIZE, Cost::Unreadable, FieldPath::root(), message);
+            if let Ok(known @ (Kind::AuthorizationPolicy | Kind::PeerAuthentication)) = Kind::find(api_version, kind) {
+                return self.known(known, node, vec![finding.hint("split it")]);
+            }
             let key = self.key_of(node, kind);
-            self.report(key, codes::OBJECT_SIZE, node.line, message, "split it");
-            return;
+            return self.finding(&key, finding.hint("split it"), node.line);
         }
         match Kind::find(api_version, kind) {
-            Ok(known) => self.known(known, node),
-            Err(other_version) => self.unknown(api_version, kind, other_version, node),
+            Ok(known) => self.known(known, node, Vec::new()),
+            Err(Some(known)) => self.unknown_version(known, api_version, node),
+            Err(None) => self.unknown(api_version, kind, node),
         }
     }
 
-    fn known(&mut self, kind: Kind, node: &Node) {
+    fn known(&mut self, kind: Kind, node: &Node, mut findings: Vec<Finding>) {
         let has_name = node.child("metadata").and_then(|m| m.text_at("name")).is_some_and(|name| !name.is_empty());
         if !has_name && kind != Kind::Mesh {
             return self.not_an_object(node, "metadata.name");
@@ -134,11 +150,7 @@ impl Decoder<'_> {
         if let Object::ConfigMap(map) = &mut object {
             embedded(map, node, &mut reading);
         }
-        let (mut findings, dropped) = reading.finish();
-        if dropped > 0 {
-            let message = format!("{dropped} more findings in this object are not shown");
-            findings.push(Finding::new(Level::Info, codes::SCHEMA_WARNING, Cost::Nothing, FieldPath::root(), message));
-        }
+        findings.extend(reading.finish());
         if !findings.iter().any(|finding| finding.cost == Cost::Unreadable) {
             validate::object(&object, &mut findings);
         }
@@ -147,12 +159,7 @@ impl Decoder<'_> {
         if outcome == guard::Outcome::Holds && implemented::settle(&mut object, &mut findings) {
             outcome = guard::Outcome::Refused;
         }
-        for finding in findings {
-            let line = finding.line.unwrap_or_else(|| node.line_of(&finding.path));
-            let at = Origin { object: key.clone(), path: finding.path.to_string(), file: self.file.clone(), line };
-            let diagnostic = Diagnostic::new(severity(finding.level), finding.code, at, finding.message);
-            self.out.diagnostics.push(diagnostic.hint(finding.hint));
-        }
+        self.findings(&key, findings, node);
         let refused = outcome != guard::Outcome::Holds;
         if refused {
             self.out.refused.push(key.clone());
@@ -163,19 +170,57 @@ impl Decoder<'_> {
         }
     }
 
-    fn unknown(&mut self, api_version: &str, kind: &str, other_version: Option<Kind>, node: &Node) {
+    /// Findings to diagnostics, errors first if there are too many to report all.
+    fn findings(&mut self, key: &ObjectKey, mut findings: Vec<Finding>, node: &Node) {
+        let more = findings.len().saturating_sub(limits::FINDINGS_REPORTED);
+        if more > 0 {
+            findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+            findings.truncate(limits::FINDINGS_REPORTED);
+            let message = format!("{more} more findings in this object are not shown");
+            findings.push(Finding::new(Level::Info, codes::SCHEMA_WARNING, Cost::Nothing, FieldPath::root(), message));
+        }
+        for finding in findings {
+            let line = finding.line.unwrap_or_else(|| node.line_of(&finding.path));
+            self.finding(key, finding, line);
+        }
+    }
+
+    fn finding(&mut self, key: &ObjectKey, finding: Finding, line: u32) {
+        let at = Origin { object: key.clone(), path: finding.path.to_string(), file: self.file.clone(), line };
+        let diagnostic = Diagnostic::new(severity(finding.level), finding.code, at, finding.message);
+        self.out.diagnostics.push(diagnostic.hint(finding.hint));
+    }
+
+    /// Without effect, except for guards: those are read as the newest version and hold closed.
+    fn unknown_version(&mut self, kind: Kind, api_version: &str, node: &Node) {
+        let guards = matches!(kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication);
+        let newest = kind.versions().first().copied().unwrap_or_default();
+        let (level, cost) = if guards { (Level::Error, Cost::Unreadable) } else { (Level::Warning, Cost::Nothing) };
+        let message = format!("{} is not served as {api_version}", kind.as_str());
+        let path = FieldPath::root().key("apiVersion");
+        let version = if kind.group().is_empty() { newest.to_owned() } else { format!("{}/{newest}", kind.group()) };
+        let finding = Finding::new(level, codes::UNKNOWN_VERSION, cost, path, message).hint(format!("use {version}"));
+        if guards {
+            return self.known(kind, node, vec![finding]);
+        }
+        let key = self.key_of(node, kind.as_str());
+        self.finding(&key, finding, node.line);
+    }
+
+    fn unknown(&mut self, api_version: &str, kind: &str, node: &Node) {
         let key = self.key_of(node, kind);
-        let at = Origin { object: key, path: "kind".to_owned(), file: self.file.clone(), line: node.line };
-        let diagnostic = match other_version {
-            Some(known) => {
-                let newest = known.versions().first().copied().unwrap_or_default();
-                Diagnostic::warning(codes::UNKNOWN_VERSION, at, format!("{kind} is not served as {api_version}"))
-                    .hint(format!("use {}/{newest}", known.group()))
-            }
-            None => Diagnostic::warning(codes::UNKNOWN_KIND, at, format!("{api_version} {kind} has no effect here"))
-                .hint("check apiVersion and kind; the traffic goes on without it"),
+        let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let path = FieldPath::root().key("kind");
+        let finding = if implemented::KINDS_NOT_APPLIED.contains(&(group, kind)) {
+            let message = format!("{kind} is not applied yet; the traffic goes on without it");
+            Finding::new(Level::Warning, codes::KIND_NOT_APPLIED, Cost::Nothing, path, message)
+        } else {
+            let message = format!("{api_version} {kind} has no effect here");
+            Finding::new(Level::Warning, codes::UNKNOWN_KIND, Cost::Nothing, path, message)
+                .hint("check apiVersion and kind; the traffic goes on without it")
         };
-        self.out.diagnostics.push(diagnostic);
+        let line = node.child("kind").map_or(node.line, |child| child.line);
+        self.finding(&key, finding, line);
     }
 
     fn not_an_object(&mut self, node: &Node, missing: &str) {
@@ -253,7 +298,7 @@ fn embedded_value<T>(
     };
     let mut inner = Reading::new(Unknown::Refuse, Nulls::Absent);
     let value = read(&tree, &mut inner);
-    for mut finding in inner.finish().0 {
+    for mut finding in inner.finish() {
         finding.line = Some(tree.line_of(&finding.path));
         let mut steps: Vec<Step> = at.0.clone();
         steps.append(&mut finding.path.0);

@@ -9,6 +9,8 @@ use crate::field::{Cost, FieldPath, Finding, Level, Step};
 use crate::istio::{
     AuthorizationAction, AuthorizationPolicy, AuthorizationRule, MutualTls, MutualTlsMode, PeerAuthentication,
 };
+use crate::limits;
+use crate::meta::Meta;
 use crate::object::Object;
 
 /// Annotation of policies that are evaluated and not enforced.
@@ -33,22 +35,56 @@ pub fn settle(object: &mut Object, findings: &mut Vec<Finding>) -> Outcome {
     let outcome = match object {
         Object::AuthorizationPolicy(policy) => settle_policy(policy, findings),
         Object::PeerAuthentication(authentication) => {
-            close_authentication(authentication, findings);
+            if found_at(findings, &["spec", "selector"]) || overflow(findings) {
+                authentication.spec.selector = None;
+            }
+            close_authentication(authentication);
             Outcome::Closed
         }
         _ => Outcome::Refused,
     };
     if outcome == Outcome::Closed {
-        let message = match object {
-            Object::PeerAuthentication(_) => "the refused policy holds closed: STRICT for what it selects",
-            _ => "the refused policy holds closed: it denies everything to what it selects",
-        };
-        findings.push(
-            Finding::new(Level::Warning, codes::GUARD_CLOSED, Cost::Nothing, FieldPath::root(), message)
-                .hint("correct the errors reported for this object"),
-        );
+        findings.push(closed_finding(object));
     }
     outcome
+}
+
+/// The closed reading of a guard in a document that is not even YAML (or is too large): what lines tell of kind, name and
+/// namespace, without a selector. `None` if the document is no guard, or does not tell its name.
+pub fn salvage(text: &str) -> Option<Object> {
+    let mut lines = text.lines();
+    let kind = lines.find_map(|line| line.strip_prefix("kind:"))?.split('#').next()?.trim().trim_matches(['"', '\'']);
+    let metadata = {
+        let start = text.lines().position(|line| line.starts_with("metadata:"))?;
+        let mut block: Vec<&str> = text.lines().skip(start).take(1).collect();
+        block.extend(text.lines().skip(start + 1).take_while(|line| line.starts_with([' ', '\t', '#']) || line.is_empty()));
+        block.join("\n")
+    };
+    let mut meta = Meta { name: word_after(&metadata, "name:")?, ..Meta::default() };
+    meta.namespace = word_after(&metadata, "namespace:").unwrap_or_else(|| "default".to_owned());
+    match kind {
+        "AuthorizationPolicy" => {
+            let mut policy = AuthorizationPolicy { metadata: meta, ..AuthorizationPolicy::default() };
+            close_policy(&mut policy);
+            Some(Object::AuthorizationPolicy(policy))
+        }
+        "PeerAuthentication" => {
+            let mut authentication = PeerAuthentication { metadata: meta, ..PeerAuthentication::default() };
+            close_authentication(&mut authentication);
+            Some(Object::PeerAuthentication(authentication))
+        }
+        _ => None,
+    }
+}
+
+/// The finding that goes with a closed guard.
+pub fn closed_finding(object: &Object) -> Finding {
+    let message = match object {
+        Object::PeerAuthentication(_) => "the refused policy holds closed: STRICT for what it selects",
+        _ => "the refused policy holds closed: it denies everything to what it selects",
+    };
+    Finding::new(Level::Warning, codes::GUARD_CLOSED, Cost::Nothing, FieldPath::root(), message)
+        .hint("correct the errors reported for this object")
 }
 
 /// Refuses what stands at `path`, somewhere in a rule of the policy: the whole rule for ALLOW, the field for others.
@@ -78,7 +114,7 @@ fn settle_policy(policy: &mut AuthorizationPolicy, findings: &mut [Finding]) -> 
     let in_rules = |finding: &Finding| {
         finding.cost == Cost::Object && finding.path.index_after(&["spec", "rules"]).is_some() && finding.path.0.len() > 2
     };
-    if findings.iter().filter(|finding| costs_object(finding)).all(in_rules) {
+    if !overflow(findings) && findings.iter().filter(|finding| costs_object(finding)).all(in_rules) {
         // From the last to the first, so that dropping a condition does not move those still to be dropped.
         let mut paths: Vec<FieldPath> = findings.iter().filter(|f| costs_object(f)).map(|f| f.path.clone()).collect();
         paths.sort();
@@ -91,27 +127,50 @@ fn settle_policy(policy: &mut AuthorizationPolicy, findings: &mut [Finding]) -> 
         }
         return Outcome::Holds;
     }
-    if found_at(findings, &["spec", "selector"]) {
+    if found_at(findings, &["spec", "selector"]) || overflow(findings) {
         policy.spec.selector = None;
     }
     if policy.spec.selector.is_some() || found_at(findings, &["spec", "targetRefs"]) || found_at(findings, &["spec", "targetRef"]) {
         policy.spec.target_ref = None;
         policy.spec.target_refs.clear();
     }
+    close_policy(policy);
+    Outcome::Closed
+}
+
+/// DENY with one rule that matches everything.
+fn close_policy(policy: &mut AuthorizationPolicy) {
     policy.spec.action = AuthorizationAction::Deny;
     policy.spec.provider = None;
     policy.spec.rules = vec![AuthorizationRule::default()];
     policy.unreadable = true;
-    Outcome::Closed
 }
 
-fn close_authentication(authentication: &mut PeerAuthentication, findings: &[Finding]) {
-    if found_at(findings, &["spec", "selector"]) {
-        authentication.spec.selector = None;
-    }
+fn close_authentication(authentication: &mut PeerAuthentication) {
     authentication.spec.mtls = Some(MutualTls { mode: MutualTlsMode::Strict });
     authentication.spec.port_level_mtls.clear();
     authentication.unreadable = true;
+}
+
+/// Whether so much was found that something may have been left out.
+fn overflow(findings: &[Finding]) -> bool {
+    findings.len() >= limits::FINDINGS_KEPT
+}
+
+/// The word after `key`, where `key` begins a line or follows a space, brace or comma.
+fn word_after(text: &str, key: &str) -> Option<String> {
+    let mut rest = text;
+    loop {
+        let at = rest.find(key)?;
+        let before = rest[..at].chars().next_back();
+        let after = &rest[at + key.len()..];
+        if before.is_none_or(|c| c.is_whitespace() || matches!(c, '{' | ',')) {
+            let word = after.trim_start_matches([' ', '"', '\'']);
+            let end = word.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.')).unwrap_or(word.len());
+            return (end > 0).then(|| word[..end].to_owned());
+        }
+        rest = after;
+    }
 }
 
 fn found_at(findings: &[Finding], keys: &[&str]) -> bool {

@@ -13,6 +13,22 @@ use crate::istio::{
 };
 use crate::object::Object;
 
+/// Kinds of the mesh's world, by group, that are not even read yet.
+pub const KINDS_NOT_APPLIED: &[(&str, &str)] = &[
+    ("networking.istio.io", "EnvoyFilter"),
+    ("extensions.istio.io", "WasmPlugin"),
+    ("extensions.istio.io", "TrafficExtension"),
+    ("gateway.networking.k8s.io", "Gateway"),
+    ("gateway.networking.k8s.io", "GatewayClass"),
+    ("gateway.networking.k8s.io", "HTTPRoute"),
+    ("gateway.networking.k8s.io", "GRPCRoute"),
+    ("gateway.networking.k8s.io", "TCPRoute"),
+    ("gateway.networking.k8s.io", "TLSRoute"),
+    ("gateway.networking.k8s.io", "ReferenceGrant"),
+    ("gateway.networking.k8s.io", "BackendTLSPolicy"),
+    ("fairlead.dev", "LoadBalancingPolicy"),
+];
+
 /// Known MeshConfig fields that are not implemented; each is a rule of its own.
 pub const MESH_CONFIG_NOT_IMPLEMENTED: &[&str] = &[
     "accessLogFilterExpression",
@@ -297,8 +313,8 @@ fn authorization_policy(policy: &mut AuthorizationPolicy, spec: &FieldPath, find
     }
     if policy.spec.target_ref.is_some() || !policy.spec.target_refs.is_empty() {
         let field = if policy.spec.target_ref.is_some() { "targetRef" } else { "targetRefs" };
-        let message = format!("{field} attaches the policy to Gateway API objects and waypoints, which do not exist here");
-        let finding = Finding::new(Level::Error, codes::NOT_IMPLEMENTED, Cost::Rule, spec.key(field), message);
+        let message = format!("{field} names a Gateway API object or waypoint; none exists here, so the policy has no effect");
+        let finding = Finding::new(Level::Error, codes::REFERENCE, Cost::Rule, spec.key(field), message);
         findings.push(finding.hint("select workloads with `selector`"));
     }
     let mut refused = Vec::new();

@@ -13,8 +13,8 @@ pub const OBJECT_BYTES: usize = 1024 * 1024;
 pub const OBJECTS_PER_CLUSTER: usize = 10_000;
 
 /// Nodes (mappings, sequences and scalars) one document may compose to, alias copies included.
-/// 1 MiB of the densest useful YAML (`- 1` lines) is about 260,000 nodes; an alias bomb passes this in a few steps.
-pub const DOCUMENT_NODES: usize = 300_000;
+/// 4 MiB of `kubectl get -o yaml` (one `List`) is about 350,000 nodes; an alias bomb passes this in a few steps.
+pub const DOCUMENT_NODES: usize = 1_000_000;
 
 /// Bytes that alias copies may add to one document: as much again as the largest object.
 pub const ALIAS_BYTES: usize = OBJECT_BYTES;
@@ -24,7 +24,11 @@ pub const ALIAS_BYTES: usize = OBJECT_BYTES;
 pub const DOCUMENT_DEPTH: usize = 64;
 
 /// Findings reported for one object; a generated object with the same mistake a thousand times is reported this often.
-pub const FINDINGS_PER_OBJECT: usize = 64;
+pub const FINDINGS_REPORTED: usize = 64;
+
+/// Findings kept of one object. What becomes of a guard depends on all of its findings, so more are kept than reported; a
+/// guard with more than this is closed for its whole namespace.
+pub const FINDINGS_KEPT: usize = 4096;
 
 /// Field positions remembered for one object (origins in `explain`). Beyond it the line of the nearest parent is used.
 pub const POSITIONS_PER_OBJECT: usize = 20_000;

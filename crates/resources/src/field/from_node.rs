@@ -33,7 +33,6 @@ pub enum Nulls {
 pub struct Reading {
     path: Vec<Step>,
     findings: Vec<Finding>,
-    dropped: usize,
     /// What to do with unknown fields.
     pub unknown: Unknown,
     /// What to do with nulls.
@@ -102,7 +101,7 @@ pub trait FromNode: Sized + Default {
 impl Reading {
     /// A reading at the root of an object.
     pub fn new(unknown: Unknown, nulls: Nulls) -> Self {
-        Self { path: Vec::new(), findings: Vec::new(), dropped: 0, unknown, nulls }
+        Self { path: Vec::new(), findings: Vec::new(), unknown, nulls }
     }
 
     /// The path we are at.
@@ -118,12 +117,10 @@ impl Reading {
         value
     }
 
-    /// Records a finding; beyond the limit of findings per object only their number.
+    /// Records a finding, up to the limit of findings per object.
     pub fn push(&mut self, finding: Finding) {
-        if self.findings.len() < limits::FINDINGS_PER_OBJECT {
+        if self.findings.len() < limits::FINDINGS_KEPT {
             self.findings.push(finding);
-        } else {
-            self.dropped += 1;
         }
     }
 
@@ -155,9 +152,9 @@ impl Reading {
         matches!(self.path.first(), Some(Step::Key(key)) if key == "metadata")
     }
 
-    /// Everything found, and how many findings were left out.
-    pub fn finish(self) -> (Vec<Finding>, usize) {
-        (self.findings, self.dropped)
+    /// Everything found.
+    pub fn finish(self) -> Vec<Finding> {
+        self.findings
     }
 }
 
@@ -326,12 +323,11 @@ impl<T: FromNode> FromNode for BTreeMap<String, T> {
         match &node.value {
             Value::Map(entries) => entries
                 .iter()
-                .filter_map(|(key, value)| {
+                .map(|(key, value)| {
                     reading.within(Step::Key(key.clone()), |reading| {
-                        if skip_null(value, false, reading) {
-                            return None;
-                        }
-                        Some((key.clone(), T::from_node(value, reading)))
+                        // `east:` with nothing after it is an entry with all defaults, not an absent one.
+                        let absent = skip_null(value, false, reading);
+                        (key.clone(), if absent { T::default() } else { T::from_node(value, reading) })
                     })
                 })
                 .collect(),

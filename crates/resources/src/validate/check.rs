@@ -32,7 +32,7 @@ impl<'a> Check<'a> {
     }
 
     fn push(&mut self, finding: Finding) {
-        if self.findings.len() < crate::limits::FINDINGS_PER_OBJECT {
+        if self.findings.len() < crate::limits::FINDINGS_KEPT {
             self.findings.push(finding);
         }
     }
