@@ -1,5 +1,8 @@
 //! The hand-written services over a real HTTP/2 connection: every method reaches its implementation and back.
 
+// clippy.toml allows these in test functions; here everything is a test, helpers too.
+#![allow(clippy::unwrap_used)]
+
 use fairlead_proto::certificates::{
     BundlesRequest, BundlesResponse, Certificates, CertificatesClient, CertificatesServer,
     SignRequest, SignResponse,

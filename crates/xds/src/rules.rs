@@ -15,6 +15,10 @@ pub struct TypeRules {
     pub order: Vec<Arc<str>>,
     /// Types whose state-of-the-world responses carry everything, so that what is missing is removed.
     pub full_state: Vec<Arc<str>>,
+    /// Pairs of types: when a resource of the first has been sent, the one of the second with the same name is sent
+    /// again if the client has it. Envoy keeps a changed cluster warming until its endpoints come anew ("Resource
+    /// warming" in the documentation of xDS).
+    pub resend: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// Bounds on what one stream may ask of a server.
@@ -62,6 +66,10 @@ impl Default for TypeRules {
                 ResourceType::VirtualHost,
             ]),
             full_state: urls(&[ResourceType::Cluster, ResourceType::Listener]),
+            resend: vec![(
+                ResourceType::Cluster.url().into(),
+                ResourceType::ClusterLoadAssignment.url().into(),
+            )],
         }
     }
 }

@@ -389,6 +389,12 @@ impl<H: Handler> Task<H> {
             // Whoever asked may have gone.
             Command::Saved(reply) => drop(reply.send(subscriber.saved())),
         }
+        let (synced, revision) = (self.subscriber.is_synced(), self.subscriber.revision());
+        self.status.send_if_modified(|status| {
+            let modified = (status.synced, status.revision) != (synced, revision);
+            (status.synced, status.revision) = (synced, revision);
+            modified
+        });
         Stream::Keep
     }
 

@@ -265,6 +265,11 @@ impl Session {
                 // Nothing refers to an unranked type, so its removals need not wait for a response of their own.
                 batch.removed.extend(subscription.take_removals(budget));
             }
+            let sent: Vec<Name> = batch
+                .upserts
+                .iter()
+                .map(|resource| resource.name.clone())
+                .collect();
             if sotw && full_state {
                 let all = |(name, held): (&Name, &super::subscription::Held)| Resource {
                     name: name.clone(),
@@ -278,22 +283,18 @@ impl Session {
             }
             self.pushes += 1;
             let nonce = format!("{}.{}", self.stream, self.pushes);
-            let sent = batch
-                .upserts
-                .iter()
-                .map(|resource| resource.name.clone())
-                .collect();
-            let generation = view.generation();
-            subscription.outstanding = Some(Outstanding {
-                nonce: nonce.clone(),
-                generation,
-                sent,
-            });
             let version = if sotw {
                 digest(subscription)
             } else {
                 String::new()
             };
+            let outstanding = Outstanding {
+                nonce: nonce.clone(),
+                generation: view.generation(),
+                sent,
+            };
+            self.resend(&key.1, &outstanding.sent);
+            self.types.get_mut(&key)?.subscription.outstanding = Some(outstanding);
             return Some(Push {
                 type_url: key.1,
                 nonce,
@@ -303,6 +304,20 @@ impl Session {
                 removed: batch.removed,
                 refusals: batch.refusals,
             });
+        }
+    }
+
+    /// What follows from having sent these resources: see [`TypeRules::resend`].
+    fn resend(&mut self, type_url: &str, names: &[Name]) {
+        let rules = self.rules.clone();
+        for (_, second) in rules
+            .resend
+            .iter()
+            .filter(|(first, _)| &**first == type_url)
+        {
+            if let Some(topic) = self.types.get_mut(&(rules.rank(second), second.clone())) {
+                topic.subscription.resend(names.iter());
+            }
         }
     }
 

@@ -113,6 +113,14 @@ impl Subscription {
         was
     }
 
+    /// What the client has of these names is to be sent again.
+    pub(super) fn resend<'a>(&mut self, names: impl Iterator<Item = &'a Name>) {
+        for name in names.filter(|name| self.held.contains_key(*name)) {
+            self.owed.insert(name.clone());
+            self.stale = true;
+        }
+    }
+
     /// The client has these versions from an earlier stream.
     pub(super) fn resume(&mut self, versions: impl Iterator<Item = (Name, Version)>) {
         for (name, version) in versions {
