@@ -1,0 +1,196 @@
+//! Picking an endpoint for one try.
+//!
+//! A first try samples the pools. A later one avoids what was tried: as Envoy's `previous_hosts` does it (choose again,
+//! a few times), or Fairlead's way: never the same endpoint while another is usable, and away from a path that failed.
+
+use super::{Balancer, EndpointState};
+use crate::decide::Allowed;
+use crate::route::RoutePlan;
+use crate::upstream::{Endpoint, EndpointKey, LbPolicy};
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// What a pick may use.
+pub struct PickContext<'a> {
+    /// Uniform over all of `u64`.
+    pub random: &'a mut dyn FnMut() -> u64,
+    /// Requests in flight at the endpoint of this index.
+    pub in_flight: &'a dyn Fn(usize) -> u32,
+    /// Endpoints tried before for the same request.
+    pub tried: &'a Tried,
+    pub avoid: Avoid,
+}
+
+/// How a retry avoids what was tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Avoid {
+    /// It does not.
+    #[default]
+    Nothing,
+    /// Envoy: choose again while the choice was tried before, at most so often; then take it.
+    PreviousHosts { attempts: u32 },
+    /// Fairlead: another endpoint if any is usable; rather one of another cluster and gateway once a path is in doubt or
+    /// two endpoints have failed, also from lower priorities.
+    Elsewhere,
+}
+
+/// Endpoints tried for one request.
+#[derive(Clone, Debug, Default)]
+pub struct Tried(SmallVec<[TriedEndpoint; 4]>);
+
+#[derive(Clone, Debug)]
+struct TriedEndpoint {
+    key: EndpointKey,
+    cluster: Option<Arc<str>>,
+    hop: Option<Arc<str>>,
+    path_in_doubt: bool,
+}
+
+/// The endpoint for this try: `balancer.endpoints()[index]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    pub index: usize,
+    pub priority: u32,
+    /// Chosen although unhealthy, because too few are healthy.
+    pub panic: bool,
+}
+
+/// Nobody may be chosen: response flag `UH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEndpoint {
+    /// The Envoy cluster has no endpoints.
+    Empty,
+    /// It has, but none that may be chosen.
+    NoneUsable,
+}
+
+impl Avoid {
+    /// How retries of a route avoid what was tried.
+    pub fn of(plan: &RoutePlan) -> Self {
+        match &plan.retry {
+            _ if plan.default_retry => Self::Elsewhere,
+            Some(retry) if retry.avoid_previous_hosts => Self::PreviousHosts { attempts: retry.host_selection_attempts },
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl Tried {
+    /// Notes a try. `path_in_doubt`: it failed in a way that says more about the way there than about the endpoint
+    /// (connect failure, unanswered ping, dead path).
+    pub fn note(&mut self, endpoint: &Endpoint, path_in_doubt: bool) {
+        self.0.push(TriedEndpoint {
+            key: endpoint.key.clone(),
+            cluster: endpoint.cluster().cloned(),
+            hop: endpoint.gateway_hop().cloned(),
+            path_in_doubt,
+        });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn contains(&self, key: &EndpointKey) -> bool {
+        self.0.iter().any(|tried| tried.key == *key)
+    }
+
+    /// Whether going to `endpoint` means going where a try has failed in a telling way.
+    fn same_way(&self, endpoint: &Endpoint) -> bool {
+        let several = self.0.len() > 1;
+        self.0.iter().filter(|tried| several || tried.path_in_doubt).any(|tried| {
+            // Endpoints on the same network share nothing but their cluster's fate; those behind a gateway, the gateway.
+            match (&tried.hop, endpoint.gateway_hop()) {
+                (Some(a), Some(b)) if a == b => true,
+                (Some(_), None) | (None, Some(_)) => false,
+                _ => tried.cluster.is_some() && tried.cluster.as_ref() == endpoint.cluster(),
+            }
+        })
+    }
+}
+
+impl Balancer {
+    /// Picks an endpoint for a request that was allowed.
+    ///
+    /// # Errors
+    /// When no endpoint may be chosen.
+    pub fn pick(&self, _: &Allowed, context: &mut PickContext<'_>) -> Result<Pick, NoEndpoint> {
+        let again = !context.tried.is_empty();
+        match context.avoid {
+            Avoid::Elsewhere if again => match self.elsewhere(context) {
+                Some(pick) => Ok(pick),
+                None => self.sample(context),
+            },
+            Avoid::PreviousHosts { attempts } if again => {
+                let mut pick = self.sample(context)?;
+                for _ in 0..attempts {
+                    if !context.tried.contains(&self.endpoints[pick.index].key) {
+                        break;
+                    }
+                    pick = self.sample(context)?;
+                }
+                Ok(pick)
+            }
+            _ => self.sample(context),
+        }
+    }
+
+    fn sample(&self, context: &mut PickContext<'_>) -> Result<Pick, NoEndpoint> {
+        let pool = match self.pools.as_slice() {
+            [] if self.endpoints.is_empty() => return Err(NoEndpoint::Empty),
+            [] => return Err(NoEndpoint::NoneUsable),
+            [only] => only,
+            pools => {
+                // 53 bits make a uniform float below the sum of all shares (1, but for rounding).
+                let sum = self.ends.last().copied().unwrap_or(1.0);
+                let point = ((context.random)() >> 11) as f64 / (1u64 << 53) as f64 * sum;
+                &pools[self.ends.partition_point(|end| *end <= point).min(pools.len() - 1)]
+            }
+        };
+        let index = match self.cluster.lb_policy {
+            LbPolicy::RoundRobin => pool.next(),
+            LbPolicy::Random => pool.sample((context.random)()),
+            LbPolicy::LeastRequest => {
+                let random = [(context.random)(), (context.random)()];
+                pool.sample_two(random, context.in_flight)
+            }
+        };
+        Ok(Pick { index, priority: pool.priority(), panic: pool.is_panic() })
+    }
+
+    /// The best usable endpoint that is not where the request has been; `None` when no endpoint is usable.
+    fn elsewhere(&self, context: &mut PickContext<'_>) -> Option<Pick> {
+        let mut best: Option<(usize, (bool, u8, bool, u32))> = None;
+        let mut weight_of_best = 0u64;
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            let class = match self.conditions[index].state {
+                EndpointState::Healthy => 0u8,
+                EndpointState::Degraded => 1,
+                EndpointState::Draining => 2,
+                _ => continue,
+            };
+            let rank = (
+                context.tried.contains(&endpoint.key),
+                class,
+                context.tried.same_way(endpoint),
+                endpoint.priority,
+            );
+            match best {
+                Some((_, current)) if rank > current => continue,
+                Some((_, current)) if rank == current => {}
+                _ => weight_of_best = 0,
+            }
+            // Among equals one at random, by weight, in one pass.
+            let weight = u64::from(endpoint.weight) * u64::from(self.conditions[index].ramp.tenths());
+            weight_of_best += weight;
+            if best.is_none_or(|(_, current)| rank < current) || (context.random)() % weight_of_best < weight {
+                best = Some((index, rank));
+            }
+        }
+        best.map(|(index, _)| Pick { index, priority: self.endpoints[index].priority, panic: false })
+    }
+}

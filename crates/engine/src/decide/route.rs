@@ -1,0 +1,35 @@
+//! Which route takes a request.
+
+use crate::request::RequestHead;
+use crate::route::{DirectResponse, Route, RouteAction, RouteConfig, RoutePlan, VirtualHost};
+use std::sync::Arc;
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug)]
+pub enum RouteOutcome<'a> {
+    /// Forward it.
+    Plan(&'a Arc<RoutePlan>),
+    /// Answer it.
+    Direct(&'a Arc<DirectResponse>),
+    /// No virtual host, or no route in it: 404, response flag `NR`.
+    NotFound,
+}
+
+/// The outcome for a request whose path was normalised: virtual host by authority, then the first route that matches.
+pub fn route<'a>(config: &'a RouteConfig, head: &RequestHead<'_>) -> RouteOutcome<'a> {
+    match matched(config, head) {
+        Some((_, route)) => match &route.action {
+            RouteAction::Forward(plan) => RouteOutcome::Plan(plan),
+            RouteAction::Direct(direct) => RouteOutcome::Direct(direct),
+        },
+        None => RouteOutcome::NotFound,
+    }
+}
+
+/// Virtual host and route of a request, for explaining.
+pub(crate) fn matched<'a>(config: &'a RouteConfig, head: &RequestHead<'_>) -> Option<(&'a VirtualHost, &'a Route)> {
+    let host = config.virtual_host(head.authority)?;
+    let path = config.path_for_matching(head.path);
+    let route = host.routes.iter().find(|route| route.matching.is_match(head, path))?;
+    Some((host, route))
+}
