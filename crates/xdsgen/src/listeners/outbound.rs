@@ -60,7 +60,9 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
     }
     ports.retain(|_, shared| shared.is_used());
     for (port, shared) in ports {
-        crate::routes::plan_port(scope, port, plan);
+        if shared.http || shared.sniff {
+            crate::routes::plan_port(scope, port, plan);
+        }
         plan.inputs.push(Input::Listener(shared.listener(scope, port)));
     }
     for (service, port) in sniffed {
