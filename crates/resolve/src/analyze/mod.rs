@@ -3,10 +3,16 @@
 //! Never decides anything: the mesh is resolved without it. Invariant: the list is sorted and free of duplicates, so that
 //! the order of input does not show.
 
-mod facts;
+pub mod codes;
+mod authorization;
+mod destinations;
+mod entries;
+mod gateways;
+mod overlaps;
+mod routes;
+mod services;
 mod single;
 
-pub(crate) use facts::ObjectFacts;
 pub(crate) use single::{external_name, host_taken, refused_by_profile};
 
 use crate::registry::{ClusterState, Objects};
@@ -14,10 +20,26 @@ use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::mesh::ResolvedMesh;
 
 /// What can be told from the cluster's own objects.
-pub(crate) fn own_objects(_state: &ClusterState, _objects: &Objects<'_>, _diagnostics: &mut Vec<Diagnostic>) {}
+pub(crate) fn own_objects(state: &ClusterState, objects: &Objects<'_>, auto_allocate: bool, diagnostics: &mut Vec<Diagnostic>) {
+    services::undeclared_ports(objects, diagnostics);
+    services::export_audiences(state, diagnostics);
+    entries::addresses(objects, &state.settings, auto_allocate, diagnostics);
+    destinations::certificates(objects, diagnostics);
+    gateways::selectors(state, objects, diagnostics);
+    gateways::conflicts(objects, diagnostics);
+    gateways::certificates(objects, diagnostics);
+    authorization::selectors(state, objects, diagnostics);
+    routes::gateways(state, diagnostics);
+    routes::same_hosts(state, diagnostics);
+    overlaps::rules(state, diagnostics);
+}
 
 /// What depends on the services that exist for the viewer.
-pub(crate) fn references(_state: &ClusterState, _mesh: &ResolvedMesh, _diagnostics: &mut Vec<Diagnostic>) {}
+pub(crate) fn references(state: &ClusterState, mesh: &ResolvedMesh, diagnostics: &mut Vec<Diagnostic>) {
+    let hosts = services::Hosts::new(mesh);
+    routes::destinations(state, &hosts, diagnostics);
+    destinations::hosts(state, &hosts, diagnostics);
+}
 
 /// Sorts by object and place.
 pub(crate) fn sort(diagnostics: &mut Vec<Diagnostic>) {

@@ -4,6 +4,7 @@
 //! ServiceEntries, since every cluster carries the same ones.
 
 use super::rule::{EXPORT_PORTS, EXPORT_TO, ExportRule};
+use crate::analyze::codes;
 use crate::registry::{Item, OwnService};
 use crate::routes::host;
 use crate::settings::cluster_local::is_local;
@@ -38,7 +39,7 @@ pub(crate) fn offers(
         let Some(own) = services.get_mut(&key) else {
             let message = format!("there is no Service {}/{} to export", item.meta.namespace, item.meta.name);
             diagnostics.push(
-                Diagnostic::warning("FL0401", item.origin(""), message)
+                Diagnostic::warning(codes::EXPORT_WITHOUT_SERVICE, item.origin(""), message)
                     .hint("create the Service with the ServiceExport's name and namespace, or remove the ServiceExport"),
             );
             continue;
@@ -48,7 +49,7 @@ pub(crate) fn offers(
         for word in rule.unknown_ports(&own.service.ports) {
             let at = item.origin("metadata.annotations");
             diagnostics.push(
-                Diagnostic::warning("FL0402", at, format!("the Service has no port `{word}`, so none of that name is exported"))
+                Diagnostic::warning(codes::EXPORT_WITHOUT_PORT, at, format!("the Service has no port `{word}`, so none of that name is exported"))
                     .hint(format!("name ports of the Service in {EXPORT_PORTS}, by name or number")),
             );
         }

@@ -3,6 +3,7 @@
 //! Never drops an older server for a younger one. Rule (Istio): plaintext HTTP servers on a port merge; TLS servers merge
 //! unless a host is already served; anything else on a port that is taken is skipped.
 
+use crate::analyze::codes;
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::gateway::{GatewayConfig, GatewayServer, ServerTls};
 use fairlead_model::matching::{Labels, selects};
@@ -71,7 +72,7 @@ fn take(ports: &mut BTreeMap<(Option<String>, u16), Taken>, server: &GatewayServ
             None
         }
         Some(problem) => Some(
-            Diagnostic::error("IST0145", server.origin.clone(), format!("{problem} by {}; this server is skipped", taken.by))
+            Diagnostic::error(codes::GATEWAY_CONFLICT, server.origin.clone(), format!("{problem} by {}; this server is skipped", taken.by))
                 .hint("use another port, other hosts, or one Gateway for both"),
         ),
     }

@@ -83,7 +83,6 @@ pub struct ClusterState {
     pub(crate) selected: BTreeMap<WorkloadRef, Vec<usize>>,
     pub(crate) destinations: Arc<DestinationIndex>,
     pub(crate) peers: BTreeMap<ClusterId, PeerLimit>,
-    pub(crate) facts: Arc<analyze::ObjectFacts>,
 }
 
 impl ClusterState {
@@ -149,9 +148,8 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
         selected,
         destinations: Arc::new(destinations(input, &objects, &mut diagnostics)),
         peers: objects.peers.iter().map(peer_limit).collect(),
-        facts: Arc::new(analyze::ObjectFacts::new(&objects, &drafts)),
     };
-    analyze::own_objects(&state, &objects, &mut diagnostics);
+    analyze::own_objects(&state, &objects, input.settings.auto_allocate, &mut diagnostics);
     analyze::sort(&mut diagnostics);
     (state, diagnostics)
 }

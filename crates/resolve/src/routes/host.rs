@@ -13,13 +13,6 @@ pub(crate) fn expand(name: &str, namespace: &str, domain: &str) -> String {
     format!("{lower}.{namespace}.svc.{domain}")
 }
 
-/// The service name and namespace of `name.namespace.svc.<suffix>`, if it has that form.
-pub(crate) fn split<'a>(host: &'a str, suffix: &str) -> Option<(&'a str, &'a str)> {
-    let rest = host.strip_suffix(suffix)?.strip_suffix(".svc.")?;
-    let (name, namespace) = rest.rsplit_once('.')?;
-    Some((name, namespace))
-}
-
 /// `name.namespace.svc.<suffix>`.
 pub(crate) fn join(name: &str, namespace: &str, suffix: &str) -> String {
     format!("{name}.{namespace}.svc.{suffix}")
@@ -37,8 +30,5 @@ mod tests {
         assert_eq!(of("Api.Example.com"), "api.example.com");
         assert_eq!(of("*"), "*");
         assert_eq!(of("*.example.com"), "*.example.com");
-        assert_eq!(split("reviews.shop.svc.cluster.local", "cluster.local"), Some(("reviews", "shop")));
-        assert_eq!(split("w-0.reviews.shop.svc.cluster.local", "cluster.local"), Some(("w-0.reviews", "shop")));
-        assert_eq!(split("example.com", "cluster.local"), None);
     }
 }

@@ -39,6 +39,8 @@ pub struct Settings {
     pub destinations: MeshDefaults,
     /// MeshConfig `discoverySelectors`: objects of other namespaces do not exist. Empty: all namespaces.
     pub discovery: Vec<DiscoverySelector>,
+    /// `defaultConfig.proxyMetadata` asks for addresses of ServiceEntries (`ISTIO_META_DNS_AUTO_ALLOCATE`).
+    pub auto_allocate: bool,
 }
 
 /// Settles the settings of one cluster.
@@ -59,6 +61,11 @@ pub fn settings(name: &str, mesh: Option<&written::Mesh>, clusters: &BTreeSet<Cl
         export_to: ExportDefaults::new(&config),
         destinations: MeshDefaults::new(&config),
         discovery: config.discovery_selectors.clone(),
+        auto_allocate: config
+            .default_config
+            .as_ref()
+            .and_then(|proxy| proxy.proxy_metadata.get("ISTIO_META_DNS_AUTO_ALLOCATE"))
+            .is_some_and(|value| value == "true"),
         mesh: Arc::new(settled),
     }
 }

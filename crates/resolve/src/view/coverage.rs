@@ -4,6 +4,7 @@
 
 use super::offers::{Offer, Offers};
 use super::{CLUSTER_SET, health, ports};
+use crate::analyze::codes;
 use crate::exports::summary::with_ports;
 use crate::registry::{ClusterState, OwnService};
 use crate::routes::host;
@@ -197,7 +198,7 @@ fn report_differences(own: &OwnService, theirs: &[Offer<'_>], diagnostics: &mut 
         if !found.is_empty() {
             let message = format!("the service differs from {}'s: {}", offer.cluster, found.join("; "));
             diagnostics.push(
-                Diagnostic::warning("IST0170", origin.clone(), message)
+                Diagnostic::warning(codes::CLUSTERS_DIFFER, origin.clone(), message)
                     .hint("make ports, protocols and type equal in all clusters, or export fewer ports"),
             );
         }

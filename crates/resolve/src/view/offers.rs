@@ -5,6 +5,7 @@
 
 use super::Peers;
 use super::members::state_of;
+use crate::analyze::codes;
 use crate::registry::ClusterState;
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::endpoint::{Endpoint, Health};
@@ -57,7 +58,7 @@ pub(super) fn offers<'a>(state: &ClusterState, peers: &'a Peers, diagnostics: &m
             let object = ObjectKey::new(state.cluster.clone(), "Peer", "", cluster.as_str());
             let at = Origin { object, path: String::new(), file: Arc::from(""), line: 0 };
             let message = format!("{cluster} offers {strangers} endpoints that are not its own; they are not used");
-            diagnostics.push(Diagnostic::error("FL0403", at, message).hint("detach the cluster if this is not a mistake"));
+            diagnostics.push(Diagnostic::error(codes::STRANGE_ENDPOINTS, at, message).hint("detach the cluster if this is not a mistake"));
         }
     }
     for offers in found.values_mut() {
