@@ -54,3 +54,4 @@ mod wire;
 pub use error::{DecodeError, Rejected};
 pub use request::{ConnectionInfo, RequestHead, RequestInfo};
 pub use snapshot::{Change, Resource, Resources, Snapshot};
+pub use upstream::{FairleadEndpoint, WorkloadLabel};

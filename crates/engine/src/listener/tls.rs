@@ -104,6 +104,9 @@ impl TlsContext {
         }
         let certificates: Vec<Arc<str>> =
             common.tls_certificate_sds_secret_configs.iter().map(|sds| sds.name.as_str().into()).collect();
+        if certificates.iter().any(|name| name.starts_with("file-cert:")) {
+            return Err(DecodeError::unsupported("common_tls_context.tls_certificate_sds_secret_configs: file-cert"));
+        }
         let mut context = Self {
             // Whoever presents the mesh's certificate verifies with the mesh's bundles.
             mode: if certificates.is_empty() { Mode::Simple } else { Mode::Mesh },
@@ -122,10 +125,10 @@ impl TlsContext {
             Some(ValidationContextType::ValidationContext(inner)) => {
                 context.validation(inner).map_err(|e| e.inside(validation))?;
             }
-            Some(ValidationContextType::ValidationContextSdsSecretConfig(_)) => context.mode = Mode::Mesh,
+            Some(ValidationContextType::ValidationContextSdsSecretConfig(roots)) => context.roots(&roots.name),
             Some(ValidationContextType::CombinedValidationContext(combined)) => {
-                if combined.validation_context_sds_secret_config.is_some() {
-                    context.mode = Mode::Mesh;
+                if let Some(roots) = &combined.validation_context_sds_secret_config {
+                    context.roots(&roots.name);
                 }
                 if let Some(inner) = &combined.default_validation_context {
                     context.validation(inner).map_err(|e| e.inside(validation))?;
@@ -136,6 +139,15 @@ impl TlsContext {
         Ok(context)
     }
 
+    /// Takes roots by their SDS name, Istio's: `file-root:system`, `file-root:PATH`, else the mesh's bundles.
+    fn roots(&mut self, name: &str) {
+        match name.strip_prefix("file-root:") {
+            Some("system") => self.system_roots = true,
+            Some(path) => self.ca_file = Some(path.into()),
+            None => self.mode = Mode::Mesh,
+        }
+    }
+
     fn validation(&mut self, validation: &proto::CertificateValidationContext) -> Decoded<()> {
         if let Some(custom) = &validation.custom_validator_config {
             if custom.name != "envoy.tls.cert_validator.spiffe" {
@@ -143,7 +155,7 @@ impl TlsContext {
             }
             self.mode = Mode::Mesh;
         }
-        self.system_roots = validation.system_root_certs.is_some();
+        self.system_roots |= validation.system_root_certs.is_some();
         if let Some(DataSource { specifier, .. }) = &validation.trusted_ca {
             match specifier {
                 Some(Specifier::Filename(path)) => self.ca_file = Some(path.as_str().into()),
