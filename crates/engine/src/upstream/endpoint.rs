@@ -111,23 +111,6 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    /// The endpoint of an ORIGINAL_DST Envoy cluster: wherever the connection was going.
-    pub fn original(address: SocketAddr) -> Self {
-        let address = EndpointAddress::Socket(address);
-        Self {
-            key: EndpointKey(address.to_string().into()),
-            address,
-            hostname: "".into(),
-            health: EndpointHealth::Healthy,
-            weight: 1,
-            locality: Arc::default(),
-            priority: 0,
-            workload: None,
-            fairlead: None,
-            transport_labels: Vec::new(),
-        }
-    }
-
     /// The endpoint of an ORIGINAL_DST Envoy cluster: wherever the connection was going, without metadata.
     pub fn original(address: SocketAddr) -> Self {
         Self {
