@@ -195,7 +195,7 @@ impl Owner {
         let proxy = world.describe(workload, identity, client)?;
         let mut by_type: BTreeMap<&'static str, Resources> = BTreeMap::new();
         for generated in fairlead_xdsgen::generate(&resolved.mesh, &proxy, &world.memo) {
-            let resource = Resource::new(generated.name.to_string(), generated.version.as_str(), generated.body.clone());
+            let resource = Resource::new(generated.name.to_string(), &*generated.version, generated.body.clone());
             by_type.entry(generated.kind.url()).or_default().insert(resource);
         }
         let mut snapshot = Snapshot::new(resolved.mesh.generation);

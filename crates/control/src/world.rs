@@ -11,18 +11,22 @@ use fairlead_model::report::ProxyStatus;
 use fairlead_model::summary::{ClusterSummary, PeerStatus};
 use fairlead_model::{ClientKind, ClusterId, Diagnostic, Health, MemberState, ProxyDescription, ProxyRole, ResolvedMesh, WorkloadRef};
 use fairlead_peering::Lease;
+use fairlead_resolve::view::Peers;
 use fairlead_resolve::{ClusterInput, ClusterState, ObjectRef, Observed, ViewInput};
 use fairlead_resources::Object;
 use fairlead_resources::fairlead::{Mesh, Peer, TrustMode};
 use fairlead_sources::ClusterObjects;
 use fairlead_xdsgen::Memo;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A report outlives its stream by this (staleness contract).
 const REPORT_GRACE: Duration = Duration::from_secs(10);
+
+/// Names that are gone whose virtual IPs are still kept; the range holds 65,534.
+const VIRTUAL_IPS_OF_THE_GONE: usize = 8_192;
 
 pub struct World {
     pub authority: Arc<Authority>,
@@ -40,6 +44,7 @@ pub struct World {
     pub resolved: Option<Resolved>,
     generation: u64,
     addresses: BTreeMap<WorkloadRef, IpAddr>,
+    virtual_ips: BTreeMap<String, Ipv4Addr>,
 }
 
 pub struct PeerState {
@@ -103,6 +108,7 @@ impl World {
             resolved: None,
             generation: 0,
             addresses: BTreeMap::new(),
+            virtual_ips: store.all(Bucket::VirtualIps)?.into_iter().collect(),
             authority,
         })
     }
@@ -130,15 +136,19 @@ impl World {
         let input = ClusterInput { cluster: &self.cluster, settings: &settings, objects: &objects, observed: &observed };
         let (state, mut diagnostics) = fairlead_resolve::cluster(&input);
         self.addresses = state.workload_addresses();
-        let peers: BTreeMap<ClusterId, (Arc<ClusterSummary>, PeerStatus)> = self
-            .peers
-            .iter()
-            .filter_map(|(cluster, peer)| Some((cluster.clone(), (peer.summary.clone()?, peer.status(now)))))
-            .collect();
+        let told = |peer: &PeerState| Some((peer.summary.as_deref()?.clone(), peer.status(now)));
+        let peers: Peers = self.peers.iter().filter_map(|(cluster, peer)| Some((cluster.clone(), told(peer)?))).collect();
         self.generation += 1;
         let previous = self.resolved.as_ref().map(|r| r.mesh.clone());
-        let view = ViewInput { state: &state, peers: &peers, generation: self.generation };
-        let (mesh, found) = fairlead_resolve::view_with(&view, previous.as_deref());
+        let view = ViewInput {
+            state: &state,
+            peers: &peers,
+            generation: self.generation,
+            previous: previous.as_deref(),
+            kept: &self.virtual_ips,
+        };
+        let (mesh, found) = fairlead_resolve::view_with(&view);
+        self.keep_virtual_ips(&mesh);
         diagnostics.extend(found);
         diagnostics.extend(self.objects.diagnostics.iter().cloned());
         diagnostics.extend(self.mesh_diagnostics.iter().cloned());
@@ -146,6 +156,23 @@ impl World {
         diagnostics.dedup();
         self.resolved =
             Some(Resolved { mesh: Arc::new(mesh), state: Arc::new(state), diagnostics: Arc::new(diagnostics) });
+    }
+
+    /// A name keeps its virtual IP over edits and restarts; names that are gone keep theirs while there is room.
+    fn keep_virtual_ips(&mut self, mesh: &ResolvedMesh) {
+        let given = fairlead_resolve::view::virtual_ips(mesh);
+        let news: Vec<_> = given.iter().filter(|(host, ip)| self.virtual_ips.get(*host) != Some(*ip)).collect();
+        if news.is_empty() {
+            return;
+        }
+        let mut kept = given.clone();
+        let gone = self.virtual_ips.iter().filter(|(host, _)| !given.contains_key(*host));
+        kept.extend(gone.take(VIRTUAL_IPS_OF_THE_GONE).map(|(host, ip)| (host.clone(), *ip)));
+        let entries: Vec<_> = kept.iter().map(|(host, ip)| (host.clone(), *ip)).collect();
+        if let Err(e) = self.authority.store().replace(Bucket::VirtualIps, &entries) {
+            tracing::error!("virtual IPs cannot be kept: {e:#}");
+        }
+        self.virtual_ips = kept;
     }
 
     /// What a peer is told.
