@@ -283,8 +283,8 @@ fn embedded_value<T>(
 ) -> Option<T> {
     let text = map.data.get(key)?;
     let key_line = node.child("data").and_then(|data| data.child(key)).map_or(node.line, |value| value.line);
-    // The text of a block scalar begins on the line after its key; other styles are off by a line at most.
-    let first_line = key_line.saturating_add(1);
+    // The text of a block scalar begins on the line after its key; a single line is taken to stand beside the key.
+    let first_line = key_line.saturating_add(u32::from(text.contains('\n')));
     let at = FieldPath::root().key("data").key(key);
     let tree = match compose(Document { text, first_line }) {
         Ok(Node { value: Value::Null, .. }) => return None,

@@ -77,6 +77,10 @@ fn server(server: &Server, at: &FieldPath, check: &mut Check<'_>) {
     } else if !server.bind.is_empty() && !names::is_ip(&server.bind) {
         check.error(&at.key("bind"), format!("`{}` is not an IP address", server.bind));
     }
+    let tls_at = at.key("tls");
+    if let Some(tls) = &server.tls {
+        server_tls::check(tls, &tls_at, check);
+    }
     let Some(port) = &server.port else {
         check.error(&at.key("port"), "a server's port is required");
         return;
@@ -97,12 +101,10 @@ fn server(server: &Server, at: &FieldPath, check: &mut Check<'_>) {
     if port.name.is_empty() {
         check.error(&port_at.key("name"), "the port's name must be set");
     }
-    let tls_at = at.key("tls");
     match &server.tls {
         None if ports::is_tls(&port.protocol) => check.error(&tls_at, "HTTPS and TLS servers must have tls settings"),
         None => {}
         Some(tls) => {
-            server_tls::check(tls, &tls_at, check);
             if tls.https_redirect && !ports::is_http(&port.protocol) {
                 check.warning(&tls_at.key("httpsRedirect"), "httpsRedirect is for plaintext HTTP servers only");
             }

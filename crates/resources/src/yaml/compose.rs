@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn refuses_duplicates_and_syntax_errors_with_their_line() {
         assert_eq!(read("a: 1\nb: 2\na: 3\n").unwrap_err().line, 13);
-        assert_eq!(read("a: 1\nb: [1\n").is_err(), true);
+        assert!(read("a: 1\nb: [1\n").is_err());
         assert!(read("a: *nothing\n").is_err());
     }
 
