@@ -275,6 +275,12 @@ fn gateway_server(server: &mut Server, at: &FieldPath, findings: &mut Vec<Findin
 }
 
 fn service_entry(entry: &mut ServiceEntry, spec: &FieldPath, findings: &mut Vec<Finding>) {
+    // Resolving an IP address gives that address: without a name to resolve, DNS is STATIC.
+    let addresses = entry.spec.endpoints.iter().all(|endpoint| endpoint.address.parse::<std::net::IpAddr>().is_ok());
+    let nothing_to_resolve = entry.spec.workload_selector.is_some() || (!entry.spec.endpoints.is_empty() && addresses);
+    if nothing_to_resolve && matches!(entry.spec.resolution, Resolution::Dns) {
+        entry.spec.resolution = Resolution::Static;
+    }
     if matches!(entry.spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin | Resolution::DynamicDns) {
         let what = format!("resolution {}", entry.spec.resolution);
         let mut finding = not_implemented(spec.key("resolution"), &what);

@@ -17,7 +17,7 @@ fn read(bytes: &[u8]) -> Decoding {
 }
 
 /// A document of the kind with every field set to something of the right type.
-fn full(shape: Shape, depth: usize, out: &mut String) {
+fn full(shape: Shape, out: &mut String) {
     match shape {
         Shape::Bool => out.push_str("true"),
         Shape::Int(low, _) => write!(out, "{}", low.max(1)).unwrap(),
@@ -27,12 +27,12 @@ fn full(shape: Shape, depth: usize, out: &mut String) {
         Shape::Enum(words) => write!(out, "{:?}", words[words.len() - 1]).unwrap(),
         Shape::List(item) => {
             out.push('[');
-            full(item(), depth + 1, out);
+            full(item(), out);
             out.push(']');
         }
         Shape::Map(item) => {
             out.push_str("{key: ");
-            full(item(), depth + 1, out);
+            full(item(), out);
             out.push('}');
         }
         Shape::Message("StringMatch", _) => out.push_str("{exact: a}"),
@@ -41,7 +41,7 @@ fn full(shape: Shape, depth: usize, out: &mut String) {
             out.push('{');
             for (name, shape) in fields {
                 write!(out, "{}: ", fairlead_resources::field::from_node::wire_name(name)).unwrap();
-                full(shape(), depth + 1, out);
+                full(shape(), out);
                 out.push_str(", ");
             }
             out.push('}');
@@ -61,7 +61,7 @@ fn findings(kind: Kind, text: &str) -> Vec<fairlead_resources::field::Finding> {
 fn every_field_of_every_kind_is_read() {
     for kind in Kind::ALL {
         let mut text = String::new();
-        full(kind.shape(), 0, &mut text);
+        full(kind.shape(), &mut text);
         assert_eq!(findings(*kind, &text), [], "{kind:?}: {text}");
     }
 }
