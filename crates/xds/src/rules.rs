@@ -15,10 +15,11 @@ pub struct TypeRules {
     pub order: Vec<Arc<str>>,
     /// Types whose state-of-the-world responses carry everything, so that what is missing is removed.
     pub full_state: Vec<Arc<str>>,
-    /// Pairs of types: when a resource of the first has been sent, the one of the second with the same name is sent
-    /// again if the client has it. Envoy keeps a changed cluster warming until its endpoints come anew ("Resource
-    /// warming" in the documentation of xDS).
-    pub resend: Vec<(Arc<str>, Arc<str>)>,
+    /// Pairs of types of which a resource of the first makes a client ask for the one of the second with the same
+    /// name, and is of no use before it has it (Envoy's "resource warming": a new or changed cluster waits for its
+    /// endpoints). So the second is sent again after the first has changed, and what refers to a new first waits
+    /// until the second has been sent.
+    pub follows: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// Bounds on what one stream may ask of a server.
@@ -66,7 +67,7 @@ impl Default for TypeRules {
                 ResourceType::VirtualHost,
             ]),
             full_state: urls(&[ResourceType::Cluster, ResourceType::Listener]),
-            resend: vec![(
+            follows: vec![(
                 ResourceType::Cluster.url().into(),
                 ResourceType::ClusterLoadAssignment.url().into(),
             )],

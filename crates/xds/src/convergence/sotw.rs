@@ -104,6 +104,9 @@ impl World {
                 self.up(request);
             } else if let Some(response) = link.down.pop_front() {
                 self.down(response);
+            } else if link.session.is_waiting() {
+                link.session.stop_waiting(); // As a server does after a while.
+                link.push();
             } else {
                 let mut offered = self.truth.clone();
                 let clusters = |name: &String| self.truth.contains_key(&(CLUSTERS, name.clone()));

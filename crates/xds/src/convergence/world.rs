@@ -186,7 +186,12 @@ impl World {
             };
             let (up, down) = (std::mem::take(&mut link.up), std::mem::take(&mut link.down));
             if up.is_empty() && down.is_empty() {
-                break;
+                if !link.session.is_waiting() {
+                    break;
+                }
+                link.session.stop_waiting(); // As a server does after a while.
+                self.push()?;
+                continue;
             }
             for request in up {
                 self.up(request)?;

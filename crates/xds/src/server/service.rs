@@ -26,6 +26,9 @@ use tracing::debug;
 /// A client that opens a stream must say something within this time.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
+/// How long a silent client may take to ask for what follows from what it was sent, before the rest is sent anyway.
+const FOLLOW_UP: Duration = Duration::from_secs(1);
+
 /// Responses made and not yet sent; with one unanswered response of a type an honest client never fills it.
 const QUEUE: usize = 64;
 
@@ -199,6 +202,7 @@ impl<W: Wire, C: Clone + Send + Sync + 'static> Stream<W, C> {
                     Ok(()) => session.publish(views.borrow_and_update().clone()),
                     Err(_) => return (Ended::Dismissed, Some(Status::unavailable("stream dismissed"))),
                 },
+                () = tokio::time::sleep(FOLLOW_UP), if session.is_waiting() => session.stop_waiting(),
                 () = &mut draining => return (Ended::Draining, Some(Status::unavailable("server is draining"))),
             }
         }

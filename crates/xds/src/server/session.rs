@@ -63,6 +63,8 @@ pub struct Session {
     view: Arc<dyn ResourceView>,
     /// By rank and type url, so that iterating is make-before-break order.
     types: BTreeMap<(usize, Arc<str>), Topic>,
+    /// What clients ask for because of what they were sent, and has not been sent to them.
+    awaited: Vec<Awaited>,
     pushes: u64,
     settled: Option<u64>,
     faults: Faults,
@@ -72,6 +74,14 @@ pub struct Session {
 struct Topic {
     subscription: Subscription,
     standing: Option<Standing>,
+}
+
+/// A resource that the client is about to ask for: see [`TypeRules::follows`].
+#[derive(Clone, Debug)]
+struct Awaited {
+    first: Arc<str>,
+    second: (usize, Arc<str>),
+    name: Name,
 }
 
 /// A request, whatever its encoding.
@@ -117,6 +127,7 @@ impl Session {
             limits,
             view,
             types,
+            awaited: Vec::new(),
             pushes: 0,
             settled: None,
             faults,
@@ -131,6 +142,17 @@ impl Session {
                 .view_changed(view.resources(type_url).as_ref());
         }
         self.view = view;
+    }
+
+    /// Whether something is held back until the client asks for what it should ask for next. A client that does not
+    /// would wait for ever: after a second or so call [`Session::stop_waiting`].
+    pub fn is_waiting(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
+    /// Holds nothing back for what the client has not asked for so far.
+    pub fn stop_waiting(&mut self) {
+        self.awaited.clear();
     }
 
     /// How the client stands with a type; `None` before its first answer.
@@ -152,7 +174,7 @@ impl Session {
                 || subscription.has_updates()
                 || subscription.has_removals()
         };
-        if self.types.is_empty() || self.types.values().any(open) {
+        if self.types.is_empty() || self.is_waiting() || self.types.values().any(open) {
             return None;
         }
         let generation = self.view.generation();
@@ -244,6 +266,7 @@ impl Session {
         for ((_, type_url), topic) in &mut self.types {
             topic.subscription.refresh(&*view, type_url);
         }
+        self.prune_awaited();
         loop {
             let (key, removals) = self.choose()?;
             let full_state = self.rules.is_full_state(&key.1);
@@ -293,8 +316,9 @@ impl Session {
                 generation: view.generation(),
                 sent,
             };
-            self.resend(&key.1, &outstanding.sent);
+            let sent = outstanding.sent.clone();
             self.types.get_mut(&key)?.subscription.outstanding = Some(outstanding);
+            self.followed(&key.1, &sent, batch.new);
             return Some(Push {
                 type_url: key.1,
                 nonce,
@@ -307,26 +331,51 @@ impl Session {
         }
     }
 
-    /// What follows from having sent these resources: see [`TypeRules::resend`].
-    fn resend(&mut self, type_url: &str, names: &[Name]) {
+    /// What follows from having sent resources: see [`TypeRules::follows`].
+    fn followed(&mut self, type_url: &Arc<str>, sent: &[Name], new: Vec<Name>) {
         let rules = self.rules.clone();
-        for (_, second) in rules
-            .resend
-            .iter()
-            .filter(|(first, _)| &**first == type_url)
-        {
-            if let Some(topic) = self.types.get_mut(&(rules.rank(second), second.clone())) {
-                topic.subscription.resend(names.iter());
-            }
+        let Some((_, second)) = rules.follows.iter().find(|(first, _)| first == type_url) else {
+            return;
+        };
+        let key = (rules.rank(second), second.clone());
+        if let Some(topic) = self.types.get_mut(&key) {
+            topic.subscription.resend(sent.iter());
         }
+        let offered = self.view.resources(second);
+        let offered = new
+            .into_iter()
+            .filter(|name| offered.as_ref().is_some_and(|map| map.contains(name)));
+        self.awaited.extend(offered.map(|name| Awaited {
+            first: type_url.clone(),
+            second: key.clone(),
+            name,
+        }));
+    }
+
+    /// Forgets what has come, or cannot come any more.
+    fn prune_awaited(&mut self) {
+        let mut awaited = std::mem::take(&mut self.awaited);
+        awaited.retain(|awaited| {
+            let has = |topic: &Topic| topic.subscription.held.contains_key(&awaited.name);
+            let wants = |topic: &Topic| {
+                has(topic) && !topic.subscription.rejected.contains_key(&awaited.name)
+            };
+            let offered = self.view.resources(&awaited.second.1);
+            self.types.get(&self.key(&awaited.first)).is_some_and(wants)
+                && !self.types.get(&awaited.second).is_some_and(has)
+                && offered.is_some_and(|map| map.contains(&awaited.name))
+        });
+        self.awaited = awaited;
     }
 
     /// The next type to tell something, and whether it is removals.
     fn choose(&self) -> Option<((usize, Arc<str>), bool)> {
         // While a type waits with something newer, nothing that may refer to it is sent.
         let mut held_back = false;
+        let awaited = self.awaited.iter().map(|awaited| awaited.second.0).min();
         for (key, topic) in &self.types {
             let (ranked, subscription) = (key.0 != UNRANKED, &topic.subscription);
+            held_back |= ranked && awaited.is_some_and(|rank| rank < key.0);
             if !subscription.has_updates() && (ranked || !subscription.has_removals()) {
                 continue;
             }
@@ -336,6 +385,7 @@ impl Session {
                 return Some((key.clone(), false));
             }
         }
+        held_back |= awaited.is_some();
         for (key, topic) in self
             .types
             .iter()

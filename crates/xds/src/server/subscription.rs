@@ -49,6 +49,8 @@ pub(super) struct Outstanding {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub upserts: Vec<Resource>,
+    /// Those of the upserts that the client had no version of.
+    pub new: Vec<Name>,
     pub removed: Vec<Name>,
     pub refusals: Vec<(Name, i32, String)>,
 }
@@ -186,13 +188,13 @@ impl Subscription {
             } else {
                 Bytes::new()
             };
-            self.held.insert(
-                resource.name.clone(),
-                Held {
-                    version: resource.version.clone(),
-                    body,
-                },
-            );
+            let held = Held {
+                version: resource.version.clone(),
+                body,
+            };
+            if self.held.insert(resource.name.clone(), held).is_none() {
+                batch.new.push(resource.name.clone());
+            }
             self.owed.remove(&resource.name);
             self.rejected.remove(&resource.name);
             batch.upserts.push(resource);

@@ -134,3 +134,37 @@ fn endpoints_of_a_changed_cluster_are_sent_again() {
         ["Cluster: c1@2", "ClusterLoadAssignment: c1@1"]
     );
 }
+
+#[test]
+fn what_refers_to_a_new_cluster_waits_for_its_endpoints() {
+    let mut session = session(Encoding::Delta, view(1, &[]));
+    for (kind, names) in [(CDS, "*"), (EDS, "c0"), (RDS, "r")] {
+        ask(&mut session, kind, names);
+        told_and_acked(&mut session);
+    }
+    let mesh = |generation| view(generation, &[(CDS, "c1@1"), (EDS, "c1@1"), (RDS, "r@1")]);
+    session.publish(Arc::new(mesh(2)));
+    assert_eq!(told_and_acked(&mut session), "c1@1");
+    assert_eq!(
+        told(&mut session),
+        "nothing",
+        "the client has no endpoints of c1"
+    );
+    assert_eq!(session.settlement(), None);
+    ask(&mut session, EDS, "c1");
+    assert_eq!(told(&mut session), "c1@1");
+    assert_eq!(told(&mut session), "r@1");
+
+    // A client that never asks for them does not wait for ever.
+    let mut session = crate::bench::session(Encoding::Delta, view(1, &[]));
+    for kind in [CDS, RDS] {
+        ask(&mut session, kind, "*");
+        told_and_acked(&mut session);
+    }
+    session.publish(Arc::new(mesh(2)));
+    assert_eq!(told_and_acked(&mut session), "c1@1");
+    assert_eq!(told(&mut session), "nothing");
+    assert!(session.is_waiting());
+    session.stop_waiting();
+    assert_eq!(told(&mut session), "r@1");
+}
