@@ -59,7 +59,7 @@ impl Input {
             Self::Endpoints(input) => any::pack_bytes(&crate::endpoints::load_assignment(input)),
             Self::Names(input) => crate::name_table::body(input),
         };
-        let (name, version, origins) = (self.name(), self.version().into(), self.origins());
+        let (name, version, origins) = (self.name(), self.version(), self.origins());
         Generated { kind: self.kind(), name, version, body, origins }
     }
 

@@ -11,7 +11,7 @@ use crate::input::Input;
 use crate::names::ResourceName;
 use crate::scope::Scope;
 use crate::tls::{MESH_ALPN, MESH_HTTP_ALPN, MESH_TCP_ALPN};
-use fairlead_model::Origin;
+use fairlead_model::{ClientKind, Origin};
 use fairlead_model::mesh::Workload;
 use fairlead_model::security::{AuthorizationPolicy, MtlsMode};
 use fairlead_model::service::Protocol;
@@ -40,7 +40,8 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
         let to = ResourceName::Inbound { port };
         let when = ChainMatch { destination_port: Some(port), ..Default::default() };
         listener.chains.extend(chains(&port.to_string(), &when, mode, protocol, &to));
-        if protocol != Protocol::Auto {
+        // Our own proxy looks for HTTP only where some chain of the port asks for it.
+        if protocol != Protocol::Auto && scope.proxy.client == ClientKind::Envoy {
             listener.no_http_inspection.push(port);
         }
         let upstream = Upstream::Program { protocol };

@@ -63,7 +63,7 @@ pub fn plan_gateway(
         ports.push(port);
         ports.sort_unstable();
         ports.dedup();
-        let mut input = HostInput { name: format!("{host}:{port}"), domains: vec![], require_tls: tls, rules };
+        let mut input = HostInput { name: format!("{host}:{port}"), domains: vec![], to_https: tls, rules };
         domains.claim(&mut input, &host, &ports);
         (!input.domains.is_empty()).then_some(input)
     };

@@ -32,7 +32,7 @@ pub struct HostInput {
     pub name: String,
     pub domains: Vec<String>,
     /// Plaintext requests are sent to https.
-    pub require_tls: bool,
+    pub to_https: bool,
     pub rules: Vec<RouteEntry>,
 }
 

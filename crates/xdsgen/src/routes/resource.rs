@@ -30,11 +30,30 @@ pub fn route_configuration(input: &RoutesInput) -> RouteConfiguration {
 }
 
 fn virtual_host(input: &RoutesInput, host: &HostInput) -> VirtualHost {
-    VirtualHost {
-        name: host.name.clone(),
-        domains: host.domains.clone(),
-        routes: host.rules.iter().map(|rule| entry(input, rule)).collect(),
-        require_tls: if host.require_tls { route::virtual_host::TlsRequirementType::All as i32 } else { 0 },
+    let routes = if host.to_https {
+        vec![to_https()]
+    } else {
+        host.rules.iter().map(|rule| entry(input, rule)).collect()
+    };
+    VirtualHost { name: host.name.clone(), domains: host.domains.clone(), routes, ..Default::default() }
+}
+
+/// Gateway `tls.httpsRedirect`: 301 to the same address under https, as an answer that every client kind can give.
+fn to_https() -> Route {
+    let location = core::HeaderValueOption {
+        header: Some(core::HeaderValue {
+            key: "location".to_owned(),
+            value: "https://%REQ(:AUTHORITY)%%REQ(:PATH)%".to_owned(),
+            ..Default::default()
+        }),
+        append_action: core::header_value_option::HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
+        ..Default::default()
+    };
+    Route {
+        name: "https-redirect".to_owned(),
+        r#match: Some(route_match(&Default::default())),
+        response_headers_to_add: vec![location],
+        action: Some(answer(301)),
         ..Default::default()
     }
 }

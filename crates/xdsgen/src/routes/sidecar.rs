@@ -46,7 +46,7 @@ fn routes(scope: &Scope<'_>, name: ResourceName, services: &[&Service], port: u1
         let context = Context { scope, port, gateway: None };
         for (pattern, set) in scope.unregistered_route_hosts() {
             let rules = rules::entries(&context, set);
-            let mut host = HostInput { name: format!("{pattern}:{port}"), domains: vec![], require_tls: false, rules };
+            let mut host = HostInput { name: format!("{pattern}:{port}"), domains: vec![], to_https: false, rules };
             if !host.rules.is_empty() {
                 domains.claim(&mut host, pattern, &[port]);
                 hosts.push(host);
@@ -92,7 +92,7 @@ fn virtual_host(scope: &Scope<'_>, service: &Service, port: u16) -> HostInput {
     if rules.is_empty() {
         rules.push(rules::service_entry(scope, service, ResourceName::outbound(port, None, host)));
     }
-    HostInput { name: format!("{host}:{port}"), domains: Vec::new(), require_tls: false, rules }
+    HostInput { name: format!("{host}:{port}"), domains: Vec::new(), to_https: false, rules }
 }
 
 /// Pods of a headless service by name: each leads to that pod and nobody else.
@@ -102,7 +102,7 @@ fn pod_hosts(scope: &Scope<'_>, service: &Service, port: u16, domains: &mut Doma
         let to = ResourceName::endpoint(port, &endpoint.id, &service.key.host);
         let rules = vec![rules::service_entry(scope, service, to)];
         let name = format!("{pod}.{}", service.key.host);
-        let mut host = HostInput { name: format!("{name}:{port}"), domains: vec![], require_tls: false, rules };
+        let mut host = HostInput { name: format!("{name}:{port}"), domains: vec![], to_https: false, rules };
         domains.claim(&mut host, &name, &[port]);
         for alias in aliases(scope, service) {
             domains.claim(&mut host, &format!("{pod}.{alias}"), &[port]);
