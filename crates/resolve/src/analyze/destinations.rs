@@ -33,7 +33,11 @@ pub(super) fn hosts(state: &ClusterState, hosts: &Hosts<'_>, diagnostics: &mut V
             let wanted = own_labels(&subset.labels);
             let counts = services.iter().filter(|service| service.source != ServiceSource::ServiceEntry || !service.endpoints.is_empty());
             let mut endpoints = counts.flat_map(|service| &service.endpoints);
-            if !wanted.is_empty() && !endpoints.any(|endpoint| selects(&wanted, &endpoint.labels)) {
+            // Pods that have no address yet are no endpoints, but they are on their way.
+            let mut starting = state.workloads.values().filter(|workload| workload.key.namespace == rule.namespace);
+            let found = endpoints.any(|endpoint| selects(&wanted, &endpoint.labels))
+                || starting.any(|workload| workload.addresses.is_empty() && selects(&wanted, &workload.labels));
+            if !wanted.is_empty() && !found {
                 let message = format!("subset {} of {} selects no endpoint", subset.name, rule.host);
                 diagnostics.push(
                     Diagnostic::error(codes::EMPTY_SUBSET, subset.origin.clone(), message)

@@ -59,7 +59,7 @@ pub(super) fn conflicts(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>
     }
 }
 
-/// IST0138 on each of several with one certificate.
+/// IST0138 on each whose certificate another Gateway of its workloads uses, too.
 pub(super) fn certificates(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) {
     let mut users: BTreeMap<String, Vec<&Item<'_, Gateway>>> = BTreeMap::new();
     for item in &objects.gateways {
@@ -72,7 +72,7 @@ pub(super) fn certificates(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnost
         for item in items {
             let others: Vec<String> = items
                 .iter()
-                .filter(|other| !is_same(item, other) && share_workloads(item, other))
+                .filter(|other| !is_same(item, other) && selects(&item.object.spec.selector, &other.object.spec.selector))
                 .map(|other| format!("{}/{}", other.meta.namespace, other.meta.name))
                 .collect();
             if !others.is_empty() {

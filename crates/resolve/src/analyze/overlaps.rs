@@ -13,7 +13,10 @@ use fairlead_model::route::HttpMatch;
 
 pub(super) fn rules(state: &ClusterState, diagnostics: &mut Vec<Diagnostic>) {
     for set in &state.routes {
-        let http: Vec<_> = set.http.iter().map(|rule| (&rule.origin, rule.matches.as_slice())).collect();
+        // A name only shows in logs.
+        let unnamed = |one: &HttpMatch| HttpMatch { name: String::new(), ..one.clone() };
+        let matches: Vec<Vec<HttpMatch>> = set.http.iter().map(|rule| rule.matches.iter().map(unnamed).collect()).collect();
+        let http: Vec<_> = set.http.iter().zip(&matches).map(|(rule, matches)| (&rule.origin, matches.as_slice())).collect();
         check(&http, covers, diagnostics);
         let tls: Vec<_> = set.tls.iter().map(|rule| (&rule.origin, rule.matches.as_slice())).collect();
         check(&tls, |_, _| false, diagnostics);

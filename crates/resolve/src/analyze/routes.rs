@@ -21,24 +21,32 @@ pub(super) fn gateways(state: &ClusterState, diagnostics: &mut Vec<Diagnostic>) 
         for (at, gateway) in set.gateways.iter().enumerate() {
             let GatewayRef::Gateway { namespace, name } = gateway else { continue };
             let path = format!("spec.gateways[{at}]");
-            let config = known.get(&(namespace.as_str(), name.as_str()));
-            if config.is_none() {
+            if !known.contains_key(&(namespace.as_str(), name.as_str())) {
                 let message = format!("gateway {namespace}/{name} does not exist");
                 diagnostics.push(
                     Diagnostic::error(codes::NOT_FOUND, inside(&set.origin, &path), message)
                         .hint("correct the name (`namespace/name`), or create the Gateway"),
                 );
             }
-            let strays: Vec<&str> =
-                set.hosts.iter().filter(|host| !config.is_some_and(|config| serves(config, set, host))).map(String::as_str).collect();
-            if !strays.is_empty() {
-                let message = format!("{} not on any server of Gateway {namespace}/{name}", strays.join(", "));
-                diagnostics.push(
-                    Diagnostic::warning(codes::HOST_NOT_ON_GATEWAY, inside(&set.origin, "spec.hosts"), message)
-                        .hint("add the host to a server of the Gateway, or correct it"),
-                );
-            }
         }
+        let names: Vec<(&str, &str)> = set.gateways.iter().filter_map(named).collect();
+        let served = |host: &str| names.iter().filter_map(|name| known.get(name)).any(|config| serves(config, set, host));
+        let strays: Vec<&str> = set.hosts.iter().map(String::as_str).filter(|host| !served(host)).collect();
+        if !names.is_empty() && !strays.is_empty() {
+            let message = format!("{} not on any server of the Gateways", strays.join(", "));
+            diagnostics.push(
+                Diagnostic::warning(codes::HOST_NOT_ON_GATEWAY, inside(&set.origin, "spec.hosts"), message)
+                    .hint("add the host to a server of the Gateway, or correct it"),
+            );
+        }
+    }
+}
+
+/// Namespace and name, unless it means the sidecars.
+fn named(gateway: &GatewayRef) -> Option<(&str, &str)> {
+    match gateway {
+        GatewayRef::Gateway { namespace, name } => Some((namespace, name)),
+        GatewayRef::Mesh => None,
     }
 }
 

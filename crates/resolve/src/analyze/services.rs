@@ -58,7 +58,9 @@ impl<'a> Hosts<'a> {
 /// IST0118, and IST0150 for aliases.
 pub(super) fn undeclared_ports(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) {
     for item in &objects.services {
-        if SYSTEM_NAMESPACES.contains(&item.meta.namespace.as_str()) {
+        // Services of waypoints and gateways that a controller made are not the user's to name.
+        let managed = item.meta.label("gateway.istio.io/managed").is_some();
+        if managed || SYSTEM_NAMESPACES.contains(&item.meta.namespace.as_str()) {
             continue;
         }
         let alias = item.object.spec.service_type == "ExternalName";

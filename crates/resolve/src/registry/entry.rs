@@ -4,7 +4,7 @@
 //! decorates it with its subjectAltNames; MESH_EXTERNAL has no mesh identity; an inline endpoint accepts mutual TLS if its
 //! label says so, or, without the label, if it has an account or is a workload with a sidecar.
 
-use super::draft::{Draft, Target};
+use super::draft::{Draft, Target, Written};
 use super::endpoint::endpoint;
 use super::endpoint_id;
 use super::objects::Item;
@@ -113,7 +113,8 @@ fn selected(
         });
         Some(endpoint(draft, facts, ports.collect(), host, draft.health))
     };
-    context.selection.select(namespace, labels).into_iter().filter_map(one).collect()
+    let starting = |draft: &&Draft| draft.written == Written::Pod && draft.addresses.is_empty();
+    context.selection.select(namespace, labels).into_iter().filter(|draft| !starting(draft)).filter_map(one).collect()
 }
 
 /// `None` for addresses that are no IP addresses, unless only the network is known (it is reached through its gateways).

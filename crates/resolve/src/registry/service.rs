@@ -94,7 +94,7 @@ fn endpoints(item: &Item<'_, kubernetes::Service>, context: &Context<'_>) -> Vec
     let settled = |health: Health| if spec.publish_not_ready_addresses { Health::Healthy } else { health };
     let mut found: BTreeMap<WorkloadRef, Endpoint> = BTreeMap::new();
     for draft in context.selection.select(namespace, &spec.selector) {
-        if draft.written == Written::Pod && slices.is_some() {
+        if draft.written == Written::Pod && (slices.is_some() || draft.addresses.is_empty()) {
             continue;
         }
         let Some(facts) = context.facts.get(&draft.key) else { continue };

@@ -170,7 +170,7 @@ fn replicas(item: &Item<'_, fairlead::Workload>, around: &Surroundings<'_>) -> V
     (0..spec.replicas.unwrap_or(1)).map(|replica| Draft { key: name(replica), ..one.clone() }).collect()
 }
 
-/// `None` for Pods that have ended or have no address yet.
+/// `None` for Pods that have ended. One without an address yet exists, but serves nothing.
 fn pod(item: &Item<'_, kubernetes::Pod>, around: &Surroundings<'_>, objects: &Objects<'_>) -> Option<Draft> {
     let pod = item.object;
     if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
@@ -183,9 +183,6 @@ fn pod(item: &Item<'_, kubernetes::Pod>, around: &Surroundings<'_>, objects: &Ob
         {
             addresses.push(address);
         }
-    }
-    if addresses.is_empty() {
-        return None;
     }
     let mut labels = item.meta.labels.clone();
     let node = objects.nodes.get(pod.spec.node_name.as_str());
