@@ -130,10 +130,15 @@ fn settle_policy(policy: &mut AuthorizationPolicy, findings: &mut [Finding]) -> 
     if found_at(findings, &["spec", "selector"]) || overflow(findings) {
         policy.spec.selector = None;
     }
-    if policy.spec.selector.is_some() || found_at(findings, &["spec", "targetRefs"]) || found_at(findings, &["spec", "targetRef"]) {
-        policy.spec.target_ref = None;
-        policy.spec.target_refs.clear();
+    let attached = policy.spec.target_ref.is_some() || !policy.spec.target_refs.is_empty();
+    let read = !overflow(findings)
+        && ["selector", "targetRef", "targetRefs"].iter().all(|field| !found_at(findings, &["spec", field]));
+    if attached && read && policy.spec.selector.is_none() {
+        // It selects Gateway API objects or waypoints, of which none exists here.
+        return Outcome::Refused;
     }
+    policy.spec.target_ref = None;
+    policy.spec.target_refs.clear();
     close_policy(policy);
     Outcome::Closed
 }

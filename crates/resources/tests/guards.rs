@@ -66,6 +66,12 @@ fn a_readable_selector_bounds_the_closed_policy_and_an_unreadable_one_does_not()
 }
 
 #[test]
+fn a_policy_whose_targets_cannot_be_read_is_closed_for_its_namespace() {
+    let policy = policy("{targetRefs: [{kind: Service, nam: reviews}], rules: [{}]}");
+    assert!(is_closed(&policy) && policy.spec.target_refs.is_empty() && policy.spec.selector.is_none());
+}
+
+#[test]
 fn a_bad_allow_rule_matches_nothing_and_the_others_hold() {
     let policy = policy("{rules: [{from: [{source: {ipBlocks: [x]}}]}, {from: [{source: {namespaces: [a]}}]}]}");
     assert!(!policy.unreadable);
