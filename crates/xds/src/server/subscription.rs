@@ -249,17 +249,31 @@ impl Subscription {
 
     fn difference(&self, map: &Resources, absence: impl Fn(&str) -> Absence) -> Changes {
         let mut changes = Changes::default();
-        let fresh = |resource: &Resource| {
-            let same = |held: &Held| held.version == resource.version;
-            self.owed.contains(&resource.name) || !self.held.get(&resource.name).is_some_and(same)
-        };
+        let owed = |name: &Name| !self.owed.is_empty() && self.owed.contains(name);
+        let mut gone: Vec<&Name> = Vec::new();
         if self.wildcard {
-            changes
-                .upserts
-                .extend(map.iter().filter(|r| fresh(r)).cloned());
+            // Both are sorted: one pass, since this is done for every client at every change.
+            let mut held = self.held.iter().peekable();
+            for resource in map.iter() {
+                while let Some((name, _)) = held.next_if(|(name, _)| **name < resource.name) {
+                    gone.push(name);
+                }
+                let had = held.next_if(|(name, _)| **name == resource.name);
+                let same = had.is_some_and(|(_, held)| held.version == resource.version);
+                if !same || owed(&resource.name) {
+                    changes.upserts.push_back(resource.clone());
+                }
+            }
+            gone.extend(held.map(|(name, _)| name));
         } else {
-            let there = self.names.iter().filter_map(|name| map.get(name));
-            changes.upserts.extend(there.filter(|r| fresh(r)).cloned());
+            for resource in self.names.iter().filter_map(|name| map.get(name)) {
+                let held = self.held.get(&resource.name);
+                if held.is_none_or(|held| held.version != resource.version) || owed(&resource.name)
+                {
+                    changes.upserts.push_back(resource.clone());
+                }
+            }
+            gone.extend(self.held.keys().filter(|name| !map.contains(name)));
         }
         for name in self.owed.iter().filter(|name| !map.contains(name)) {
             match absence(name) {
@@ -267,10 +281,7 @@ impl Subscription {
                 told => changes.absent.push((name.clone(), told)),
             }
         }
-        let gone = self
-            .held
-            .keys()
-            .filter(|name| !map.contains(name) && !self.owed.contains(*name));
+        gone.retain(|name| !owed(name));
         for name in gone {
             match absence(name) {
                 Absence::Pending => changes.waiting = true,

@@ -60,7 +60,7 @@ async fn envoy_is_served(encoding: Encoding) {
         answers
     });
     let colours = ["green", "blue", "green", "red", "blue"];
-    for (generation, colour) in (3..).zip(colours) {
+    for (generation, colour) in (3..33).zip(colours.into_iter().cycle()) {
         server.publish(mesh(generation, &socket, upstream, colour));
         assert_eq!(server.settled(generation).await, 0);
     }
@@ -78,11 +78,11 @@ async fn envoy_is_served(encoding: Encoding) {
     );
 
     // A listener it cannot take: refused, and what it had stays.
-    server.publish(mesh(8, &socket, upstream, "blue").bad_listener());
+    server.publish(mesh(40, &socket, upstream, "blue").bad_listener());
     let detail = server
         .hear_until(|heard| match heard {
             Heard::Event(Event::Nacked {
-                generation: 8,
+                generation: 40,
                 detail,
                 ..
             }) => Some(detail.clone()),
@@ -91,15 +91,15 @@ async fn envoy_is_served(encoding: Encoding) {
         .await;
     assert!(detail.contains("no.such.filter"), "{detail}");
     assert_eq!(request(&socket, "/").await.unwrap(), "HTTP/1.1 200 OK");
-    server.publish(mesh(9, &socket, upstream, "blue"));
-    assert_eq!(server.settled(9).await, 0);
+    server.publish(mesh(41, &socket, upstream, "blue"));
+    assert_eq!(server.settled(41).await, 0);
 
     // Its stream is cut and the state changes meanwhile: the next stream brings it in step.
-    server.put_out(mesh(10, &socket, upstream, "green"));
+    server.put_out(mesh(42, &socket, upstream, "green"));
     server
         .hear_until(|heard| matches!(heard, Heard::Connected).then_some(()))
         .await;
-    assert_eq!(server.settled_with(LISTENER, 10).await, 0);
+    assert_eq!(server.settled_with(LISTENER, 42).await, 0);
     envoy.warmed("green", "5s").await;
     envoy.gone("blue").await;
     assert_eq!(request(&socket, "/").await.unwrap(), "HTTP/1.1 200 OK");
