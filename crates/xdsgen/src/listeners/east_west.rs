@@ -24,8 +24,13 @@ use std::sync::Arc;
 const EAST_WEST_PORT: u16 = 15443;
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// The built-in gateway, and whatever Gateway objects select it for.
+/// The built-in gateway, and whatever Gateway objects select it for; one that is written as an east-west gateway serves
+/// what its servers' hosts say and no more.
 pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
+    if super::gateway::is_written_east_west(scope) {
+        super::gateway::plan_servers(scope, plan, &BTreeSet::new());
+        return;
+    }
     let settings = &scope.mesh.settings;
     let port = settings.clusters.get(&scope.mesh.cluster).map_or(0, |c| c.gateway_port);
     let port = if port == 0 { EAST_WEST_PORT } else { port };

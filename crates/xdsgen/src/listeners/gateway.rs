@@ -50,14 +50,15 @@ pub fn plan_servers(scope: &Scope<'_>, plan: &mut Plan, taken: &BTreeSet<u16>) {
     }
     for mut listener in listeners.into_values() {
         listener.inspect_tls |= listener.chains.iter().any(|c| c.when.transport.is_some());
-        listener.chains.iter_mut().for_each(|c| {
-            // A gateway that passes TLS on sees nothing that a policy could judge but addresses; all else is guarded.
-            c.guarded = c.when.alpn.is_empty() || c.tls.is_some();
-        });
         if !listener.chains.is_empty() {
             plan.inputs.push(Input::Listener(listener));
         }
     }
+}
+
+/// Whether a Gateway object makes this proxy an east-west gateway, so that its hosts say what is served.
+pub fn is_written_east_west(scope: &Scope<'_>) -> bool {
+    servers(scope).iter().any(|s| s.server.tls == Some(ServerTls::AutoPassthrough))
 }
 
 fn servers<'a>(scope: &Scope<'a>) -> Vec<GatewayServer<'a>> {
@@ -158,11 +159,11 @@ fn tcp_chains<'a>(
     found
 }
 
-/// Of equal conditions the first chain stays.
+/// Chains of ordinary servers: the gateway's own policies hold. Of equal conditions the first chain stays.
 fn add(listener: &mut ListenerInput, chains: Vec<Chain>) {
     for chain in chains {
         if !listener.chains.iter().any(|c| c.when == chain.when) {
-            listener.chains.push(chain);
+            listener.chains.push(Chain { guarded: true, ..chain });
         }
     }
 }
