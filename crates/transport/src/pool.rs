@@ -8,6 +8,7 @@ use crate::upstream::Protocol;
 use hyper::client::conn::{http1, http2};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -41,7 +42,23 @@ pub struct Connection {
     served: Cell<u64>,
     /// No new requests: draining, revoked or its endpoint is gone.
     retired: Cell<bool>,
+    info: Cell<ConnectionInfo>,
     close: Rc<Notify>,
+}
+
+/// What is known of a connection, for records and for finding it again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConnectionInfo {
+    /// What was dialled.
+    pub address: Option<SocketAddr>,
+    /// The gateway address, when the endpoint is behind one.
+    pub gateway: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
+    pub tls: bool,
+    /// The peer is an authenticated mesh workload.
+    pub mesh: bool,
+    /// The peer is in another cluster.
+    pub far: bool,
 }
 
 /// The pool of one key on one worker.
@@ -88,6 +105,20 @@ impl Connection {
     /// Lets running requests finish and takes no new ones.
     pub fn retire(&self) {
         self.retired.set(true);
+    }
+
+    pub fn describe(&self, info: ConnectionInfo) {
+        self.info.set(info);
+    }
+
+    pub fn info(&self) -> ConnectionInfo {
+        self.info.get()
+    }
+
+    /// Whether it goes through `address`.
+    pub fn is_via(&self, address: SocketAddr) -> bool {
+        let info = self.info.get();
+        info.gateway == Some(address) || (info.gateway.is_none() && info.address == Some(address))
     }
 
     pub fn is_retired(&self) -> bool {
@@ -186,6 +217,18 @@ impl<B> Pool<B> {
         for shared in self.shared.borrow_mut().drain(..) {
             shared.connection.retire();
         }
+    }
+
+    /// Takes the connections through `address` out: running requests finish on theirs.
+    pub fn retire_via(&self, address: SocketAddr) {
+        self.idle.borrow_mut().retain(|idle| !idle.connection.is_via(address));
+        self.shared.borrow_mut().retain(|shared| {
+            let via = shared.connection.is_via(address);
+            if via {
+                shared.connection.retire();
+            }
+            !via
+        });
     }
 
     /// Idle HTTP/1 and open HTTP/2 connections.

@@ -96,3 +96,11 @@ pub fn unmapped(address: SocketAddr) -> SocketAddr {
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL)
 }
+
+/// Marks a socket that someone else made.
+///
+/// # Errors
+/// The kernel refused (`CAP_NET_ADMIN` is needed).
+pub fn mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
+    SockRef::from(&socket.as_fd()).set_mark(mark)
+}

@@ -30,11 +30,15 @@ pub enum Protocol {
 #[error("HTTP handshake: {0}")]
 pub struct HandshakeError(#[from] hyper::Error);
 
-/// Speaks HTTP/1.1. `closed` is notified when the connection task ends; notifying `close` drops the connection.
+/// Speaks HTTP/1.1. Notifying `close` drops the connection; `held` is dropped when it has ended.
 ///
 /// # Errors
 /// hyper refused the stream.
-pub async fn handshake_http1<B>(io: Stream, close: Rc<Notify>) -> Result<http1::SendRequest<B>, HandshakeError>
+pub async fn handshake_http1<B>(
+    io: Stream,
+    close: Rc<Notify>,
+    held: impl Sized + 'static,
+) -> Result<http1::SendRequest<B>, HandshakeError>
 where
     B: Body + Unpin + 'static,
     B::Data: Send,
@@ -46,6 +50,7 @@ where
         .handshake(TokioIo::new(io))
         .await?;
     tokio::task::spawn_local(async move {
+        let _held = held;
         tokio::select! {
             biased;
             result = connection.with_upgrades() => if let Err(error) = result {
@@ -65,6 +70,7 @@ pub async fn handshake_http2<B>(
     io: Stream,
     limits: &HttpLimits,
     close: Rc<Notify>,
+    held: impl Sized + 'static,
 ) -> Result<http2::SendRequest<B>, HandshakeError>
 where
     B: Body + Unpin + 'static,
@@ -82,6 +88,7 @@ where
         .handshake(TokioIo::new(io))
         .await?;
     tokio::task::spawn_local(async move {
+        let _held = held;
         tokio::select! {
             biased;
             result = connection => if let Err(error) = result {

@@ -1,0 +1,189 @@
+//! Listeners and paths of the admin interface.
+
+use super::{clusters, config_dump, stats};
+use crate::assembly::Assembly;
+use crate::dns::{DnsServer, Upstreams};
+use crate::shared::Shared;
+use crate::worker::{Stage, WorkerEvent};
+use bytes::Bytes;
+use fairlead_runtime::Readiness;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What the endpoints need.
+pub struct Admin {
+    pub shared: Arc<Shared>,
+    pub readiness: Readiness,
+    pub draining: fairlead_runtime::Drain,
+    pub workers: Vec<UnboundedSender<WorkerEvent>>,
+    pub started: std::time::Instant,
+}
+
+/// What a listener answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Admin,
+    Metrics,
+    Ready,
+}
+
+/// Binds and serves everything the options ask for; a port that is taken costs that endpoint only.
+pub async fn serve(assembly: &Assembly) {
+    let admin = Arc::new(Admin {
+        shared: assembly.shared.clone(),
+        readiness: assembly.readiness.clone(),
+        draining: assembly.drain.clone(),
+        workers: assembly.events(),
+        started: std::time::Instant::now(),
+    });
+    let wanted = &assembly.options.serve;
+    let doors = [("admin", wanted.admin, Door::Admin), ("metrics", wanted.metrics, Door::Metrics), ("ready", wanted.ready, Door::Ready)];
+    for (name, address, door) in doors {
+        let Some(address) = address else { continue };
+        match fairlead_transport::socket::listen(address, 128, false, None) {
+            Ok(listener) => {
+                if let Ok(local) = listener.local_addr() {
+                    assembly.shared.addresses.bound(name, local);
+                }
+                tokio::spawn(accept(listener, admin.clone(), door));
+            }
+            Err(error) => tracing::error!(name, %error, "not served"),
+        }
+    }
+    if let Some(address) = wanted.dns {
+        let upstreams = Upstreams { servers: assembly.options.resolvers.clone(), mark: assembly.options.mark };
+        let server = DnsServer::new(assembly.names.clone(), upstreams);
+        if let Err(error) = serve_dns(server, address, assembly).await {
+            tracing::error!(%address, %error, "DNS not served");
+        }
+    }
+}
+
+async fn serve_dns(server: Arc<DnsServer>, address: SocketAddr, assembly: &Assembly) -> std::io::Result<()> {
+    let tcp = fairlead_transport::socket::listen(address, 128, false, None)?;
+    // The same port for both, also where the kernel chooses it.
+    let local = tcp.local_addr()?;
+    let udp = UdpSocket::bind(local).await?;
+    assembly.shared.addresses.bound("dns", local);
+    let both = server.clone();
+    tokio::spawn(async move {
+        if let Err(error) = both.serve_udp(udp).await {
+            tracing::error!(%error, "DNS over UDP ended");
+        }
+    });
+    tokio::spawn(async move {
+        if let Err(error) = server.serve_tcp(tcp).await {
+            tracing::error!(%error, "DNS over TCP ended");
+        }
+    });
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, admin: Arc<Admin>, door: Door) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let admin = admin.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let admin = admin.clone();
+                async move { Ok::<_, Infallible>(answer(&admin, door, &request)) }
+            });
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10))
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+fn answer(admin: &Admin, door: Door, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let query = request.uri().query().unwrap_or_default();
+    let json = query.split('&').any(|pair| pair == "format=json");
+    match (door, path) {
+        (Door::Admin | Door::Ready, "/ready" | "/healthz/ready") => ready(admin),
+        (Door::Admin | Door::Metrics, "/stats/prometheus" | "/metrics") => text(stats::prometheus(admin)),
+        (Door::Admin, "/stats") => text(stats::plain(admin)),
+        (Door::Admin, "/clusters") if json => as_json(&clusters::json(&admin.shared)),
+        (Door::Admin, "/clusters") => text(clusters::text(&admin.shared)),
+        (Door::Admin, "/config_dump") => as_json(&config_dump::dump(&admin.shared)),
+        (Door::Admin, "/listeners") => as_json(&config_dump::listeners(&admin.shared)),
+        (Door::Admin, "/server_info") => as_json(&serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": if admin.draining.phase() == fairlead_runtime::Phase::Running { "LIVE" } else { "DRAINING" },
+            "uptime_current_epoch": format!("{}s", admin.started.elapsed().as_secs()),
+        })),
+        (Door::Admin, "/fairlead/records") => records(admin, query),
+        (Door::Admin, "/fairlead/paths") => as_json(&serde_json::json!(admin.shared.paths.view())),
+        (Door::Admin, "/drain" | "/undrain") if request.method() != Method::POST => {
+            status(StatusCode::METHOD_NOT_ALLOWED, "use POST\n")
+        }
+        (Door::Admin, "/drain") => tell(admin, &WorkerEvent::Drain(Stage::Leaving)),
+        (Door::Admin, "/undrain") => tell(admin, &WorkerEvent::Undrain),
+        _ => status(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+fn ready(admin: &Admin) -> Response<Full<Bytes>> {
+    if admin.draining.phase() != fairlead_runtime::Phase::Running {
+        return status(StatusCode::SERVICE_UNAVAILABLE, "DRAINING\n");
+    }
+    let missing: Vec<String> = admin
+        .readiness
+        .status()
+        .into_iter()
+        .filter_map(|condition| condition.missing.map(|why| format!("{}: {why}", condition.name)))
+        .collect();
+    if missing.is_empty() {
+        return status(StatusCode::OK, "LIVE\n");
+    }
+    status(StatusCode::SERVICE_UNAVAILABLE, &format!("PRE_INITIALIZING\n{}\n", missing.join("\n")))
+}
+
+fn records(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
+    let Some(records) = &admin.shared.records else {
+        return status(StatusCode::NOT_FOUND, "per-call records are off; start the proxy with records enabled\n");
+    };
+    let since = query.split('&').find_map(|pair| pair.strip_prefix("since=")?.parse().ok()).unwrap_or(0);
+    as_json(&serde_json::json!(records.since(since)))
+}
+
+fn tell(admin: &Admin, event: &WorkerEvent) -> Response<Full<Bytes>> {
+    for worker in &admin.workers {
+        let _ = worker.send(event.clone());
+    }
+    status(StatusCode::OK, "OK\n")
+}
+
+fn text(body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn as_json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn status(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+    let mut response = text(body.to_owned());
+    *response.status_mut() = status;
+    response
+}

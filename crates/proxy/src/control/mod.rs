@@ -1,0 +1,9 @@
+//! The proxy's side of its control plane: certificates, discovery, reports, and the readiness of its program.
+//!
+//! Everything here runs on the control thread. Invariant: losing the control plane changes nothing that is being served.
+
+mod certificates;
+mod channel;
+
+pub use certificates::{CertificateAgent, CertificateError, read_bundles};
+pub use channel::ControlPlanes;

@@ -1,0 +1,12 @@
+//! The DNS server on 15053: mesh names from the name table, everything else from the resolver the workload had.
+//!
+//! It must never invent a name: what the table does not know under a mesh suffix does not exist. Invariant: an answer is
+//! made from one table, so the addresses of one answer belong together.
+
+mod answer;
+mod serve;
+mod table;
+
+pub use answer::answer;
+pub use serve::{DnsServer, Upstreams};
+pub use table::{DnsTable, Lookup};

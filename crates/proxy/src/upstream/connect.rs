@@ -1,0 +1,216 @@
+//! A connection to one endpoint: the way there (direct, or through one of a gateway's addresses), TLS, ALPN.
+//!
+//! Invariant: a mesh-TLS connection is handed out only after the peer has shown exactly the identity its endpoint demands.
+
+use super::member::Member;
+use super::trouble::Trouble;
+use super::world::{Upstream, World};
+use crate::worker::Worker;
+use fairlead_engine::listener::{Mode, SanKind, TlsContext};
+use fairlead_engine::path::PathEvent;
+use fairlead_engine::upstream::{EndpointAddress, UpstreamTransport};
+use fairlead_identity::{Expected, SpiffeId};
+use fairlead_transport::{DialError, DialOptions, Stream, TlsFacts, dial, tls};
+use rustls::ClientConfig;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What the connection is for; decides the ALPN that is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// HTTP in whatever version is negotiated.
+    Http,
+    /// HTTP/1.1 only (upgrades).
+    Http1,
+    Tcp,
+}
+
+/// A connected endpoint.
+pub struct Connected {
+    pub stream: Stream,
+    /// Of the TLS handshake; `None` for plaintext.
+    pub tls: Option<TlsFacts>,
+    /// The peer is a mesh workload that has shown its identity.
+    pub mesh: bool,
+    /// What was dialled.
+    pub address: SocketAddr,
+    /// The gateway address, when the endpoint is behind one.
+    pub gateway: Option<SocketAddr>,
+    pub local: Option<SocketAddr>,
+}
+
+/// Why there is no connection. Nothing of a request was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectFailure {
+    #[error("{0}")]
+    Dial(DialError),
+    #[error("{0}")]
+    Tls(String),
+    /// No address of the gateway that leads there may be used.
+    #[error("no usable address of gateway {0}")]
+    NoGateway(Arc<str>),
+    #[error("this proxy has no identity to call {0} with")]
+    NoIdentity(Arc<str>),
+}
+
+/// Across networks, and to other clusters, a connection must stand within a second (staleness contract).
+const FAR_CONNECT: Duration = Duration::from_secs(1);
+/// Names offered for HTTP: both sides of the mesh, then what Envoy and others know.
+const HTTP_ALPN: [&[u8]; 5] = [b"istio-h2", b"istio-http/1.1", b"istio", b"h2", b"http/1.1"];
+const HTTP1_ALPN: [&[u8]; 3] = [b"istio-http/1.1", b"istio", b"http/1.1"];
+const TCP_ALPN: [&[u8]; 2] = [b"istio-peer-exchange", b"istio"];
+
+/// Connects to `member` of `upstream`.
+///
+/// # Errors
+/// See [`ConnectFailure`]; what it says about the path has been reported already.
+pub async fn connect(
+    worker: &Rc<Worker>,
+    world: &World,
+    upstream: &Upstream,
+    member: &Member,
+    purpose: Purpose,
+) -> Result<Connected, ConnectFailure> {
+    let (address, gateway) = way(world, member)?;
+    let far = gateway.is_some() || is_foreign(worker, member);
+    let limit = if far { FAR_CONNECT.min(upstream.cluster.connect_timeout) } else { upstream.cluster.connect_timeout };
+    let result = reach(worker, upstream, member, purpose, address, limit).await;
+    member.state.cx_total.fetch_add(1, Ordering::Relaxed);
+    upstream.stats.cx_total.fetch_add(1, Ordering::Relaxed);
+    match result {
+        Ok((stream, facts, mesh)) => {
+            if far {
+                let address = gateway.unwrap_or(address);
+                worker.shared.paths.answered(address);
+                let _ = worker.shared.trouble.send(Trouble::Path { address, event: PathEvent::ConnectOk });
+            }
+            let local = stream.local();
+            Ok(Connected { stream, tls: facts, mesh, address, gateway, local })
+        }
+        Err(failure) => {
+            member.state.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+            upstream.stats.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+            if far && failure.is_about_the_path(gateway.is_some()) {
+                let address = gateway.unwrap_or(address);
+                let _ = worker.shared.trouble.send(Trouble::Path { address, event: PathEvent::ConnectFailed });
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// The ALPN name means HTTP/2.
+pub fn is_http2(alpn: Option<&str>) -> bool {
+    matches!(alpn, Some("istio-h2" | "h2"))
+}
+
+/// The ALPN name leaves no doubt about HTTP/1.
+pub fn is_http1(alpn: Option<&str>) -> bool {
+    matches!(alpn, Some("istio-http/1.1" | "istio-http/1.0" | "http/1.1" | "http/1.0"))
+}
+
+impl ConnectFailure {
+    /// Behind a gateway only the way to the gateway itself counts: a handshake that is refused is the endpoint's word.
+    fn is_about_the_path(&self, gateway: bool) -> bool {
+        match self {
+            Self::Dial(error) => !(error.is_refused() && !gateway),
+            Self::Tls(_) | Self::NoGateway(_) | Self::NoIdentity(_) => false,
+        }
+    }
+
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Dial(DialError::Timeout(_)))
+    }
+}
+
+async fn reach(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    member: &Member,
+    purpose: Purpose,
+    address: SocketAddr,
+    limit: Duration,
+) -> Result<(Stream, Option<TlsFacts>, bool), ConnectFailure> {
+    let started = Instant::now();
+    let options = DialOptions { connect_timeout: limit, mark: worker.shared.mark, source: None };
+    let raw = dial(address, options).await.map_err(ConnectFailure::Dial)?;
+    let UpstreamTransport::Tls(context) = upstream.cluster.transport_of(&member.endpoint) else {
+        return Ok((Stream::Plain(raw), None, false));
+    };
+    let mesh = context.mode == Mode::Mesh;
+    let config = if mesh { mesh_config(worker, member, context, purpose)? } else { simple_config(worker, context)? };
+    let name = server_name(context, member, address);
+    // The whole way has to be made in the limit, with at least half of it for the handshake.
+    let left = limit.saturating_sub(started.elapsed()).max(limit / 2);
+    let (stream, facts) =
+        tls::connect(raw, config, &name, left).await.map_err(|e| ConnectFailure::Tls(e.to_string()))?;
+    Ok((stream, Some(facts), mesh))
+}
+
+/// Where to dial.
+fn way(world: &World, member: &Member) -> Result<(SocketAddr, Option<SocketAddr>), ConnectFailure> {
+    match &member.endpoint.address {
+        EndpointAddress::Socket(address) => Ok((*address, None)),
+        EndpointAddress::Gateway { hop, .. } => {
+            let none = || ConnectFailure::NoGateway(hop.clone());
+            let gateway = world.upstream(hop).ok_or_else(none)?;
+            let address = gateway.any_address().ok_or_else(none)?;
+            Ok((address, Some(address)))
+        }
+    }
+}
+
+fn is_foreign(worker: &Worker, member: &Member) -> bool {
+    member.endpoint.cluster().is_some_and(|cluster| **cluster != *worker.shared.own.cluster)
+}
+
+fn server_name(context: &TlsContext, member: &Member, address: SocketAddr) -> String {
+    let endpoint = &*member.endpoint.hostname;
+    if context.auto_host_sni && !endpoint.is_empty() {
+        endpoint.to_owned()
+    } else if !context.sni.is_empty() {
+        context.sni.to_string()
+    } else if !endpoint.is_empty() {
+        endpoint.to_owned()
+    } else {
+        address.ip().to_string()
+    }
+}
+
+fn mesh_config(
+    worker: &Worker,
+    member: &Member,
+    context: &Arc<TlsContext>,
+    purpose: Purpose,
+) -> Result<Arc<ClientConfig>, ConnectFailure> {
+    let identity = worker.shared.identity.as_ref();
+    let identity = identity.ok_or_else(|| ConnectFailure::NoIdentity(member.endpoint.key.0.clone()))?;
+    let expected = match member.endpoint.identity() {
+        Some(id) => {
+            let id = SpiffeId::parse(id).map_err(|e| ConnectFailure::Tls(format!("endpoint identity: {e}")))?;
+            if !context.accepts_uri(id.as_str()) {
+                return Err(ConnectFailure::Tls(format!("{} is not among the names the rule accepts", id.as_str())));
+            }
+            Expected::one(id)
+        }
+        None if context.required_sans.iter().any(|san| san.kind == SanKind::Uri) => {
+            let context = context.clone();
+            Expected::matching("a name the rule accepts", move |id| context.accepts_uri(id.as_str()))
+        }
+        None => Expected::Any,
+    };
+    let alpn: &[&[u8]] = match purpose {
+        Purpose::Http => &HTTP_ALPN,
+        Purpose::Http1 => &HTTP1_ALPN,
+        Purpose::Tcp => &TCP_ALPN,
+    };
+    identity.tls().client_config(&expected, alpn).map_err(|e| ConnectFailure::Tls(e.to_string()))
+}
+
+fn simple_config(worker: &Worker, context: &TlsContext) -> Result<Arc<ClientConfig>, ConnectFailure> {
+    worker.shared.simple_tls.config(context).map_err(ConnectFailure::Tls)
+}

@@ -1,0 +1,108 @@
+//! Ordinary TLS towards servers outside the mesh (DestinationRule `mode: SIMPLE`).
+//!
+//! Invariant: a server is verified by the roots its rule names; only a rule that names none skips verification, as in Envoy.
+
+use fairlead_engine::listener::TlsContext;
+use parking_lot::Mutex;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Where Linux distributions keep their roots.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Configurations by what they depend on.
+#[derive(Debug, Default)]
+pub struct SimpleTls(Mutex<HashMap<Key, Arc<ClientConfig>>>);
+
+type Key = (Option<Arc<str>>, bool, Vec<Arc<str>>);
+
+impl SimpleTls {
+    /// The client configuration of `context`.
+    ///
+    /// # Errors
+    /// Its roots cannot be read.
+    pub fn config(&self, context: &TlsContext) -> Result<Arc<ClientConfig>, String> {
+        let key = (context.ca_file.clone(), context.system_roots, context.alpn.clone());
+        if let Some(known) = self.0.lock().get(&key) {
+            return Ok(known.clone());
+        }
+        let config = Arc::new(build(context)?);
+        self.0.lock().insert(key, config.clone());
+        Ok(config)
+    }
+}
+
+fn build(context: &TlsContext) -> Result<ClientConfig, String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    let path = match (&context.ca_file, context.system_roots) {
+        (Some(path), _) => Some(path.to_string()),
+        (None, true) => SYSTEM_ROOTS.iter().find(|path| std::path::Path::new(path).exists()).map(|p| (*p).to_owned()),
+        (None, false) => None,
+    };
+    let mut config = match path {
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            let certificates = CertificateDer::pem_file_iter(&path).map_err(|e| format!("{path}: {e}"))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|e| format!("{path}: {e}"))?;
+                roots.add(certificate).map_err(|e| format!("{path}: {e}"))?;
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+        None if context.system_roots => return Err("this machine has no list of roots".to_owned()),
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+            .with_no_client_auth(),
+    };
+    config.alpn_protocols = context.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+/// Istio's SIMPLE without `caCertificates` and with `insecureSkipVerify`: encrypts, believes anyone.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
