@@ -5,6 +5,7 @@
 
 use super::input::{HttpClass, HttpRoutes, HttpServing, ListenerInput};
 use crate::rbac::{self, Rules};
+use crate::routes::grpc_timeout;
 use crate::wire::{ads, bool_value, duration};
 use fairlead_model::security::Action;
 use fairlead_model::settings::PathNormalization;
@@ -94,6 +95,7 @@ fn program(cluster: &str) -> route::RouteConfiguration {
     let action = route::RouteAction {
         cluster_specifier: Some(route::route_action::ClusterSpecifier::Cluster(cluster.to_owned())),
         timeout: duration(Duration::ZERO),
+        max_stream_duration: grpc_timeout(duration(Duration::ZERO)),
         ..Default::default()
     };
     let everything = route::Route {

@@ -16,6 +16,6 @@ mod sidecar;
 
 pub use gateway::{GatewayServer, plan_gateway};
 pub use input::RoutesInput;
-pub use resource::route_configuration;
+pub use resource::{grpc_timeout, route_configuration};
 pub use rules::backend;
 pub use sidecar::{plan_host, plan_port};

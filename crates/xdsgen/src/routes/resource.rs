@@ -9,7 +9,7 @@ use crate::names::ResourceName;
 use crate::wire::{bool_value, duration, u32_value};
 use fairlead_model::ClientKind;
 use fairlead_model::route::HeaderOperations;
-use fairlead_proto::envoy::core;
+use fairlead_proto::envoy::{core, protobuf};
 use fairlead_proto::envoy::route::{
     self, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action,
     route_action::{ClusterSpecifier, HostRewriteSpecifier},
@@ -83,8 +83,14 @@ fn to_cluster(name: String) -> Action {
     Action::Route(RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(name)),
         timeout: duration(Duration::ZERO),
+        max_stream_duration: grpc_timeout(duration(Duration::ZERO)),
         ..Default::default()
     })
+}
+
+/// What caps a request's `grpc-timeout`; 0 lets it hold as it is.
+pub fn grpc_timeout(cap: Option<protobuf::Duration>) -> Option<route::route_action::MaxStreamDuration> {
+    Some(route::route_action::MaxStreamDuration { grpc_timeout_header_max: cap, ..Default::default() })
 }
 
 fn answer(status: u32) -> Action {
@@ -102,8 +108,11 @@ fn entry(input: &RoutesInput, rule: &RouteEntry) -> Route {
         RouteTarget::Refused => route.action = Some(answer(500)),
         RouteTarget::Clusters { to, .. } => {
             edit(&mut route, &rule.headers);
+            // The rule's timeout caps `grpc-timeout`; 0 lets the header hold as it is (Istio).
+            let timeout = duration(rule.timeout.unwrap_or(Duration::ZERO));
             let mut action = RouteAction {
-                timeout: duration(rule.timeout.unwrap_or(Duration::ZERO)),
+                timeout,
+                max_stream_duration: grpc_timeout(timeout),
                 retry_policy: retries::envoy(&rule.retries),
                 ..Default::default()
             };
