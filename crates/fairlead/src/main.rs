@@ -3,7 +3,9 @@
 //! Every subcommand is a thin shell over a crate; this file only names them. Invariant: exit code 0 good, 1 the answer is no,
 //! 2 usage or input error.
 
+mod cli;
 mod echo;
+mod lab_state;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -11,8 +13,12 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A multi-cluster service mesh: control planes, proxies and east-west gateways in one binary.
+///
+/// Start with `fairlead up examples/shop` (three clusters on this machine), then `fairlead get clusters`, `fairlead lab kill west`
+/// and `fairlead explain east/shop/frontend "GET http://reviews:9080/" examples/shop`.
 #[derive(Parser)]
-#[command(name = "fairlead", version, about, long_about = None)]
+#[command(name = "fairlead", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -20,12 +26,36 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Analyze(cli::analyze::AnalyzeArgs),
+    Test(cli::test::TestArgs),
+    Explain(cli::explain::ExplainArgs),
+    Get(cli::get::GetArgs),
+    Token(cli::get::TokenArgs),
+    Join(cli::get::JoinArgs),
+    Detach(cli::get::DetachArgs),
     Echo(echo::EchoArgs),
+    Docs(cli::docs::DocsArgs),
+    /// Print shell completions: bash, elvish, fish, powershell or zsh.
+    Completions {
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Analyze(args) => cli::analyze::run(&args),
+        Command::Test(args) => cli::test::run(&args),
+        Command::Explain(args) => cli::explain::run(&args),
+        Command::Get(args) => cli::get::get(&args),
+        Command::Token(args) => cli::get::token(&args),
+        Command::Join(args) => cli::get::join(&args),
+        Command::Detach(args) => cli::get::detach(&args),
+        Command::Docs(args) => cli::docs::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "fairlead", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Echo(args) => block_on(echo::run(args)).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|e| {

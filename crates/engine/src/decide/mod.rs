@@ -14,4 +14,4 @@ pub use backend::{backend_shares, choose_backend, choose_tcp_backend, tcp_backen
 pub use client_address::{client_address, forwarded_hop};
 pub use filter_chain::filter_chain;
 pub use listener::listener;
-pub use route::{RouteOutcome, route};
+pub use route::{RouteOutcome, candidates, route};

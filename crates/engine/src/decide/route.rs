@@ -33,3 +33,10 @@ pub(crate) fn matched<'a>(config: &'a RouteConfig, head: &RequestHead<'_>) -> Op
     let route = host.routes.iter().find(|route| route.matching.is_match(head, path))?;
     Some((host, route))
 }
+
+/// Every route of the virtual host a request falls to, in order, and whether it matches: for telling why (`explain`).
+pub fn candidates<'a>(config: &'a RouteConfig, head: &RequestHead<'_>) -> Vec<(&'a Route, bool)> {
+    let Some(host) = config.virtual_host(head.authority) else { return Vec::new() };
+    let path = config.path_for_matching(head.path);
+    host.routes.iter().map(|route| (route, route.matching.is_match(head, path))).collect()
+}

@@ -1,0 +1,12 @@
+//! Subcommands that ask: analyze, test, explain, get, token, join, detach, docs.
+//!
+//! Invariant: `-o json` and `-o yaml` print the whole answer on standard output and nothing else; words for people go to standard
+//! error or the table form.
+
+pub mod admin;
+pub mod analyze;
+pub mod docs;
+pub mod explain;
+pub mod get;
+pub mod output;
+pub mod test;

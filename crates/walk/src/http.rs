@@ -1,0 +1,361 @@
+//! An HTTP request inside a proxy: normalise, route, authorise, balance, try, try again.
+//!
+//! Invariant: the order of decisions is the proxy's (docs/life-of-a-request.md), and each is the engine's.
+
+use crate::arrival::{Arrival, Failure, merged};
+use crate::inbound::Accepted;
+use crate::upstream::Target;
+use crate::wire::{HttpRequest, Payload, Security};
+use crate::world::World;
+use fairlead_calls::DecidedBy;
+use fairlead_engine::listener::HttpManager;
+use fairlead_engine::normalize::{self, Normalized};
+use fairlead_engine::retry::{self, Attempt, Decision, RetryKind, Stop};
+use fairlead_engine::route::{Backend, DirectResponse, HeaderOps, RoutePlan, ValueSource};
+use fairlead_engine::upstream::EndpointKey;
+use fairlead_engine::{RequestHead, RequestInfo, decide};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Tries of one request that are followed; more are never configured in practice.
+const MAX_TRIES: u32 = 10;
+/// Branches rarer than this are not followed further.
+const NEGLIGIBLE: f64 = 1e-10;
+
+struct Exchange<'a> {
+    accepted: &'a Accepted<'a>,
+    plan: &'a RoutePlan,
+    backend: &'a Backend,
+    request: Arc<HttpRequest>,
+    depth: u8,
+}
+
+impl World {
+    pub(crate) fn proxy_http(&self, accepted: &Accepted<'_>, manager: &HttpManager, depth: u8) -> Vec<Arrival> {
+        let Payload::Http(request) = &accepted.wire.payload else {
+            // Bytes that are no HTTP where HTTP is spoken: the codec closes.
+            return vec![Arrival::failed(Failure::Closed)];
+        };
+        if let Err(denied) = accepted.authorize_connection() {
+            return vec![self.denied(accepted, &denied, None)];
+        }
+        let mut request = HttpRequest::clone(request);
+        if !self.normalise(manager, &mut request) {
+            return vec![Arrival::by_proxy(400, &[], request.grpc)];
+        }
+        self.forward_headers(accepted, manager, &mut request);
+        let Some(config) = accepted.snapshot.routes_of(manager) else {
+            return vec![Arrival::by_proxy(404, &["NR"], request.grpc)];
+        };
+        let remote = decide::client_address(manager, &request.headers, accepted.wire.place.address());
+        let head = head(&request);
+        let info = RequestInfo { connection: accepted.connection(remote), head: Some(head) };
+        if let Err(denied) = decide::authorize(&manager.authorization, &info) {
+            return vec![self.denied(accepted, &denied, Some(request.grpc))];
+        }
+        match decide::route(config, &head) {
+            decide::RouteOutcome::Plan(plan) => self.follow_plan(accepted, plan, &request, depth),
+            decide::RouteOutcome::Direct(direct) => vec![answered(direct, request.grpc)],
+            decide::RouteOutcome::NotFound => vec![Arrival::by_proxy(404, &["NR"], request.grpc)],
+        }
+    }
+
+    /// False: the path is refused.
+    fn normalise(&self, manager: &HttpManager, request: &mut HttpRequest) -> bool {
+        match normalize::path(&manager.path, &request.path) {
+            Normalized::Forward(path) => {
+                let path = path.into_owned();
+                request.path = path;
+                true
+            }
+            Normalized::Redirect(_) | Normalized::Reject => false,
+        }
+    }
+
+    /// Headers that the proxy writes and a table may ask for.
+    fn forward_headers(&self, accepted: &Accepted<'_>, manager: &HttpManager, request: &mut HttpRequest) {
+        if manager.use_remote_address && !manager.skip_xff_append {
+            let own = accepted.wire.place.address().to_string();
+            let told = request.headers.get("x-forwarded-for").and_then(|v| v.to_str().ok());
+            let value = told.map_or(own.clone(), |told| format!("{told},{own}"));
+            insert(&mut request.headers, "x-forwarded-for", &value);
+        }
+        if !request.headers.contains_key("x-forwarded-proto") || manager.use_remote_address {
+            insert(&mut request.headers, "x-forwarded-proto", request.scheme);
+        }
+    }
+
+    fn follow_plan(&self, accepted: &Accepted<'_>, plan: &Arc<RoutePlan>, request: &HttpRequest, depth: u8) -> Vec<Arrival> {
+        let snapshot = accepted.snapshot;
+        let from = &accepted.workload.key.cluster;
+        let usable = |backend: &Backend| {
+            let cluster = snapshot.cluster(&backend.cluster);
+            cluster.is_some_and(|c| self.balancer(snapshot, from, c).is_none_or(|b| b.is_usable()))
+        };
+        let mut arrivals = Vec::new();
+        for (backend, share) in plan.backends.iter().zip(decide::backend_shares(plan, usable)) {
+            if share <= 0.0 {
+                continue;
+            }
+            let request = Arc::new(prepared(accepted, plan, backend, request));
+            let exchange = Exchange { accepted, plan, backend, request, depth };
+            arrivals.extend(self.tries(&exchange, &[], 1).into_iter().map(|a| a.scaled(share)));
+        }
+        for arrival in &mut arrivals {
+            if let Some(origin) = &plan.origin {
+                arrival.outcome.route = Some(origin.to_string());
+                arrival.decided_by.insert(0, DecidedBy::from(origin));
+            }
+        }
+        merged(arrivals)
+    }
+
+    /// All ways in which try number `number` and those after it can go.
+    fn tries(&self, exchange: &Exchange<'_>, tried: &[EndpointKey], number: u32) -> Vec<Arrival> {
+        let accepted = exchange.accepted;
+        let grpc = exchange.request.grpc;
+        let Some(cluster) = accepted.snapshot.cluster(&exchange.backend.cluster) else {
+            return vec![Arrival::by_proxy(exchange.plan.cluster_not_found_status, &["NC"], grpc)];
+        };
+        let targets = match self.balancer(accepted.snapshot, &accepted.workload.key.cluster, cluster) {
+            None => vec![(Target::Original, None, 1.0)],
+            Some(balancer) => targets(&balancer, tried),
+        };
+        if targets.is_empty() {
+            let mut arrival = Arrival::by_proxy(503, &["UH"], grpc);
+            arrival.outcome.attempts = Some(number.saturating_sub(1));
+            arrival.decided_by.extend(cluster.origin.iter().map(DecidedBy::from));
+            return vec![arrival];
+        }
+        let payload = Payload::Http(exchange.request.clone());
+        let mut all = Vec::new();
+        for (target, key, share) in targets {
+            for arrival in self.attempt(accepted, cluster, &target, &payload, exchange.depth) {
+                let weight = share * arrival.share;
+                if weight < NEGLIGIBLE {
+                    continue;
+                }
+                let tls = self.speaks_tls(cluster, &target) || matches!(accepted.wire.security, Security::Tls(_));
+                match self.judge(exchange, &arrival, number, tls) {
+                    Verdict::Retry if number < MAX_TRIES => {
+                        let tried: Vec<_> = tried.iter().cloned().chain(key.clone()).collect();
+                        all.extend(self.tries(exchange, &tried, number + 1).into_iter().map(|a| a.scaled(weight)));
+                    }
+                    Verdict::Retry => all.push(ended(arrival, exchange, number, &["UF"]).scaled_to(weight)),
+                    Verdict::Done(flags) => all.push(ended(arrival, exchange, number, &flags).scaled_to(weight)),
+                }
+            }
+        }
+        merged(all)
+    }
+
+    fn speaks_tls(&self, cluster: &fairlead_engine::upstream::EnvoyCluster, target: &Target) -> bool {
+        matches!(target, Target::Endpoint(e) if cluster.is_mesh_tls(e))
+    }
+
+    fn judge(&self, exchange: &Exchange<'_>, arrival: &Arrival, number: u32, tls: bool) -> Verdict {
+        let plan = exchange.plan;
+        let head = head(&exchange.request);
+        let late = |limit: Option<std::time::Duration>| limit.is_some_and(|l| arrival.delay > l);
+        let empty = HeaderMap::new();
+        let (failure, flag) = match arrival.failure {
+            Some(kind) => {
+                let (kind, flag) = retry_kind(kind, tls);
+                (retry::Failure::Kind(kind), flag)
+            }
+            None if late(plan.timeout_for(&head)) => return Verdict::Done(vec!["UT"]),
+            None if late(plan.retry.as_ref().and_then(|r| r.per_try_timeout)) => {
+                (retry::Failure::Kind(RetryKind::PerTryTimeout), "UT")
+            }
+            None => {
+                let status = arrival.outcome.status.parse().unwrap_or(200);
+                let response = retry::Failure::Response {
+                    status,
+                    grpc_status: arrival.outcome.grpc_status,
+                    headers: &empty,
+                    not_delivered: arrival.not_delivered,
+                };
+                (response, "")
+            }
+        };
+        let attempt = Attempt {
+            number,
+            failure,
+            head: &head,
+            request_sent: arrival.failure != Some(Failure::Refused) && arrival.failure != Some(Failure::Timeout),
+            replayable: true,
+            retries_overflow: false,
+        };
+        let flags = |extra: Option<&'static str>| {
+            [Some(flag), extra].into_iter().flatten().filter(|f| !f.is_empty()).collect::<Vec<_>>()
+        };
+        match retry::decide(plan, &attempt, 0) {
+            Decision::Retry { .. } => Verdict::Retry,
+            Decision::Stop(Stop::LimitExceeded) => Verdict::Done(flags(Some("URX"))),
+            Decision::Stop(_) => Verdict::Done(flags(None)),
+        }
+    }
+
+    /// What a caller sees of a refusal.
+    pub(crate) fn denied(&self, accepted: &Accepted<'_>, denied: &decide::Denied, grpc: Option<bool>) -> Arrival {
+        let mut arrival = match grpc {
+            Some(grpc) => Arrival::by_proxy(403, &[], grpc),
+            None => Arrival::reset(&[]),
+        };
+        match denied.authorization_policy() {
+            Some((namespace, name)) => {
+                arrival.outcome.denied_by = Some(format!("AuthorizationPolicy {namespace}/{name}"));
+                let policies = &accepted.workload.security.policies;
+                let of = |p: &&fairlead_model::security::AuthorizationPolicy| {
+                    &*p.origin.object.namespace == namespace && &*p.origin.object.name == name
+                };
+                arrival.decided_by.extend(policies.iter().find(of).map(|p| DecidedBy::from(&p.origin)));
+            }
+            None => arrival.outcome.denied_by = Some("no-allow".into()),
+        }
+        arrival.notes.push(format!("{}: {}", accepted.workload.key, denied.details()));
+        arrival
+    }
+}
+
+enum Verdict {
+    Retry,
+    Done(Vec<&'static str>),
+}
+
+impl Arrival {
+    fn scaled_to(mut self, share: f64) -> Self {
+        self.share = share;
+        self
+    }
+}
+
+/// Endpoints with their shares; those that were tried leave theirs to the others while there are any.
+fn targets(balancer: &fairlead_engine::balance::Balancer, tried: &[EndpointKey]) -> Vec<(Target, Option<EndpointKey>, f64)> {
+    let shares = balancer.shares();
+    let fresh = |key: &EndpointKey| !tried.contains(key);
+    let list: Vec<_> = balancer.endpoints().iter().zip(shares).filter(|(_, share)| *share > 0.0).collect();
+    let left: f64 = list.iter().filter(|(e, _)| fresh(&e.key)).map(|(_, s)| s).sum();
+    list.into_iter()
+        .filter(|(e, _)| left <= 0.0 || fresh(&e.key))
+        .map(|(e, share)| {
+            let share = if left > 0.0 { share / left } else { share };
+            (Target::Endpoint(e.clone()), Some(e.key.clone()), share)
+        })
+        .collect()
+}
+
+/// The answer towards the downstream of a try that is the last.
+fn ended(arrival: Arrival, exchange: &Exchange<'_>, number: u32, flags: &[&'static str]) -> Arrival {
+    let grpc = exchange.request.grpc;
+    let own_answer = arrival.failure.is_some() || flags.contains(&"UT");
+    let mut last = if own_answer {
+        let status = if flags.contains(&"UT") { 504 } else { 503 };
+        let mut made = Arrival::by_proxy(status, flags, grpc);
+        made.not_delivered = arrival.not_delivered;
+        made.decided_by = arrival.decided_by;
+        made.notes = arrival.notes;
+        if flags.contains(&"UT") {
+            // The program has the request all the same.
+            made.outcome.to = arrival.outcome.to;
+            made.outcome.via = arrival.outcome.via;
+            made.outcome.tls = arrival.outcome.tls;
+            made.outcome.seen_as = arrival.outcome.seen_as;
+            made.outcome.received = arrival.outcome.received;
+        }
+        made
+    } else {
+        let mut passed = arrival;
+        passed.outcome.flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        passed
+    };
+    last.outcome.attempts = Some(number);
+    respond(exchange, &mut last);
+    last
+}
+
+/// Header operations on the way back.
+fn respond(exchange: &Exchange<'_>, arrival: &mut Arrival) {
+    let operations = exchange.backend.response_headers.iter().chain(&exchange.plan.response_headers);
+    let Some(response) = &mut arrival.outcome.response else { return };
+    let mut headers = HeaderMap::new();
+    for (name, value) in &response.headers {
+        insert(&mut headers, name, value.as_deref().unwrap_or_default());
+    }
+    apply(operations, &mut headers, exchange.accepted, &exchange.request);
+    response.headers = headers
+        .iter()
+        .map(|(n, v)| (n.to_string(), Some(String::from_utf8_lossy(v.as_bytes()).into_owned())))
+        .collect();
+}
+
+/// The request as it leaves for a backend.
+fn prepared(accepted: &Accepted<'_>, plan: &RoutePlan, backend: &Backend, request: &HttpRequest) -> HttpRequest {
+    let mut out = request.clone();
+    let operations = backend.request_headers.iter().chain(&plan.request_headers);
+    apply(operations, &mut out.headers, accepted, request);
+    let rewrite = plan.host_rewrite.as_ref().or(backend.host_rewrite.as_ref());
+    if let Some(host) = rewrite.and_then(|h| h.to_str().ok()) {
+        out.authority = host.to_owned();
+    }
+    out
+}
+
+fn apply<'o>(
+    operations: impl Iterator<Item = &'o Arc<HeaderOps>>,
+    headers: &mut HeaderMap,
+    accepted: &Accepted<'_>,
+    request: &HttpRequest,
+) {
+    let head = head(request);
+    let source = ValueSource {
+        head: &head,
+        remote: SocketAddr::new(accepted.wire.place.address(), 40_000),
+        local: accepted.wire.destination,
+        peer: accepted.peer.as_deref(),
+        server_name: accepted.wire.server_name(),
+        protocol: if request.version == "2" { "HTTP/2" } else { "HTTP/1.1" },
+        hostname: &accepted.workload.key.name,
+    };
+    for operation in operations {
+        operation.apply(headers, &source);
+    }
+}
+
+fn answered(direct: &DirectResponse, grpc: bool) -> Arrival {
+    let mut arrival = Arrival::by_proxy(direct.status, &[], grpc);
+    if let Some(origin) = &direct.origin {
+        arrival.outcome.route = Some(origin.to_string());
+        arrival.decided_by.push(DecidedBy::from(origin));
+    }
+    if let Some(response) = &mut arrival.outcome.response {
+        response.body = Some(String::from_utf8_lossy(&direct.body).into_owned());
+    }
+    arrival
+}
+
+fn retry_kind(failure: Failure, tls: bool) -> (RetryKind, &'static str) {
+    match failure {
+        Failure::Refused | Failure::Timeout => (RetryKind::ConnectFailure, "UF"),
+        // Closed inside the handshake: no connection came to be.
+        Failure::Closed if tls => (RetryKind::ConnectFailure, "UF"),
+        Failure::Closed => (RetryKind::ResetBeforeHead, "UC"),
+    }
+}
+
+fn head(request: &HttpRequest) -> RequestHead<'_> {
+    RequestHead {
+        method: &request.method,
+        path: &request.path,
+        authority: &request.authority,
+        scheme: request.scheme,
+        headers: &request.headers,
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,213 @@
+//! What happens to a connection at the place it was sent to: a proxy accepts it, or the program itself.
+//!
+//! Invariant: a connection is closed before any byte when no filter chain wants it or the handshake fails; it is never passed on.
+
+use crate::arrival::{Arrival, Failure, through};
+use crate::place::{Found, Place};
+use crate::program::LastHop;
+use crate::wire::{Certificate, Hello, Payload, Security, Wire};
+use crate::world::World;
+use fairlead_calls::Outcome;
+use fairlead_calls::names::short_form;
+use fairlead_engine::listener::{FilterChain, Listener, NetworkFilter, Sniffed, TlsContext, Transport};
+use fairlead_engine::{ConnectionInfo, RequestInfo, Snapshot, decide};
+use fairlead_model::mesh::{GatewayKind, Workload};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// A connection inside a proxy, after its chain was chosen and its TLS terminated.
+pub(crate) struct Accepted<'a> {
+    pub workload: &'a Arc<Workload>,
+    pub snapshot: &'a Arc<Snapshot>,
+    pub chain: &'a Arc<FilterChain>,
+    pub wire: &'a Wire,
+    /// The other side's verified SPIFFE ID.
+    pub peer: Option<String>,
+    /// Whether this proxy terminated TLS.
+    pub terminated: bool,
+    /// Whether its own program sent it, captured on the way out.
+    pub outbound: bool,
+}
+
+/// A chain of more proxies than this is a loop.
+pub(crate) const MAX_PROXIES: u8 = 8;
+
+impl World {
+    /// Sends a connection and follows it.
+    pub(crate) fn send(&self, wire: &Wire, depth: u8) -> Vec<Arrival> {
+        if depth > MAX_PROXIES {
+            return vec![Arrival::failed(Failure::Timeout)];
+        }
+        match self.locate(&wire.place, wire.destination) {
+            Found::Unreachable => vec![Arrival::failed(Failure::Timeout)],
+            Found::Outside => vec![elsewhere(wire)],
+            Found::Workload(workload) => self.deliver(&workload, wire, depth),
+        }
+    }
+
+    /// Hands a connection to a workload: to its proxy if it has one.
+    pub(crate) fn deliver(&self, workload: &Arc<Workload>, wire: &Wire, depth: u8) -> Vec<Arrival> {
+        let Some(snapshot) = self.snapshot(workload) else {
+            return self.bare(workload, wire);
+        };
+        let Some(listener) = listener(&snapshot, workload, wire.destination) else {
+            return vec![Arrival::failed(Failure::Refused)];
+        };
+        let Some(chain) = choose_chain(listener, wire) else {
+            return vec![Arrival::failed(Failure::Closed)];
+        };
+        let (peer, terminated) = match self.terminate(workload, chain, wire) {
+            Ok(known) => known,
+            Err(reason) => {
+                let mut refused = Arrival::failed(Failure::Closed);
+                refused.notes.push(format!("{}: handshake refused: {reason}", workload.key));
+                return vec![refused];
+            }
+        };
+        let accepted = Accepted { workload, snapshot: &snapshot, chain, wire, peer, terminated, outbound: false };
+        let arrivals = self.accepted(&accepted, depth);
+        match workload.gateway {
+            Some(_) => through(arrivals, &self.gateway_name(workload, wire.destination.ip())),
+            None => arrivals,
+        }
+    }
+
+    pub(crate) fn accepted(&self, accepted: &Accepted<'_>, depth: u8) -> Vec<Arrival> {
+        for filter in &accepted.chain.filters {
+            match filter {
+                NetworkFilter::Rbac(_) => {}
+                NetworkFilter::Http(manager) => return self.proxy_http(accepted, manager, depth),
+                NetworkFilter::TcpProxy(proxy) => return self.proxy_tcp(accepted, proxy, depth),
+            }
+        }
+        // A probe chain: the handshake is the answer.
+        vec![Arrival::reset(&[])]
+    }
+
+    /// No proxy: the program gets the bytes as they are. TLS that the mesh made means nothing to it.
+    fn bare(&self, workload: &Arc<Workload>, wire: &Wire) -> Vec<Arrival> {
+        if matches!(wire.security, Security::Tls(_)) {
+            return vec![Arrival::failed(Failure::Closed)];
+        }
+        self.program(workload, wire.destination.port(), &wire.payload, &LastHop::default())
+    }
+
+    /// The peer's identity after this chain's handshake, and whether TLS ended here.
+    fn terminate(
+        &self,
+        workload: &Workload,
+        chain: &FilterChain,
+        wire: &Wire,
+    ) -> Result<(Option<String>, bool), String> {
+        let Some(tls) = &chain.tls else { return Ok((None, false)) };
+        let Security::Tls(hello) = &wire.security else { return Err("plaintext where TLS is demanded".into()) };
+        let peer = self.judge_client(workload, tls, hello)?;
+        let own = self.own_identity(workload);
+        if let Some(expected) = &hello.expect
+            && own.as_deref() != Some(expected)
+        {
+            return Err(format!("the caller expects {expected}, this is {}", own.unwrap_or_default()));
+        }
+        Ok((peer, true))
+    }
+
+    fn judge_client(&self, workload: &Workload, tls: &TlsContext, hello: &Hello) -> Result<Option<String>, String> {
+        match &hello.certificate {
+            Certificate::None if tls.require_client_certificate => Err("no client certificate".into()),
+            Certificate::None => Ok(None),
+            Certificate::Invalid(why) => Err((*why).into()),
+            Certificate::Valid(id) => {
+                let domain = id.strip_prefix("spiffe://").and_then(|r| r.split('/').next()).unwrap_or_default();
+                let mesh = self.meshes.get(&workload.key.cluster);
+                let member = mesh.and_then(|m| m.members.values().find(|m| m.trust_domain == domain));
+                match member {
+                    None => Err(format!("trust domain {domain} is not trusted here")),
+                    Some(member) if self.conditions.revoked.contains(&member.cluster) && member.cluster != workload.key.cluster => {
+                        Err(format!("cluster {} is revoked", member.cluster))
+                    }
+                    Some(_) => Ok(Some(id.clone())),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn own_identity(&self, workload: &Workload) -> Option<String> {
+        if workload.gateway == Some(GatewayKind::EastWest) {
+            let mesh = self.meshes.get(&workload.key.cluster)?;
+            let member = mesh.members.get(&workload.key.cluster)?;
+            return Some(format!("spiffe://{}/fairlead/gateway", member.trust_domain));
+        }
+        workload.identity.clone()
+    }
+
+    /// `west/east-west@ADDRESS`, or the workload's name.
+    fn gateway_name(&self, workload: &Workload, address: IpAddr) -> String {
+        let name = short_form(&workload.key.to_string());
+        if workload.gateway == Some(GatewayKind::EastWest) { format!("{name}@{address}") } else { name }
+    }
+}
+
+impl Accepted<'_> {
+    pub fn connection(&self, remote: IpAddr) -> ConnectionInfo<'_> {
+        ConnectionInfo {
+            tls: self.terminated,
+            peer: self.peer.as_deref(),
+            direct_remote: self.wire.place.address(),
+            remote,
+            local: self.wire.destination,
+            server_name: self.wire.server_name(),
+        }
+    }
+
+    /// Access at the network level.
+    pub fn authorize_connection(&self) -> Result<decide::Allowed, decide::Denied> {
+        let info = RequestInfo { connection: self.connection(self.wire.place.address()), head: None };
+        let filters = self.chain.filters.iter().filter_map(|f| match f {
+            NetworkFilter::Rbac(filter) => Some(filter),
+            _ => None,
+        });
+        decide::authorize(filters, &info)
+    }
+}
+
+/// The listener that has the connection: capture at 15006 for a sidecar, a bound port for a gateway.
+fn listener<'a>(snapshot: &'a Snapshot, workload: &Workload, destination: SocketAddr) -> Option<&'a Arc<Listener>> {
+    if workload.gateway.is_none() {
+        let capture = snapshot.listener("virtualInbound")?;
+        return Some(decide::listener(snapshot, capture, destination));
+    }
+    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), destination.port());
+    snapshot.listener_at(destination).or_else(|| snapshot.listener_at(any)).filter(|l| l.bind_to_port)
+}
+
+pub(crate) fn choose_chain<'a>(listener: &'a Listener, wire: &Wire) -> Option<&'a Arc<FilterChain>> {
+    let protocols = wire.application_protocols();
+    let protocols: Vec<&[u8]> = protocols.iter().map(Vec::as_slice).collect();
+    let server_name = wire.server_name().map(str::to_ascii_lowercase);
+    decide::filter_chain(
+        listener,
+        &Sniffed {
+            destination: wire.destination,
+            source: SocketAddr::new(wire.place.address(), 40_000),
+            transport: if wire.is_tls() { Transport::Tls } else { Transport::RawBuffer },
+            server_name: server_name.as_deref(),
+            application_protocols: &protocols,
+        },
+    )
+}
+
+/// An address outside the mesh: it is taken to answer.
+fn elsewhere(wire: &Wire) -> Arrival {
+    let status = match &wire.payload {
+        Payload::Http(_) => "200",
+        _ => "ok",
+    };
+    let outcome =
+        Outcome { status: status.into(), to: Some(format!("outside/{}", wire.destination)), ..Outcome::default() };
+    Arrival { share: 1.0, outcome, ..Arrival::default() }
+}
+
+/// Where a proxy's own connections leave from.
+pub(crate) fn place_of(accepted: &Accepted<'_>) -> Place {
+    Place::of(accepted.workload)
+}

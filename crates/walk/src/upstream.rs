@@ -1,0 +1,192 @@
+//! From a proxy to one of an Envoy cluster's endpoints, directly or over a gateway.
+//!
+//! Invariant: shares of endpoints are the balancer's own, on the conditions this proxy would have learnt.
+
+use crate::arrival::{Arrival, Failure, merged};
+use crate::inbound::{Accepted, place_of};
+use crate::program::LastHop;
+use crate::wire::{Certificate, Hello, Payload, Security, Wire};
+use crate::world::World;
+use fairlead_calls::DecidedBy;
+use fairlead_engine::Snapshot;
+use fairlead_engine::balance::{Balancer, Condition, EndpointState, Ramp};
+use fairlead_engine::listener::{Mode, TlsContext};
+use fairlead_engine::upstream::{ClusterKind, Endpoint, EndpointAddress, EnvoyCluster, UpstreamProtocol, UpstreamTransport};
+use fairlead_model::ClusterId;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A target of one try.
+#[derive(Clone)]
+pub(crate) enum Target {
+    Endpoint(Arc<Endpoint>),
+    /// Wherever the connection was going.
+    Original,
+}
+
+impl World {
+    /// The balancer of an Envoy cluster as the proxy of `from` would have it; `None` for ORIGINAL_DST.
+    pub(crate) fn balancer(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &Arc<EnvoyCluster>) -> Option<Balancer> {
+        if matches!(cluster.kind, ClusterKind::OriginalDst) {
+            return None;
+        }
+        let endpoints = snapshot.endpoints_of(cluster).cloned().unwrap_or_default();
+        let condition = |_: usize, endpoint: &Arc<Endpoint>| self.condition(snapshot, from, cluster, endpoint);
+        Some(Balancer::build(cluster, &endpoints, condition, 0))
+    }
+
+    /// What the proxy itself would have found out about an endpoint beside what it was told.
+    fn condition(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &EnvoyCluster, endpoint: &Endpoint) -> Condition {
+        let mut ramp = Ramp::default();
+        let mut ejected = false;
+        let mut path_down = false;
+        if let Some(own) = &endpoint.fairlead {
+            let workload = crate::conditions::workload_ref(&format!("{}/{}/{}", own.cluster, own.namespace, own.workload));
+            // Outlier detection finds a dead program by its failures; readiness and paths are told by the control plane.
+            if let Some(workload) = workload {
+                ejected = cluster.outlier.is_some() && self.conditions.is_down(&workload);
+            }
+            if let Some(since) = self.conditions.returned.get(&ClusterId::from(&*own.cluster)) {
+                ramp = Ramp::since(*since);
+            }
+        }
+        if let Some(hop) = endpoint.gateway_hop() {
+            path_down = self.hop_is_dead(snapshot, from, hop);
+        }
+        Condition::new(EndpointState::of(endpoint.health, ejected, path_down), ramp)
+    }
+
+    /// Whether every address of a gateway hop is known not to answer (profile fairlead: proxies probe).
+    fn hop_is_dead(&self, snapshot: &Snapshot, from: &ClusterId, hop: &str) -> bool {
+        if !self.meshes.get(from).is_some_and(|m| m.settings.profile == fairlead_model::Profile::Fairlead) {
+            return false;
+        }
+        let Some(cluster) = snapshot.cluster(hop) else { return true };
+        let Some(endpoints) = snapshot.endpoints_of(cluster) else { return true };
+        endpoints.iter().all(|e| match &e.address {
+            EndpointAddress::Socket(address) => self.gateway_is_dead(from, *address),
+            EndpointAddress::Gateway { .. } => true,
+        })
+    }
+
+    fn gateway_is_dead(&self, from: &ClusterId, address: SocketAddr) -> bool {
+        self.conditions.down_addresses.contains(&address.ip())
+            || self
+                .gateway_addresses
+                .get(&address.ip())
+                .is_some_and(|g| self.conditions.is_down(g) || !self.conditions.linked(from, &g.cluster))
+    }
+
+    /// One try at one target.
+    pub(crate) fn attempt(
+        &self,
+        accepted: &Accepted<'_>,
+        cluster: &Arc<EnvoyCluster>,
+        target: &Target,
+        payload: &Payload,
+        depth: u8,
+    ) -> Vec<Arrival> {
+        let mut arrivals = match target {
+            Target::Original if !accepted.outbound => {
+                let version = match cluster.protocol {
+                    UpstreamProtocol::Http1 => Some("1.1"),
+                    UpstreamProtocol::Http2 => Some("2"),
+                    UpstreamProtocol::UseDownstream | UpstreamProtocol::Auto => None,
+                };
+                let hop = LastHop { tls: accepted.terminated, peer: accepted.peer.clone(), version };
+                let port = accepted.wire.destination.port();
+                let mut arrivals = self.program(accepted.workload, port, payload, &hop);
+                for arrival in &mut arrivals {
+                    arrival.not_delivered = arrival.failure == Some(Failure::Refused);
+                }
+                arrivals
+            }
+            Target::Original => {
+                let wire = Wire {
+                    place: place_of(accepted),
+                    destination: accepted.wire.destination,
+                    security: if accepted.terminated { Security::Plain } else { accepted.wire.security.clone() },
+                    payload: payload.clone(),
+                };
+                self.send(&wire, depth + 1)
+            }
+            Target::Endpoint(endpoint) => self.dial(accepted, cluster, endpoint, payload, depth),
+        };
+        if let Some(origin) = &cluster.origin {
+            for arrival in &mut arrivals {
+                arrival.decided_by.push(DecidedBy::from(origin));
+            }
+        }
+        arrivals
+    }
+
+    fn dial(
+        &self,
+        accepted: &Accepted<'_>,
+        cluster: &Arc<EnvoyCluster>,
+        endpoint: &Endpoint,
+        payload: &Payload,
+        depth: u8,
+    ) -> Vec<Arrival> {
+        let security = match cluster.transport_of(endpoint) {
+            // TLS that did not end here goes on as it came.
+            UpstreamTransport::Raw if !accepted.terminated => accepted.wire.security.clone(),
+            UpstreamTransport::Raw => Security::Plain,
+            UpstreamTransport::Tls(tls) => Security::Tls(Arc::new(self.hello(accepted, tls, endpoint))),
+        };
+        let wire = |destination| Wire {
+            place: place_of(accepted),
+            destination,
+            security: security.clone(),
+            payload: payload.clone(),
+        };
+        match &endpoint.address {
+            EndpointAddress::Socket(address) => self.send(&wire(*address), depth + 1),
+            EndpointAddress::Gateway { hop, .. } => {
+                let Some(gateway) = accepted.snapshot.cluster(hop) else {
+                    return vec![Arrival::failed(Failure::Refused)];
+                };
+                let from = &accepted.workload.key.cluster;
+                let Some(balancer) = self.gateway_balancer(accepted.snapshot, from, gateway) else {
+                    return vec![Arrival::failed(Failure::Refused)];
+                };
+                let mut arrivals = Vec::new();
+                for (gateway, share) in balancer.endpoints().iter().zip(balancer.shares()) {
+                    let EndpointAddress::Socket(address) = &gateway.address else { continue };
+                    if share > 0.0 {
+                        arrivals.extend(self.send(&wire(*address), depth + 1).into_iter().map(|a| a.scaled(share)));
+                    }
+                }
+                if arrivals.is_empty() { vec![Arrival::failed(Failure::Timeout)] } else { merged(arrivals) }
+            }
+        }
+    }
+
+    /// A gateway's addresses: those that are known not to answer are out of rotation.
+    fn gateway_balancer(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &Arc<EnvoyCluster>) -> Option<Balancer> {
+        let endpoints = snapshot.endpoints_of(cluster)?;
+        let condition = |_: usize, endpoint: &Arc<Endpoint>| {
+            let dead = match &endpoint.address {
+                EndpointAddress::Socket(address) => self.gateway_is_dead(from, *address),
+                EndpointAddress::Gateway { .. } => true,
+            };
+            Condition::new(EndpointState::of(endpoint.health, false, dead), Ramp::default())
+        };
+        Some(Balancer::build(cluster, endpoints, condition, 0))
+    }
+
+    fn hello(&self, accepted: &Accepted<'_>, tls: &TlsContext, endpoint: &Endpoint) -> Hello {
+        let server_name = if tls.auto_host_sni && !endpoint.hostname.is_empty() { &endpoint.hostname } else { &tls.sni };
+        let mesh = tls.mode == Mode::Mesh;
+        let own = self.own_identity(accepted.workload);
+        Hello {
+            server_name: (!server_name.is_empty()).then(|| server_name.to_string()),
+            alpn: tls.alpn.iter().map(ToString::to_string).collect(),
+            certificate: match own {
+                Some(id) if mesh => Certificate::Valid(id),
+                _ => Certificate::None,
+            },
+            expect: endpoint.identity().filter(|_| mesh).map(ToString::to_string),
+        }
+    }
+}
