@@ -5,11 +5,13 @@
 //! (the same input is then resolved twice).
 
 mod harness;
+#[path = "harness/subset.rs"]
+mod subset;
 
 use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::ids::ClusterId;
 use fairlead_model::mesh::MemberState;
-use harness::{World, Written, digest, subset};
+use harness::{World, Written, digest};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;

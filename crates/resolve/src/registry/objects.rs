@@ -70,13 +70,7 @@ impl<'a> Objects<'a> {
     /// Sorts `all` by kind; `cluster` is whose they are.
     pub fn new(cluster: &ClusterId, all: &[ObjectRef<'a>], discovery: &[DiscoverySelector]) -> Self {
         let mut sorted: Vec<ObjectRef<'a>> = all.iter().filter(|object| &object.decoded.key.cluster == cluster).copied().collect();
-        sorted.sort_by(|a, b| {
-            let key = |object: &ObjectRef<'a>| {
-                let key = &object.decoded.key;
-                (created(object.decoded.object.meta()), key.name.clone(), key.namespace.clone(), key.kind.clone())
-            };
-            key(a).cmp(&key(b)).then_with(|| (a.file, a.decoded.line).cmp(&(b.file, b.decoded.line)))
-        });
+        sorted.sort_by(|a, b| order(a).cmp(&order(b)));
         let hidden = hidden_namespaces(&sorted, discovery);
         let mut seen = BTreeSet::new();
         let mut objects = Self::default();
@@ -125,6 +119,12 @@ impl<'a> Objects<'a> {
             | Object::Mesh(_) => {}
         }
     }
+}
+
+/// Oldest first, then by name, then by namespace; the rest only makes the order total.
+fn order<'b>(object: &'b ObjectRef<'_>) -> (i64, &'b str, &'b str, &'b str, &'b str, u32) {
+    let key = &object.decoded.key;
+    (created(object.decoded.object.meta()), &key.name, &key.namespace, &key.kind, object.file, object.decoded.line)
 }
 
 fn created(meta: &Meta) -> i64 {

@@ -26,7 +26,7 @@ use fairlead_model::matching::Labels;
 use fairlead_model::mesh::{GatewayKind, MemberState, Workload};
 use fairlead_model::route::RouteSet;
 use fairlead_model::security::WorkloadSecurity;
-use fairlead_model::service::{ServiceKey, ServiceSource};
+use fairlead_model::service::ServiceKey;
 use fairlead_model::settings::MeshSettings;
 use fairlead_model::summary::MemberSummary;
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,10 +107,10 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
     let mut services = services(input, &objects, &around, &drafts, &facts, &peers, &mut diagnostics);
     offers(&mut services, &objects.exports, settings, &mut diagnostics);
     let entrances = EastWest::new(input.cluster, &around.network, settings, &objects.services, &drafts, &gateways);
-    let mut known = finished_workloads(&drafts, &facts, &services);
+    let mut known = finished_workloads(drafts, facts, &services);
     if let Some(addresses) = &entrances.built_in {
         let workload = built_in(&around, settings, addresses);
-        known.insert(workload.key.clone(), workload);
+        known.insert(workload.key.clone(), Arc::new(workload));
     }
     for service in services.values_mut() {
         service::list(&mut service.service, settings);
@@ -140,7 +140,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
             locality: around.locality.clone(),
             version: input.observed.version.clone(),
         },
-        workloads: known.into_iter().map(|(key, workload)| (key, Arc::new(workload))).collect(),
+        workloads: known,
         routes: routes(input, &objects),
         gateways: gateways.configs.iter().cloned().map(Arc::new).collect(),
         services: services.into_iter().map(|(key, service)| (key, Arc::new(service))).collect(),
@@ -203,13 +203,14 @@ fn services(
     found
 }
 
+/// Takes the drafts apart: at ten thousand workloads copies of their labels would be most of the work.
 fn finished_workloads(
-    drafts: &BTreeMap<WorkloadRef, Draft>,
-    facts: &AllFacts,
+    drafts: BTreeMap<WorkloadRef, Draft>,
+    mut facts: AllFacts,
     services: &BTreeMap<ServiceKey, OwnService>,
-) -> BTreeMap<WorkloadRef, Workload> {
+) -> BTreeMap<WorkloadRef, Arc<Workload>> {
     let mut ports: BTreeMap<&WorkloadRef, BTreeMap<u16, Vec<(ServiceKey, u16)>>> = BTreeMap::new();
-    for own in services.values().filter(|own| own.service.source != ServiceSource::ClusterSet) {
+    for own in services.values() {
         for endpoint in &own.service.endpoints {
             let known = ports.entry(&endpoint.workload).or_default();
             for (number, target) in &endpoint.ports {
@@ -217,25 +218,25 @@ fn finished_workloads(
             }
         }
     }
-    let one = |draft: &Draft| {
-        let facts = facts.get(&draft.key)?;
+    let mut one = |key: WorkloadRef, draft: Draft| {
+        let facts = facts.remove(&key)?;
         let workload = Workload {
-            key: draft.key.clone(),
-            network: draft.network.clone(),
-            locality: draft.locality.clone(),
-            addresses: draft.addresses.clone(),
-            labels: draft.labels.clone(),
-            service_account: draft.service_account.clone(),
-            identity: facts.identity.clone(),
+            network: draft.network,
+            locality: draft.locality,
+            addresses: draft.addresses,
+            labels: draft.labels,
+            service_account: draft.service_account,
+            identity: facts.identity,
             sidecar: draft.sidecar && facts.gateway.is_none(),
             gateway: facts.gateway,
-            ports: ports.get(&draft.key).cloned().unwrap_or_default(),
-            security: facts.security.clone(),
-            origin: Some(draft.origin.clone()),
+            ports: ports.remove(&key).unwrap_or_default(),
+            security: facts.security,
+            origin: Some(draft.origin),
+            key: key.clone(),
         };
-        Some((draft.key.clone(), workload))
+        Some((key, Arc::new(workload)))
     };
-    drafts.values().filter_map(one).collect()
+    drafts.into_iter().filter_map(|(key, draft)| one(key, draft)).collect()
 }
 
 /// The built-in east-west gateway.

@@ -3,7 +3,6 @@
 //! Never decides anything: it decodes, calls the crate's own functions and prints.
 
 pub mod digest;
-pub mod subset;
 
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::ids::ClusterId;
