@@ -88,7 +88,10 @@ impl<'a> Scope<'a> {
         let exact = self.exact_routes.iter().map(|(host, set)| (*host, *set));
         let all = exact.chain(self.pattern_routes.iter().copied());
         all.filter(|(host, _)| {
-            *host != "*" && !self.services.keys().any(|service| *service == *host || host_covers(host, service))
+            let pattern = host.starts_with('*') && *host != "*";
+            let known = self.services.contains_key(host)
+                || (pattern && self.services.keys().any(|service| host_covers(host, service)));
+            *host != "*" && !known
         })
         .collect()
     }

@@ -41,9 +41,9 @@ pub fn downstream<S: AsRef<str>>(alpn: &[S]) -> core::TransportSocket {
     transport_socket(TLS_SOCKET, &context)
 }
 
-/// The caller's side. `sni` empty: the endpoint's `hostname`. Without `identities` any member of the mesh is accepted
+/// The caller's side; the server name is the endpoint's `hostname`. Without `identities` any member of the mesh is accepted
 /// here (our own proxy compares with the endpoint's identity instead).
-pub fn upstream(alpn: &[String], sni: &str, identities: &[String]) -> core::TransportSocket {
+pub fn upstream(alpn: &[String], identities: &[String]) -> core::TransportSocket {
     use tls::common_tls_context::ValidationContextType;
     let validation = if identities.is_empty() {
         ValidationContextType::ValidationContextSdsSecretConfig(secret(TRUST_BUNDLES))
@@ -62,8 +62,7 @@ pub fn upstream(alpn: &[String], sni: &str, identities: &[String]) -> core::Tran
             validation_context_type: Some(validation),
             ..Default::default()
         }),
-        sni: sni.to_owned(),
-        auto_host_sni: sni.is_empty(),
+        auto_host_sni: true,
         ..Default::default()
     };
     transport_socket(TLS_SOCKET, &context)

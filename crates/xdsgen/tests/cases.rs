@@ -1,6 +1,7 @@
 //! Every folder under `tests/cases` is a mesh; every proxy in it has a golden of all it is told.
 //!
 //! `UPDATE_GOLDEN=1` writes the goldens anew.
+#![allow(clippy::expect_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! A real Envoy 1.40 accepts everything that every proxy of every case is told.
+#![allow(clippy::expect_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Work is proportional to what changed.
+#![allow(clippy::expect_used)]
 
 mod support;
 

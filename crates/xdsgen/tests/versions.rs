@@ -1,4 +1,5 @@
 //! Versions are the same in two processes, change with content, and do not change with what only people read.
+#![allow(clippy::expect_used)]
 
 mod support;
 

@@ -68,8 +68,8 @@ pub enum UpstreamTls {
     Plaintext,
     /// Per endpoint, by whether its proxy accepts it (Istio's automatic mutual TLS).
     Automatic { identities: Vec<String> },
-    /// Always, because a rule says so. An empty `sni` means the endpoint's own.
-    Mutual { sni: String, identities: Vec<String> },
+    /// Always, because a rule says so.
+    Mutual { identities: Vec<String> },
     /// Towards the outside.
     Simple { sni: String, names: Vec<String>, verify: bool },
 }

@@ -110,7 +110,7 @@ fn encrypt(input: &ClusterInput, of: &Destination, cluster: &mut ec::Cluster) {
     match &of.tls {
         UpstreamTls::Plaintext => {}
         UpstreamTls::Automatic { identities } => {
-            let mutual = tls::upstream(&protocol::mesh_alpn(of, input.client), "", identities);
+            let mutual = tls::upstream(&protocol::mesh_alpn(of, input.client), identities);
             cluster.transport_socket_matches = vec![
                 ec::cluster::TransportSocketMatch {
                     name: "tlsMode-istio".to_owned(),
@@ -127,9 +127,9 @@ fn encrypt(input: &ClusterInput, of: &Destination, cluster: &mut ec::Cluster) {
                 },
             ];
         }
-        UpstreamTls::Mutual { sni, identities } => {
+        UpstreamTls::Mutual { identities } => {
             cluster.transport_socket =
-                Some(tls::upstream(&protocol::mesh_alpn(of, input.client), sni, identities));
+                Some(tls::upstream(&protocol::mesh_alpn(of, input.client), identities));
         }
         UpstreamTls::Simple { sni, names, verify } => {
             cluster.transport_socket =

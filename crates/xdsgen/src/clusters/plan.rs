@@ -176,7 +176,7 @@ fn encryption(
         }
         Some(ClientTls::IstioMutual { sni, subject_alt_names }) => {
             let identities = if subject_alt_names.is_empty() { identities() } else { subject_alt_names.clone() };
-            (UpstreamTls::Mutual { sni: sni.clone().unwrap_or_default(), identities }, Encryption::Always)
+            (UpstreamTls::Mutual { identities }, Encryption::Always { sni: sni.clone() })
         }
         None if !scope.mesh.settings.auto_mtls || service.external || passthrough => {
             (UpstreamTls::Plaintext, Encryption::Never)

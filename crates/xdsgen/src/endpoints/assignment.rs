@@ -76,9 +76,9 @@ fn place(input: &EndpointsInput) -> Vec<Placed<'_>> {
     for endpoint in &input.endpoints {
         let Some(&port) = endpoint.ports.get(&input.target.port) else { continue };
         let accepts = endpoint.mutual_tls.contains(&input.target.port);
-        let mutual = match input.encryption {
+        let mutual = match &input.encryption {
             Encryption::Automatic => accepts,
-            Encryption::Always => true,
+            Encryption::Always { .. } => true,
             Encryption::Never => false,
             Encryption::Relay if accepts => false,
             Encryption::Relay => continue,
@@ -153,10 +153,10 @@ fn lb_endpoint(input: &EndpointsInput, p: &Placed<'_>, all_drain: bool) -> ee::L
             (Some(address), ResourceName::endpoint(target.port, &endpoint.id, &target.host).to_string())
         }
         Reach::Direct(address) => {
-            let sni = if p.mutual {
-                ResourceName::sni(target.port, target.subset.as_deref(), &target.host).to_string()
-            } else {
-                String::new()
+            let sni = match &input.encryption {
+                _ if !p.mutual => String::new(),
+                Encryption::Always { sni: Some(sni) } => sni.clone(),
+                _ => ResourceName::sni(target.port, target.subset.as_deref(), &target.host).to_string(),
             };
             (socket_address(*address, p.port), sni)
         }

@@ -49,12 +49,13 @@ pub struct Caller {
     pub labels: Labels,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Encryption {
     /// Mutual TLS where the endpoint's proxy takes it.
     Automatic,
-    /// The Envoy cluster as a whole uses mutual TLS.
-    Always,
+    /// The Envoy cluster as a whole uses mutual TLS, with this server name (if a rule writes one) where no gateway needs
+    /// the endpoint's own.
+    Always { sni: Option<String> },
     /// Plaintext, or TLS that is not the mesh's.
     Never,
     /// This proxy is the gateway: bytes are passed on, and only to endpoints that take mutual TLS.

@@ -74,6 +74,8 @@ pub struct TcpServing {
     pub to: Vec<(ResourceName, u32)>,
     pub idle_timeout: Option<Duration>,
     pub max_duration: Option<Duration>,
+    /// Endpoints tried before the connection is given up.
+    pub attempts: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -133,7 +135,13 @@ impl ListenerInput {
 impl Chain {
     pub fn tcp(name: impl Into<String>, when: ChainMatch, to: ResourceName) -> Self {
         let serving =
-            TcpServing { stat_prefix: to.to_string(), to: vec![(to, 1)], idle_timeout: None, max_duration: None };
+            TcpServing {
+            stat_prefix: to.to_string(),
+            to: vec![(to, 1)],
+            idle_timeout: None,
+            max_duration: None,
+            attempts: 1,
+        };
         Self { name: name.into(), when, tls: None, guarded: false, serve: Serve::Tcp(serving) }
     }
 

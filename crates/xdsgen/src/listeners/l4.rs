@@ -11,6 +11,7 @@ use crate::scope::Scope;
 use fairlead_model::Origin;
 use fairlead_model::matching::selects;
 use fairlead_model::route::{Backend, GatewayRef, L4Match, RouteSet};
+use fairlead_model::settings::Profile;
 
 /// For whom and on which port rules are read.
 pub struct Context<'s, 'a> {
@@ -95,7 +96,8 @@ fn serving(context: &Context<'_, '_>, backends: &[Backend], plan: &mut Plan) -> 
     let first = &to.first()?.0;
     let (idle_timeout, max_duration) = timeouts(context.scope, first);
     plan.wanted.extend(to.iter().map(|(name, _)| name.clone()));
-    Some(TcpServing { stat_prefix: first.to_string(), to, idle_timeout, max_duration })
+    let attempts = attempts(context.scope);
+    Some(TcpServing { stat_prefix: first.to_string(), to, idle_timeout, max_duration, attempts })
 }
 
 /// The service itself.
@@ -103,9 +105,18 @@ pub fn direct(scope: &Scope<'_>, name: impl Into<String>, when: ChainMatch, to: 
     let mut chain = Chain::tcp(name, when, to.clone());
     if let Serve::Tcp(serving) = &mut chain.serve {
         (serving.idle_timeout, serving.max_duration) = timeouts(scope, &to);
+        serving.attempts = attempts(scope);
     }
     plan.wanted.insert(to);
     chain
+}
+
+/// Nothing was sent before a connection stands, so another endpoint can always be tried; Istio tries one.
+fn attempts(scope: &Scope<'_>) -> u32 {
+    match scope.mesh.settings.profile {
+        Profile::Fairlead => 4,
+        Profile::Istio => 1,
+    }
 }
 
 type Timeouts = (Option<std::time::Duration>, Option<std::time::Duration>);

@@ -126,6 +126,7 @@ fn proxy(serving: &TcpServing) -> tcp_proxy::TcpProxy {
         idle_timeout: serving.idle_timeout.and_then(duration),
         max_downstream_connection_duration: serving.max_duration.and_then(duration),
         access_log: access_log(),
+        max_connect_attempts: (serving.attempts > 1).then(|| u32_value(serving.attempts)).flatten(),
         cluster_specifier: Some(to),
         ..Default::default()
     }

@@ -42,8 +42,74 @@ fn is_host(name: &str) -> bool {
     name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
 }
 
-/// Envoy substitutes `%…%`. Istio hands values on as they are, so operators work; a lone `%` would refuse the whole route
-/// configuration, so it is doubled.
+/// What Envoy substitutes in header values and our proxy does, too.
+const OPERATORS: [&str; 10] = [
+    "REQ",
+    "DOWNSTREAM_REMOTE_ADDRESS",
+    "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_LOCAL_ADDRESS",
+    "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_LOCAL_PORT",
+    "DOWNSTREAM_PEER_URI_SAN",
+    "REQUESTED_SERVER_NAME",
+    "PROTOCOL",
+    "HOSTNAME",
+];
+
+/// Istio hands values on as they are, so operators work. A percent sign that begins no known one would refuse the whole
+/// route configuration: it is doubled and stays what it is.
 fn envoy_value(value: &str) -> String {
-    if value.matches('%').count() % 2 == 0 { value.to_owned() } else { value.replace('%', "%%") }
+    let mut out = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        match after.split_once('%') {
+            Some(("", after)) => {
+                out.push_str("%%");
+                rest = after;
+            }
+            Some((operator, after)) if is_operator(operator) => {
+                out.extend(["%", operator, "%"]);
+                rest = after;
+            }
+            _ => {
+                out.push_str("%%");
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `NAME`, `NAME(…)` or `NAME(…):LENGTH`.
+fn is_operator(text: &str) -> bool {
+    let (name, arguments) = text.split_at(text.find('(').unwrap_or(text.len()));
+    let arguments_end = match arguments.rsplit_once(':') {
+        Some((before, length)) if before.ends_with(')') => length.parse::<u16>().is_ok(),
+        _ => arguments.is_empty() || arguments.ends_with(')'),
+    };
+    OPERATORS.contains(&name) && (name == "REQ") == !arguments.is_empty() && arguments_end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_operators_are_substituted() {
+        for (written, sent) in [
+            ("plain", "plain"),
+            ("100%", "100%%"),
+            ("50% of 100%", "50%% of 100%%"),
+            ("a%%b", "a%%b"),
+            ("%REQ(:PATH)%", "%REQ(:PATH)%"),
+            ("%REQ(x-a?y):5%!", "%REQ(x-a?y):5%!"),
+            ("%NOSUCH%", "%%NOSUCH%%"),
+            ("%PROTOCOL%%", "%PROTOCOL%%%"),
+            ("%REQ%", "%%REQ%%"),
+        ] {
+            assert_eq!(envoy_value(written), sent, "{written}");
+        }
+    }
 }
