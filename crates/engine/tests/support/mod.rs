@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// All cases of one table under `tests/cases`.
+#[allow(dead_code)]
 pub fn cases<T: DeserializeOwned>(file: &str) -> Vec<T> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
