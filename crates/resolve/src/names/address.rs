@@ -5,18 +5,28 @@
 
 use fairlead_model::ids::{ClusterId, NetworkId};
 use fairlead_model::settings::MeshSettings;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+/// Separates this use of the hash from every other.
+const GATEWAY_KEY: &[u8] = b"fairlead gateway address v1\0";
+const BLOCK_KEY: &[u8] = b"fairlead workload block v1\0";
+
 /// The /16 from which a cluster's workloads get addresses: `10.<block>.0.0/16`.
 ///
-/// The smallest block that no earlier cluster (by name) has taken among those whose network it reaches.
+/// The first block that no earlier cluster (by name) has taken among those whose network it reaches. On a network of its
+/// own name a cluster starts at 0, so separate networks use one pod range. On the empty network, which equals every other
+/// and needs no line in the `Mesh`, it starts at a hash of its name: a cluster that knows only itself then comes to the
+/// same block, unless two names collide.
 pub fn workload_block(settings: &MeshSettings, cluster: &ClusterId) -> u8 {
     let mut blocks: Vec<(&NetworkId, u8)> = Vec::new();
     for (name, member) in &settings.clusters {
         let used: BTreeSet<u8> =
             blocks.iter().filter(|(network, _)| network.reaches(&member.network)).map(|(_, block)| *block).collect();
-        let block = (0..=u8::MAX).find(|block| !used.contains(block)).unwrap_or(u8::MAX);
+        let start = if member.network.as_str().is_empty() { hash(BLOCK_KEY, name) % 255 + 1 } else { 0 };
+        let candidates = (0..256).map(|step| ((start + step) % 256) as u8);
+        let block = candidates.into_iter().find(|block| !used.contains(block)).unwrap_or(u8::MAX);
         if name == cluster {
             return block;
         }
@@ -55,12 +65,30 @@ pub fn workload_addresses<K: Ord + Clone>(
     given
 }
 
-/// The wide-area address of a cluster's built-in east-west gateway: `198.19.<n>.1` (RFC 2544 range), n being the cluster's
-/// place among the members by name, from 1.
+/// The wide-area address of a cluster's built-in east-west gateway: `198.19.<a>.<b>` (RFC 2544 range), a keyed hash of the
+/// cluster's name, with probing among the members that are known by name order. A cluster that knows only itself comes
+/// to the same address, unless two names collide.
 pub fn gateway_address(settings: &MeshSettings, cluster: &ClusterId) -> IpAddr {
-    let place = settings.clusters.keys().position(|name| name == cluster).unwrap_or(settings.clusters.len());
-    let [.., high, low] = (place % 0xfffe + 1).to_be_bytes();
-    IpAddr::V4(Ipv4Addr::new(198, 19, low, high.saturating_add(1)))
+    let mut used: BTreeSet<u16> = BTreeSet::new();
+    for name in settings.clusters.keys().filter(|name| *name < cluster) {
+        used.insert(gateway_number(name, &used));
+    }
+    let number = gateway_number(cluster, &used);
+    let (third, fourth) = (number / 254, number % 254 + 1);
+    IpAddr::V4(Ipv4Addr::new(198, 19, third as u8, fourth as u8))
+}
+
+/// 0 to 65,023: 256 times the 254 host numbers of a /24.
+fn gateway_number(cluster: &ClusterId, used: &BTreeSet<u16>) -> u16 {
+    const SIZE: u32 = 256 * 254;
+    let start = hash(GATEWAY_KEY, cluster) % SIZE;
+    let free = (0..SIZE).map(|step| ((start + step) % SIZE) as u16).find(|number| !used.contains(number));
+    free.unwrap_or_default()
+}
+
+fn hash(key: &[u8], cluster: &ClusterId) -> u32 {
+    let digest = Sha256::new().chain_update(key).chain_update(cluster.as_str().as_bytes()).finalize();
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
 
 #[cfg(test)]
@@ -77,9 +105,11 @@ mod tests {
 
     #[test]
     fn the_empty_network_shares_with_nobody() {
-        let settings = settings_of(&[("a", "x"), ("b", ""), ("c", "y")]);
+        let settings = settings_of(&[("a", "x"), ("b", ""), ("c", "y"), ("d", "")]);
         let block = |name: &str| workload_block(&settings, &ClusterId::from(name));
-        assert_eq!((block("a"), block("b"), block("c")), (0, 1, 0));
+        assert_eq!((block("a"), block("c")), (0, 0));
+        assert_eq!(BTreeSet::from([block("a"), block("b"), block("d")]).len(), 3);
+        assert_eq!(block("d"), workload_block(&settings_of(&[("d", "")]), &ClusterId::from("d")));
     }
 
     #[test]
@@ -91,9 +121,10 @@ mod tests {
     }
 
     #[test]
-    fn gateways_have_different_addresses() {
-        let settings = settings_of(&[("a", "x"), ("b", "y")]);
-        let of = |name: &str| gateway_address(&settings, &ClusterId::from(name)).to_string();
-        assert_eq!((of("a"), of("b")), ("198.19.1.1".to_owned(), "198.19.2.1".to_owned()));
+    fn gateways_have_different_addresses_that_do_not_depend_on_who_is_known() {
+        let settings = settings_of(&[("a", "x"), ("b", "y"), ("c", "z")]);
+        let of = |name: &str| gateway_address(&settings, &ClusterId::from(name));
+        assert_eq!(BTreeSet::from([of("a"), of("b"), of("c")]).len(), 3);
+        assert_eq!(of("b"), gateway_address(&settings_of(&[("b", "y")]), &ClusterId::from("b")));
     }
 }
