@@ -149,6 +149,13 @@ fn ready(admin: &Admin) -> Response<Full<Bytes>> {
         .into_iter()
         .filter_map(|condition| condition.missing.map(|why| format!("{}: {why}", condition.name)))
         .collect();
+    let world = admin.shared.world.load();
+    let mut missing = missing;
+    for listener in world.snapshot.listeners().filter(|listener| listener.bind_to_port) {
+        if admin.shared.addresses.get(&listener.name).is_none() {
+            missing.push(format!("listener {}: not bound", listener.name));
+        }
+    }
     if missing.is_empty() {
         return status(StatusCode::OK, "LIVE\n");
     }

@@ -36,7 +36,6 @@ pub enum CertificateError {
 
 /// Obtains and renews.
 pub struct CertificateAgent {
-    planes: ControlPlanes,
     control: SpiffeId,
     identity: MeshIdentity,
     channel: Channel,
@@ -77,7 +76,7 @@ impl CertificateAgent {
         let tls = MeshTls::new(CertHandle::new(credentials), source(&trust), clock);
         let identity = MeshIdentity::new(tls, trust).map_err(CertificateError::Unusable)?;
         let channel = authenticated(&planes, &identity, &control)?;
-        Ok(Self { planes, control, identity, channel })
+        Ok(Self { control, identity, channel })
     }
 
     pub fn identity(&self) -> &MeshIdentity {
@@ -139,10 +138,6 @@ impl CertificateAgent {
                 Err(error) => tracing::warn!(%error, "trust bundles not taken"),
             }
         }
-    }
-
-    pub fn planes(&self) -> &ControlPlanes {
-        &self.planes
     }
 
     pub fn control_identity(&self) -> &SpiffeId {

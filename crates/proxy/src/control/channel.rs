@@ -64,6 +64,19 @@ impl ControlPlanes {
         result.map_err(|e| io::Error::new(e.kind(), format!("control plane {name}: {e}")))
     }
 
+    /// Addresses as configured.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Connects to one control plane and finishes the TLS handshake.
+    ///
+    /// # Errors
+    /// The address does not resolve, does not answer, or is no control plane of ours.
+    pub async fn connect_to(&self, name: &str, tls: Arc<ClientConfig>) -> io::Result<fairlead_transport::Stream> {
+        self.try_one(name, tls).await
+    }
+
     async fn try_one(&self, name: &str, tls: Arc<ClientConfig>) -> io::Result<fairlead_transport::Stream> {
         let address = resolve(name).await?;
         let options = DialOptions { connect_timeout: CONNECT_TIMEOUT, mark: self.mark, source: None };

@@ -4,6 +4,11 @@
 
 mod certificates;
 mod channel;
+mod discovery;
+mod program;
+mod reports;
+mod run;
 
-pub use certificates::{CertificateAgent, CertificateError, read_bundles};
+pub use certificates::{CertificateError, read_bundles};
 pub use channel::ControlPlanes;
+pub use run::{RunError, run};

@@ -7,6 +7,5 @@ mod answer;
 mod serve;
 mod table;
 
-pub use answer::answer;
 pub use serve::{DnsServer, Upstreams};
-pub use table::{DnsTable, Lookup};
+pub use table::DnsTable;

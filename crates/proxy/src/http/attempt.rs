@@ -309,8 +309,8 @@ async fn wait_for_room(upstream: &Arc<Upstream>) -> Result<(), Failed> {
 }
 
 fn watch(worker: &Rc<Worker>, connection: &Rc<Pooled>, connected: &Connected) {
-    if let Some(tls) = connected.tls.as_ref().filter(|_| connected.mesh) {
-        worker.live.watch(tls.chain.clone(), &connection.closer());
+    if let Some(peer) = &connected.peer {
+        worker.live.watch(peer.clone(), &connection.closer());
     }
 }
 
@@ -320,7 +320,7 @@ fn info_of(worker: &Worker, member: &Member, connected: &Connected) -> fairlead_
         gateway: connected.gateway,
         local: connected.local,
         tls: connected.tls.is_some(),
-        mesh: connected.mesh,
+        mesh: connected.peer.is_some(),
         far: member.endpoint.cluster().is_some_and(|cluster| **cluster != *worker.shared.own.cluster),
     }
 }

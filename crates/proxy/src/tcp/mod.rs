@@ -116,8 +116,8 @@ async fn run(
     record: &mut TcpRecord,
 ) {
     let close = Rc::new(tokio::sync::Notify::new());
-    if let Some(tls) = connected.tls.as_ref().filter(|_| connected.mesh) {
-        worker.live.watch(tls.chain.clone(), &close);
+    if let Some(peer) = &connected.peer {
+        worker.live.watch(peer.clone(), &close);
     }
     let counts = Counts::default();
     record.report(0, 0);

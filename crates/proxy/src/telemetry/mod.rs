@@ -16,11 +16,9 @@ mod timestamp;
 
 pub use access_log::{LogSink, Logger};
 pub use flags::Flags;
-pub use format::Captured;
 pub use hub::Telemetry;
 pub use istio_metrics::Families;
 pub use peer::{PEER_HEADER, PeerInfo};
 pub use record::{CallHead, RequestRecord};
 pub use records::{CallRecord, EndpointRecord, Records};
 pub use tcp_record::TcpRecord;
-pub use timestamp::text as timestamp_text;

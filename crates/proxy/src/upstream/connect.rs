@@ -9,9 +9,11 @@ use crate::worker::Worker;
 use fairlead_engine::listener::{Mode, SanKind, TlsContext};
 use fairlead_engine::path::PathEvent;
 use fairlead_engine::upstream::{EndpointAddress, UpstreamTransport};
-use fairlead_identity::{Expected, SpiffeId};
+use crate::identity::MeshIdentity;
+use fairlead_identity::{Expected, SpiffeId, VerifiedPeer, verdict};
 use fairlead_transport::{DialError, DialOptions, Stream, TlsFacts, dial, tls};
 use rustls::ClientConfig;
+use rustls::pki_types::UnixTime;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,8 +36,8 @@ pub struct Connected {
     pub stream: Stream,
     /// Of the TLS handshake; `None` for plaintext.
     pub tls: Option<TlsFacts>,
-    /// The peer is a mesh workload that has shown its identity.
-    pub mesh: bool,
+    /// The mesh workload that has shown its identity.
+    pub peer: Option<VerifiedPeer>,
     /// What was dialled.
     pub address: SocketAddr,
     /// The gateway address, when the endpoint is behind one.
@@ -82,14 +84,14 @@ pub async fn connect(
     member.state.cx_total.fetch_add(1, Ordering::Relaxed);
     upstream.stats.cx_total.fetch_add(1, Ordering::Relaxed);
     match result {
-        Ok((stream, facts, mesh)) => {
+        Ok((stream, facts, peer)) => {
             if far {
                 let address = gateway.unwrap_or(address);
                 worker.shared.paths.answered(address);
                 let _ = worker.shared.trouble.send(Trouble::Path { address, event: PathEvent::ConnectOk });
             }
             let local = stream.local();
-            Ok(Connected { stream, tls: facts, mesh, address, gateway, local })
+            Ok(Connected { stream, tls: facts, peer, address, gateway, local })
         }
         Err(failure) => {
             member.state.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
@@ -134,12 +136,12 @@ async fn reach(
     purpose: Purpose,
     address: SocketAddr,
     limit: Duration,
-) -> Result<(Stream, Option<TlsFacts>, bool), ConnectFailure> {
+) -> Result<(Stream, Option<TlsFacts>, Option<VerifiedPeer>), ConnectFailure> {
     let started = Instant::now();
     let options = DialOptions { connect_timeout: limit, mark: worker.shared.mark, source: None };
     let raw = dial(address, options).await.map_err(ConnectFailure::Dial)?;
     let UpstreamTransport::Tls(context) = upstream.cluster.transport_of(&member.endpoint) else {
-        return Ok((Stream::Plain(raw), None, false));
+        return Ok((Stream::Plain(raw), None, None));
     };
     let mesh = context.mode == Mode::Mesh;
     let config = if mesh { mesh_config(worker, member, context, purpose)? } else { simple_config(worker, context)? };
@@ -148,7 +150,27 @@ async fn reach(
     let left = limit.saturating_sub(started.elapsed()).max(limit / 2);
     let (stream, facts) =
         tls::connect(raw, config, &name, left).await.map_err(|e| ConnectFailure::Tls(e.to_string()))?;
-    Ok((stream, Some(facts), mesh))
+    let peer = match (&worker.shared.identity, mesh) {
+        // Taken anew even after a full handshake: a resumed session was never shown to the verifier.
+        (Some(identity), true) => Some(judge(identity, member, context, &facts)?),
+        _ => None,
+    };
+    Ok((stream, Some(facts), peer))
+}
+
+fn judge(
+    identity: &MeshIdentity,
+    member: &Member,
+    context: &TlsContext,
+    facts: &TlsFacts,
+) -> Result<VerifiedPeer, ConnectFailure> {
+    let refused = |e: &dyn std::fmt::Display| ConnectFailure::Tls(e.to_string());
+    let peer = verdict(&facts.chain, &identity.current_trust(), UnixTime::now()).map_err(|e| refused(&e))?;
+    let id = peer.spiffe_id.as_str();
+    if member.endpoint.identity().is_some_and(|wanted| **wanted != *id) || !context.accepts_uri(id) {
+        return Err(ConnectFailure::Tls(format!("{id} is not who was called")));
+    }
+    Ok(peer)
 }
 
 /// Where to dial.

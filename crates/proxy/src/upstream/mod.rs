@@ -16,8 +16,8 @@ mod world;
 
 pub use conductor::{Command, Conductor};
 pub use connect::{ConnectFailure, Connected, Purpose, connect, is_http1, is_http2};
-pub use member::{Member, MemberState};
-pub use paths::{PathView, Paths};
+pub use member::Member;
+pub use paths::Paths;
 pub use simple_tls::SimpleTls;
 pub use stats::{Admitted, ClusterStats, InUse, Resource};
 pub use trouble::Trouble;

@@ -138,8 +138,8 @@ async fn terminate(
             return Err(format!("{} is not among the identities this listener accepts", peer.spiffe_id.as_str()));
         }
         connection.set_leaf(facts.chain.first());
+        worker.live.watch(peer.clone(), close);
         connection.peer = Some(peer);
-        worker.live.watch(facts.chain, close);
     } else if context.require_client_certificate {
         return Err("the client showed no certificate".to_owned());
     }

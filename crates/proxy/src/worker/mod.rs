@@ -13,7 +13,7 @@ mod pools;
 mod run;
 
 pub use connection::Connection;
-pub use drain::{DrainSignal, Stage};
-pub use in_flight::{Departed, InFlight};
+pub use drain::Stage;
+pub use in_flight::Departed;
 pub use pools::{PoolKey, PoolKind};
 pub use run::{BoundAddresses, Busy, Worker, WorkerEvent, WorkerHandle, spawn};

@@ -1,0 +1,95 @@
+//! A proxy under a control plane, from its bootstrap to its end.
+//!
+//! Invariant: nothing is served before the first whole configuration, and nothing stops being served because the control
+//! plane does.
+
+use super::certificates::{CertificateAgent, CertificateError};
+use super::channel::ControlPlanes;
+use super::discovery;
+use super::program::{ProgramState, watch_program};
+use super::reports::Reporter;
+use crate::assembly::Assembly;
+use crate::options::ProxyOptions;
+use fairlead_model::ProxyRole;
+use fairlead_runtime::Condition;
+use tokio::sync::watch;
+
+/// Why a proxy could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("the proxy could not be started: {0}")]
+    Start(#[from] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT, then drains. The runtime it is called on becomes the control thread; data-plane workers get
+/// threads of their own.
+///
+/// # Errors
+/// The bootstrap is useless, or a thread could not be started. A control plane that does not answer is waited for.
+pub async fn run(options: ProxyOptions) -> Result<(), RunError> {
+    tokio::select! {
+        started = start(options) => {
+            let assembly = started?;
+            crate::process::terminated().await;
+            assembly.end().await;
+            Ok(())
+        }
+        () = crate::process::terminated() => Ok(()),
+    }
+}
+
+async fn start(options: ProxyOptions) -> Result<Assembly, RunError> {
+    let planes = ControlPlanes::new(&options.control, options.mark);
+    let agent = CertificateAgent::bootstrap(planes.clone(), &options.bootstrap).await?;
+    let identity = agent.identity().clone();
+    let assembly = Assembly::start(options, Some(identity.clone()))?;
+    let options = assembly.options.clone();
+    let configured = assembly.readiness.condition("configuration");
+    crate::admin::serve(&assembly).await;
+    let node = options.workload.to_string();
+    let discovery =
+        discovery::start(&planes, &identity, agent.control_identity(), node, options.state.as_deref());
+    tokio::spawn(follow(discovery, assembly.applier(), configured));
+    let program = match (&options.probe, options.role) {
+        (Some(probe), ProxyRole::Sidecar) => {
+            let (sender, receiver) = watch::channel(ProgramState { ready: false, reason: "not asked yet".to_owned() });
+            tokio::spawn(watch_program(probe.clone(), options.mark, sender));
+            Some(receiver)
+        }
+        _ => None,
+    };
+    let reporter = Reporter {
+        shared: assembly.shared.clone(),
+        role: options.role,
+        program,
+        workers: assembly.events(),
+        drain: assembly.drain.clone(),
+    };
+    tokio::spawn(reporter.run(agent.channel()));
+    tokio::spawn(agent.run());
+    Ok(assembly)
+}
+
+/// Takes snapshots into use: from the first that is whole on, each as it comes.
+async fn follow(
+    mut discovery: discovery::Discovery,
+    apply: impl Fn(&std::sync::Arc<fairlead_engine::Snapshot>),
+    configured: Condition,
+) {
+    let mut status = discovery.client.status();
+    if !discovery.restored {
+        configured.not_ready("waiting for the first configuration");
+        // The client ends only with the process.
+        let _ = status.wait_for(|status| status.synced).await;
+    }
+    loop {
+        let snapshot = discovery.snapshots.borrow_and_update().clone();
+        apply(&snapshot);
+        configured.ready();
+        if discovery.snapshots.changed().await.is_err() {
+            return;
+        }
+    }
+}
