@@ -1,5 +1,8 @@
 //! Listeners and filter chains against tables.
 
+// Functions beside the tests are tests too; clippy sees only those marked as such.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use fairlead_engine::decide;

@@ -1,5 +1,8 @@
 //! Path normalisation against a table, and its properties.
 
+// Functions beside the tests are tests too; clippy sees only those marked as such.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use fairlead_engine::listener::{EscapedSlashes, PathRules};

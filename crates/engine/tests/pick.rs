@@ -1,5 +1,8 @@
 //! What is picked is what is shared: for every policy, over many picks; and what retries avoid.
 
+// Functions beside the tests are tests too; clippy sees only those marked as such.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use fairlead_engine::balance::{Avoid, Balancer, Condition, EndpointState, NoEndpoint, PickContext, Ramp, Tried};

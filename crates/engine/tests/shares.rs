@@ -1,5 +1,8 @@
 //! Shares against tables, and picks against shares.
 
+// Functions beside the tests are tests too; clippy sees only those marked as such.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use fairlead_engine::balance::{

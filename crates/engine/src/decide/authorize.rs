@@ -7,6 +7,8 @@ use crate::request::RequestInfo;
 use std::sync::Arc;
 
 /// Proof that authorisation took place and allowed the request.
+// The private field is the point: nobody else can make one, not even in this crate's other modules.
+#[allow(clippy::manual_non_exhaustive)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
     /// The policy of the last ALLOW filter that matched, if there was one.

@@ -36,7 +36,7 @@ pub fn backend_shares(plan: &RoutePlan, available: impl Fn(&Backend) -> bool) ->
 }
 
 /// The backend that `random` falls on; see [`backend_shares`].
-pub fn choose_backend<'a>(plan: &'a RoutePlan, random: u64, available: impl Fn(&Backend) -> bool) -> &'a Backend {
+pub fn choose_backend(plan: &RoutePlan, random: u64, available: impl Fn(&Backend) -> bool) -> &Backend {
     let (index, rest) = by_weight(&plan.backends, random, plan.total_weight);
     let backend = &plan.backends[index];
     if !may_move(plan) || available(backend) {

@@ -169,7 +169,7 @@ impl HttpManager {
                 return Err(DecodeError::unsupported(field));
             }
         }
-        let common = hcm.common_http_protocol_options.clone().unwrap_or_default();
+        let common = hcm.common_http_protocol_options.unwrap_or_default();
         let or_default = |value, field, default| match value {
             &None => Ok(Some(default)),
             some => wire::nonzero_duration(some, field),
