@@ -10,6 +10,7 @@ pub mod capture;
 pub mod faults;
 mod handle;
 pub mod links;
+pub mod live;
 mod namespace;
 pub mod netlink;
 pub mod netns;

@@ -1,0 +1,355 @@
+//! From what the caller saw and the proxies wrote down to an outcome of the call-table interface.
+//!
+//! Pure. Who received a request is told by the echo program, or by the record of the proxy in front of it; gateways and tries by the
+//! record of the first proxy on the way; identity and TLS of the last hop by the callee's. Must never look at configuration.
+//! Invariant: a record is used for one call.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use fairlead_calls::Outcome;
+use fairlead_calls::expect::{LastHopTls, Received, Response};
+use fairlead_calls::names::short_form;
+use serde::Deserialize;
+
+use super::caller::Seen;
+use super::records::CallRecord;
+
+/// What an echo program tells.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Echo {
+    workload: String,
+    cluster: String,
+    port: u16,
+    protocol: String,
+    method: String,
+    path: String,
+    authority: String,
+    caller: Option<String>,
+    headers: BTreeMap<String, String>,
+}
+
+/// Where a call came from and what kind it is.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    /// The caller: a workload, or `outside`.
+    pub caller: String,
+    /// Its sidecar saw the call.
+    pub through_sidecar: bool,
+    /// The gateway or workload that was dialled by name.
+    pub dialled: Option<String>,
+    /// The dialled name is a gateway.
+    pub dialled_gateway: bool,
+    /// Requests are told apart by their id; else by connection.
+    pub http: bool,
+    /// Of gRPC calls.
+    pub grpc: bool,
+}
+
+/// Records of one batch of calls.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    by_id: HashMap<String, Vec<(String, CallRecord)>>,
+    /// Without an id: by owner.
+    connections: BTreeMap<String, Vec<CallRecord>>,
+}
+
+impl Index {
+    pub(super) fn add(&mut self, records: Vec<(String, CallRecord)>) {
+        for (owner, record) in records {
+            match &record.request_id {
+                Some(id) if record.protocol != "tcp" => self.by_id.entry(id.clone()).or_default().push((owner, record)),
+                _ => self.connections.entry(owner).or_default().push(record),
+            }
+        }
+    }
+
+    /// Whether everything that is to be written down about a call has been.
+    pub(super) fn complete(&self, origin: &Origin, seen: &Seen, proxied: impl Fn(&str) -> bool) -> bool {
+        let echo = echo(seen);
+        let callee = echo.as_ref().map(|e| e.workload.as_str()).filter(|w| proxied(w));
+        if origin.http {
+            let records = self.of_request(seen, echo.as_ref());
+            let has = |owner: &str| records.iter().any(|(o, _)| o == owner);
+            return (!origin.through_sidecar || seen.dialled.is_none() || has(&origin.caller)) && callee.is_none_or(has);
+        }
+        let own = !origin.through_sidecar || seen.dialled.is_none() || self.outbound(origin, seen).is_some();
+        own && callee.is_none_or(|callee| self.connections.get(callee).is_some_and(|all| all.iter().any(|r| r.direction == "inbound")))
+    }
+
+    fn of_request(&self, seen: &Seen, echo: Option<&Echo>) -> Vec<&(String, CallRecord)> {
+        // A gateway at the edge may have given the request an id of its own; the program saw that one.
+        let other = echo.and_then(|e| e.headers.get("x-request-id")).filter(|id| **id != seen.request_id);
+        let ids = std::iter::once(&seen.request_id).chain(other);
+        ids.filter_map(|id| self.by_id.get(id)).flatten().collect()
+    }
+
+    fn outbound(&self, origin: &Origin, seen: &Seen) -> Option<&CallRecord> {
+        let local = seen.local?.to_string();
+        self.connections.get(&origin.caller)?.iter().find(|r| r.direction == "outbound" && r.remote == local)
+    }
+
+    /// Takes the callee's record of a connection: one from this very address, else the oldest of the identity expected.
+    fn take_inbound(&mut self, callee: &str, seen: &Seen) -> Option<CallRecord> {
+        let all = self.connections.get_mut(callee)?;
+        let local = seen.local.map(|a| a.to_string());
+        let exact = all.iter().position(|r| r.direction == "inbound" && Some(&r.remote) == local.as_ref());
+        let place = exact.or_else(|| all.iter().position(|r| r.direction == "inbound"))?;
+        Some(all.remove(place))
+    }
+}
+
+/// What the call got. `gateway_at` names the gateway of a wide-area address.
+pub(super) fn outcome(
+    origin: &Origin,
+    seen: &Seen,
+    index: &mut Index,
+    gateway_at: &dyn Fn(IpAddr) -> Option<String>,
+    named: &dyn Fn(IpAddr) -> Option<String>,
+) -> Outcome {
+    let echo = echo(seen);
+    let mut records: Vec<(String, CallRecord)> = Vec::new();
+    if origin.http {
+        records.extend(index.of_request(seen, echo.as_ref()).into_iter().cloned());
+    } else if origin.through_sidecar {
+        records.extend(index.outbound(origin, seen).cloned().map(|r| (origin.caller.clone(), r)));
+    }
+    let first = first(origin, &records).cloned();
+    let mut to = echo.as_ref().map(Echo::destination);
+    if !origin.http {
+        let tried = first.as_ref().and_then(|f| f.endpoint.as_ref()?.name());
+        let named = origin.dialled.clone().filter(|_| !origin.dialled_gateway);
+        if let Some(callee) = to.clone().or(tried).or(named)
+            && let Some(record) = index.take_inbound(&callee, seen)
+        {
+            records.push((callee, record));
+        }
+    }
+    if to.is_none() {
+        // A program that answers otherwise does not say who it is; its proxy knows that it was reached.
+        to = records.iter().rev().find(|(_, r)| r.direction == "inbound" && r.reached_program()).map(|(owner, _)| owner.clone());
+    }
+    let callee = to.as_ref().and_then(|to| records.iter().rev().find(|(owner, r)| owner == to && r.direction == "inbound"));
+    let denied_by = records.iter().find_map(|(_, r)| r.denied_by.clone());
+    let passed = to.is_some() || denied_by.is_some() || records.iter().any(|(_, r)| r.direction == "inbound");
+    let tls = to.as_ref().map(|_| last_hop(callee.map(|(_, r)| r)));
+    let mut outcome = Outcome {
+        status: seen.status.clone(),
+        grpc_status: seen.grpc_status,
+        via: if passed { via(origin, &records, gateway_at) } else { Vec::new() },
+        tls,
+        seen_as: to.as_ref().and_then(|_| callee.and_then(|(_, r)| r.peer.clone()).or_else(|| echo.as_ref()?.caller.clone())),
+        received: echo.as_ref().map(Echo::received),
+        response: response(seen),
+        attempts: first.as_ref().map(|r| r.attempts),
+        route: first.as_ref().and_then(|r| r.route_object.as_deref().map(route)),
+        flags: first.as_ref().map(|r| r.flags.clone()).unwrap_or_default(),
+        resolves: seen.resolves.as_ref().map(|list| resolved(list, named)),
+        denied_by,
+        to,
+        ..Outcome::default()
+    };
+    if origin.grpc && outcome.to.is_none() {
+        outcome.proxy_status = proxy_status(outcome.grpc_status);
+    }
+    outcome
+}
+
+fn first<'r>(origin: &Origin, records: &'r [(String, CallRecord)]) -> Option<&'r CallRecord> {
+    let by = |test: &dyn Fn(&(String, CallRecord)) -> bool| records.iter().find(|r| test(r)).map(|(_, r)| r);
+    let own = origin.through_sidecar.then(|| by(&|(owner, r)| *owner == origin.caller && r.direction == "outbound")).flatten();
+    own.or_else(|| by(&|(_, r)| r.direction == "gateway")).or_else(|| by(&|(_, r)| r.direction == "inbound"))
+}
+
+fn via(origin: &Origin, records: &[(String, CallRecord)], gateway_at: &dyn Fn(IpAddr) -> Option<String>) -> Vec<String> {
+    let mut via = Vec::new();
+    if origin.dialled_gateway
+        && let Some(dialled) = &origin.dialled
+    {
+        via.push(short_form(dialled));
+    }
+    let through = |r: &CallRecord| r.gateway.as_ref()?.parse::<SocketAddr>().ok().map(|a| a.ip());
+    for (_, record) in records.iter().filter(|(_, r)| r.direction != "inbound") {
+        if let Some(name) = through(record).and_then(gateway_at)
+            && !via.contains(&name)
+        {
+            via.push(name);
+        }
+    }
+    via
+}
+
+fn last_hop(record: Option<&CallRecord>) -> LastHopTls {
+    match record {
+        Some(r) if r.downstream_tls && r.peer.is_some() => LastHopTls::Mutual,
+        Some(r) if r.downstream_tls => LastHopTls::Simple,
+        _ => LastHopTls::None,
+    }
+}
+
+fn response(seen: &Seen) -> Option<Response> {
+    if seen.headers.is_empty() {
+        return None;
+    }
+    let headers = seen.headers.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect();
+    Some(Response { headers, body: Some(String::from_utf8_lossy(&seen.body).into_owned()) })
+}
+
+/// `VirtualService shop/reviews spec.http[1]` is written `VirtualService shop/reviews http[1]`.
+fn route(object: &str) -> String {
+    object.replace(" spec.", " ")
+}
+
+fn resolved(addresses: &[IpAddr], named: &dyn Fn(IpAddr) -> Option<String>) -> Vec<String> {
+    let mut list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    for name in addresses.iter().filter_map(|a| named(*a)) {
+        if !list.contains(&name) {
+            list.push(name);
+        }
+    }
+    list
+}
+
+/// The HTTP status that a proxy's own gRPC answer maps from (the short form of the interface).
+fn proxy_status(grpc: Option<u32>) -> Option<u16> {
+    match grpc? {
+        7 => Some(403),
+        8 => Some(429),
+        14 => Some(503),
+        4 => Some(504),
+        12 => Some(404),
+        _ => None,
+    }
+}
+
+fn echo(seen: &Seen) -> Option<Echo> {
+    let echo: Echo = serde_json::from_slice(&seen.body).ok()?;
+    (echo.workload.split('/').count() == 3 || echo.cluster == "outside").then_some(echo)
+}
+
+impl Echo {
+    fn destination(&self) -> String {
+        match self.workload.strip_prefix("outside/server/") {
+            Some(address) => match address.parse::<IpAddr>() {
+                Ok(ip) => format!("outside/{}", SocketAddr::new(ip, self.port)),
+                Err(_) => self.workload.clone(),
+            },
+            None => self.workload.clone(),
+        }
+    }
+
+    fn received(&self) -> Received {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Received {
+            path: some(&self.path),
+            method: some(&self.method),
+            authority: some(&self.authority),
+            port: Some(self.port),
+            protocol: some(&self.protocol),
+            headers: self.headers.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
+            ..Received::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::records::EndpointRecord;
+
+    const CALLER: &str = "east/shop/frontend";
+    const CALLEE: &str = "west/shop/reviews-v3";
+
+    fn origin(http: bool) -> Origin {
+        Origin { caller: CALLER.into(), through_sidecar: true, dialled: None, dialled_gateway: false, http, grpc: false }
+    }
+
+    fn seen(status: &str, body: &str) -> Seen {
+        Seen {
+            status: status.into(),
+            body: body.into(),
+            request_id: "1".into(),
+            local: Some("10.0.0.1:4000".parse().unwrap()),
+            dialled: Some("240.240.0.1:9080".parse().unwrap()),
+            ..Seen::default()
+        }
+    }
+
+    fn outbound(gateway: &str) -> CallRecord {
+        CallRecord {
+            direction: "outbound".into(),
+            request_id: Some("1".into()),
+            remote: "10.0.0.1:4000".into(),
+            gateway: Some(gateway.into()),
+            endpoint: Some(EndpointRecord { cluster: "west".into(), namespace: "shop".into(), workload: "reviews-v3".into() }),
+            attempts: 1,
+            route_object: Some("VirtualService shop/reviews spec.http[1]".into()),
+            ..CallRecord::default()
+        }
+    }
+
+    fn inbound() -> CallRecord {
+        CallRecord {
+            direction: "inbound".into(),
+            request_id: Some("1".into()),
+            downstream_tls: true,
+            peer: Some("spiffe://east/ns/shop/sa/frontend".into()),
+            remote: "100.64.2.3:5555".into(),
+            attempts: 1,
+            ..CallRecord::default()
+        }
+    }
+
+    fn told(origin: &Origin, seen: &Seen, records: Vec<(String, CallRecord)>) -> Outcome {
+        let mut index = Index::default();
+        index.add(records);
+        outcome(origin, seen, &mut index, &|_| Some("west/east-west@198.19.1.1".into()), &|_| Some("shop/ledger".into()))
+    }
+
+    #[test]
+    fn a_request_across_clusters() {
+        let body = r#"{"workload":"west/shop/reviews-v3","cluster":"west","port":9080,"protocol":"http/1.1","method":"GET","path":"/a","authority":"reviews:9080","headers":{"x-request-id":"1"}}"#;
+        let records = vec![(CALLER.into(), outbound("198.19.1.1:15443")), (CALLEE.into(), inbound())];
+        let got = told(&origin(true), &seen("200", body), records);
+        assert_eq!((got.to.as_deref(), got.tls), (Some(CALLEE), Some(LastHopTls::Mutual)));
+        assert_eq!(got.via, ["west/east-west@198.19.1.1"]);
+        assert_eq!(got.route.as_deref(), Some("VirtualService shop/reviews http[1]"));
+        assert_eq!(got.received.unwrap().path.as_deref(), Some("/a"));
+    }
+
+    #[test]
+    fn a_denied_request_reached_nobody() {
+        let denied = CallRecord { denied_by: Some("no-allow".into()), attempts: 0, ..inbound() };
+        let records = vec![(CALLER.into(), outbound("198.19.1.1:15443")), (CALLEE.into(), denied)];
+        let got = told(&origin(true), &seen("403", "RBAC: access denied"), records);
+        assert_eq!((got.to, got.denied_by.as_deref()), (None, Some("no-allow")));
+        assert_eq!(got.via.len(), 1, "it did pass the gateway");
+    }
+
+    #[test]
+    fn a_program_that_answers_otherwise_was_reached() {
+        let records = vec![(CALLER.into(), outbound("198.19.1.1:15443")), (CALLEE.into(), CallRecord { status: 503, ..inbound() })];
+        let got = told(&origin(true), &seen("503", "told to answer 503\n"), records);
+        assert_eq!(got.to.as_deref(), Some(CALLEE));
+    }
+
+    #[test]
+    fn connections_are_told_apart_by_address() {
+        let tcp = |record: CallRecord| CallRecord { request_id: None, protocol: "tcp".into(), ..record };
+        let denied = CallRecord { denied_by: Some("no-allow".into()), ..tcp(inbound()) };
+        let other = CallRecord { remote: "10.0.0.1:4999".into(), ..tcp(outbound("x")) };
+        let records = vec![(CALLER.into(), other), (CALLER.into(), tcp(outbound("198.19.1.1:15443"))), (CALLEE.into(), denied)];
+        let got = told(&origin(false), &seen("reset", ""), records);
+        assert_eq!((got.to, got.denied_by.as_deref(), got.attempts), (None, Some("no-allow"), Some(1)));
+    }
+
+    #[test]
+    fn servers_outside_are_named_by_address() {
+        let body = r#"{"workload":"outside/server/192.0.2.1","cluster":"outside","port":443}"#;
+        let got = told(&origin(true), &seen("200", body), Vec::new());
+        assert_eq!((got.to.as_deref(), got.tls), (Some("outside/192.0.2.1:443"), Some(LastHopTls::None)));
+        let question = Seen { status: "ok".into(), resolves: Some(vec!["240.240.0.1".parse().unwrap()]), ..Seen::default() };
+        assert_eq!(told(&origin(false), &question, Vec::new()).resolves.unwrap(), ["240.240.0.1", "shop/ledger"]);
+    }
+}

@@ -1,0 +1,248 @@
+//! The lab's own socket: takes verbs from `fairlead lab` while the mesh runs.
+//!
+//! Invariant: a verb that is refused changes nothing and says which name or value was wrong; tests and changes of conditions run one
+//! at a time, load and single calls beside them.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_calls::{Call, Expect, Given, Request as Asked, Table, TableCall};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, Notify, mpsc};
+
+use super::caller::Connections;
+use super::lab::{Lab, LabError};
+use super::load;
+use super::protocol::{CallRequest, Reply, Request};
+use super::runner;
+use super::start::Progress;
+use crate::faults::Fault;
+use crate::process::State;
+
+/// A request longer than this is refused.
+const LONGEST: u64 = 1 << 20;
+
+/// Turns what calls got into what `fairlead test` prints: only the binary knows how to read tables and compare.
+pub type Judge = Arc<dyn Fn(&Lab, Vec<runner::Ran>, Option<&str>) -> Result<Value, String> + Send + Sync>;
+/// Reads the mesh's call tables anew.
+pub type Tables = Arc<dyn Fn() -> Result<Table, String> + Send + Sync>;
+
+/// Serves a running lab.
+#[derive(Clone)]
+pub struct Server {
+    lab: Lab,
+    tables: Tables,
+    judge: Judge,
+    /// Told when someone asks for the end.
+    end: Arc<Notify>,
+    one_at_a_time: Arc<Mutex<()>>,
+}
+
+impl Server {
+    /// Binds the socket.
+    pub fn new(lab: Lab, tables: Tables, judge: Judge) -> Self {
+        Self { lab, tables, judge, end: Arc::default(), one_at_a_time: Arc::default() }
+    }
+
+    /// Resolves when `down` was asked.
+    pub async fn ended(&self) {
+        self.end.notified().await;
+    }
+
+    /// Serves until dropped.
+    ///
+    /// # Errors
+    /// The socket cannot be bound.
+    pub async fn serve(self) -> io::Result<()> {
+        let path = self.lab.layout().socket();
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let server = self.clone();
+            tokio::spawn(async move {
+                if let Err(e) = server.connection(stream).await {
+                    tracing::debug!("a client of the lab: {e}");
+                }
+            });
+        }
+    }
+
+    async fn connection(&self, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut line = String::new();
+        BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+        let (sender, mut replies) = mpsc::unbounded_channel();
+        let server = self.clone();
+        let work = async move {
+            let done = match serde_json::from_str(&line) {
+                Ok(request) => {
+                    let told = sender.clone();
+                    let progress: Progress = Arc::new(move |text| drop(told.send(Reply::Progress(text))));
+                    server.answer(request, progress).await
+                }
+                Err(e) => Err(format!("no request: {e}")),
+            };
+            let _ = sender.send(done.map_or_else(Reply::Error, Reply::Done));
+        };
+        // The work goes on when the client has gone: half a change would be worse.
+        tokio::spawn(work);
+        while let Some(reply) = replies.recv().await {
+            let mut line = serde_json::to_vec(&reply)?;
+            line.push(b'\n');
+            write.write_all(&line).await?;
+            if !matches!(reply, Reply::Progress(_)) {
+                break;
+            }
+        }
+        write.shutdown().await
+    }
+
+    async fn answer(&self, request: Request, progress: Progress) -> Result<Value, String> {
+        let words = |e: LabError| e.to_string();
+        let lab = &self.lab;
+        match request {
+            Request::Status => Ok(status(lab).await),
+            Request::Call(call) => self.call(&call).await,
+            Request::Load { call, rate, seconds } => self.load(&call, rate, seconds).await,
+            Request::Test { only } => self.test(only.as_deref(), progress).await,
+            Request::Down => {
+                self.end.notify_one();
+                Ok(json!({"down": true}))
+            }
+            change => {
+                let _one = self.one_at_a_time.lock().await;
+                self.change(change).await.map_err(words)?;
+                Ok(json!({"broken": lab.broken().await}))
+            }
+        }
+    }
+
+    async fn change(&self, request: Request) -> Result<(), LabError> {
+        let lab = &self.lab;
+        match request {
+            Request::Kill { target, process } => {
+                let fault = match process {
+                    Some(_) => Fault::Kill { target: meant(lab, &target), process },
+                    None => lab.kill_of(&meant(lab, &target)),
+                };
+                lab.fault(fault).await
+            }
+            Request::Restart { target } => lab.restart(&meant(lab, &target)).await,
+            Request::Cut { a, b } => lab.fault(Fault::Cut(meant(lab, &a), meant(lab, &b))).await,
+            Request::Blackhole { target, other: None } => lab.fault(Fault::Blackhole(meant(lab, &target))).await,
+            Request::Blackhole { target, other: Some(other) } => {
+                lab.fault(Fault::BlackholeBetween(meant(lab, &target), meant(lab, &other))).await
+            }
+            Request::Heal { target: Some(target) } => lab.heal(&meant(lab, &target)).await,
+            Request::Heal { target: None } => lab.heal_all().await,
+            Request::Unhealthy { target } => lab.unhealthy(&target, true).await,
+            Request::Drain { target, off } => lab.drain(&target, !off).await,
+            Request::Freeze { target } => lab.fault(Fault::Freeze(target)).await,
+            Request::Detach { target, by, here } => lab.detach(&target, by.as_deref(), here).await,
+            Request::Answers { target, answer } => lab.answers(&target, answer.as_ref()),
+            Request::Status | Request::Call(_) | Request::Load { .. } | Request::Test { .. } | Request::Down => Ok(()),
+        }
+    }
+
+    /// All calls of the tables, or those whose `why` contains `only`.
+    pub async fn test(&self, only: Option<&str>, progress: Progress) -> Result<Value, String> {
+        let _one = self.one_at_a_time.lock().await;
+        let table = (self.tables)()?;
+        let chosen: Vec<TableCall> = table.calls.into_iter().filter(|c| only.is_none_or(|text| c.call.why.contains(text))).collect();
+        let ran = runner::run(&self.lab, &chosen, progress).await.map_err(|e| e.to_string())?;
+        (self.judge)(&self.lab, ran, only)
+    }
+
+    async fn call(&self, asked: &CallRequest) -> Result<Value, String> {
+        let call = table_call(asked)?;
+        let caller = one_caller(&self.lab, &asked.from)?;
+        let (plan, _, _) = runner::plan(&self.lab, &caller, &call)?;
+        let seen = plan.call(&mut Connections::new()).await;
+        Ok(json!({
+            "from": caller,
+            "status": seen.status.parse::<u16>().map_or_else(|_| json!(seen.status), |n| json!(n)),
+            "grpc-status": seen.grpc_status,
+            "headers": seen.headers,
+            "body": serde_json::from_slice::<Value>(&seen.body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&seen.body))),
+            "resolves": seen.resolves,
+            "request-id": seen.request_id,
+            "milliseconds": seen.took.as_secs_f64() * 1000.0,
+            "reason": seen.reason,
+        }))
+    }
+
+    async fn load(&self, asked: &CallRequest, rate: f64, seconds: f64) -> Result<Value, String> {
+        if !(rate > 0.0 && rate <= 20_000.0) {
+            return Err(format!("--rate {rate}: between 0 and 20000 requests a second"));
+        }
+        let time = Duration::try_from_secs_f64(seconds).map_err(|_| format!("--for {seconds}: no time"))?;
+        let caller = one_caller(&self.lab, &asked.from)?;
+        let (plan, _, _) = runner::plan(&self.lab, &caller, &table_call(asked)?)?;
+        let report = load::run(&load::Load { plan, rate, time }).await;
+        serde_json::to_value(&report).map_err(|e| e.to_string())
+    }
+}
+
+/// Short names of targets are made whole: `east/east-west` stays, a service or prefix that means one workload becomes it.
+fn meant(lab: &Lab, target: &str) -> String {
+    if target.split('/').count() != 3 {
+        return target.to_owned();
+    }
+    match lab.workloads_of(target) {
+        Ok(found) if found.len() == 1 => found.into_iter().next().unwrap_or_default(),
+        _ => target.to_owned(),
+    }
+}
+
+fn one_caller(lab: &Lab, name: &str) -> Result<String, String> {
+    let found = lab.names().callers(name)?;
+    found.into_iter().next().ok_or_else(|| format!("{name} is no workload"))
+}
+
+fn table_call(asked: &CallRequest) -> Result<TableCall, String> {
+    let request = Asked::parse(&asked.request)?;
+    let client = asked.http.as_ref().map(|http| fairlead_calls::Client { http: Some(http.clone()), ..fairlead_calls::Client::default() });
+    let call = Call {
+        why: String::new(),
+        from: asked.from.clone(),
+        request: asked.request.clone(),
+        at: None,
+        headers: asked.headers.clone(),
+        body: asked.body.clone(),
+        client,
+        given: Given::default(),
+        times: None,
+        tolerance: None,
+        expect: Expect::default(),
+    };
+    Ok(TableCall { index: 0, file: String::new(), line: 0, call, request })
+}
+
+async fn status(lab: &Lab) -> Value {
+    let process = |p: crate::process::Status| {
+        let state = match p.state {
+            State::Starting => "starting".to_owned(),
+            State::Ready => "ready".to_owned(),
+            State::Stopped => "stopped".to_owned(),
+            State::Ended { how, .. } => format!("ended: {how}"),
+        };
+        json!({"owner": p.owner, "name": p.name, "pid": p.pid, "state": state, "starts": p.starts, "log": p.log})
+    };
+    let sockets: serde_json::Map<String, Value> =
+        lab.spec().clusters.keys().map(|c| (c.clone(), json!(lab.layout().admin(c)))).collect();
+    json!({
+        "mesh": lab.spec().name,
+        "directory": lab.spec().directory,
+        "state": lab.layout().root(),
+        "broken": lab.broken().await,
+        "sockets": sockets,
+        "addresses": lab.addresses(),
+        "processes": lab.handle().processes().into_iter().map(process).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,171 @@
+//! Waiting until a proxy shows a state: `given` holds when the caller's own proxy has taken note of it, not when it was done.
+//!
+//! What is expected follows from what was broken and where the caller stands; what is, is read from the proxy's `/clusters`.
+//! Invariant: waiting ends; a state that does not come is reported with the endpoint that is missing or too many.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::admin::{self, AdminError};
+use super::given::State;
+use super::lab::{Lab, LabError};
+use super::start::rows;
+
+/// A dead cluster leaves rotation within 10 s; a program's health within 10 s of grace; a lease is 15 s.
+pub const LONGEST: Duration = Duration::from_secs(40);
+
+/// An endpoint as a proxy holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// Envoy cluster.
+    pub cluster: String,
+    /// `cluster/namespace/name`
+    pub workload: String,
+    /// It gets requests.
+    pub healthy: bool,
+    /// It comes back step by step and does not have its whole share yet.
+    pub ramping: bool,
+}
+
+/// What a proxy holds, by (Envoy cluster, workload).
+pub type Rotation = BTreeMap<(String, String), Held>;
+
+#[derive(Deserialize)]
+struct Clusters {
+    cluster_statuses: Vec<ClusterStatus>,
+}
+
+#[derive(Deserialize)]
+struct ClusterStatus {
+    name: String,
+    #[serde(default)]
+    host_statuses: Vec<Value>,
+}
+
+/// Reads a proxy's `/clusters?format=json`.
+pub async fn rotation(lab: &Lab, owner: &str) -> Result<Rotation, AdminError> {
+    const PATH: &str = "/clusters?format=json";
+    let bytes = admin::proxy(lab.handle(), owner, "GET", PATH).await?;
+    parse(&bytes).map_err(|reason| AdminError { what: format!("proxy of {owner}: {PATH}"), reason })
+}
+
+fn parse(bytes: &[u8]) -> Result<Rotation, String> {
+    let clusters: Clusters = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let mut all = Rotation::new();
+    for cluster in clusters.cluster_statuses.iter().filter(|c| c.name.starts_with("outbound|")) {
+        for host in &cluster.host_statuses {
+            let Some(held) = held(&cluster.name, host) else { continue };
+            all.insert((held.cluster.clone(), held.workload.clone()), held);
+        }
+    }
+    Ok(all)
+}
+
+fn held(cluster: &str, host: &Value) -> Option<Held> {
+    let own = &host["fairlead"];
+    let text = |name: &str| own[name].as_str().filter(|t| !t.is_empty());
+    let workload = format!("{}/{}/{}", text("cluster")?, text("namespace")?, text("workload")?);
+    let healthy = matches!(text("state"), Some("healthy" | "degraded"));
+    let ramping = own["ramp"].as_f64().is_some_and(|ramp| ramp < 1.0);
+    Some(Held { cluster: cluster.to_owned(), workload, healthy, ramping })
+}
+
+/// One caller's proxy and what it held while all was well.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Whose proxy: a name of the plan.
+    pub owner: String,
+    /// Its cluster.
+    pub cluster: String,
+    /// All that it held.
+    pub baseline: BTreeSet<(String, String)>,
+}
+
+/// Waits until these proxies show the state. The error names what is not so.
+pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, ramped: bool) -> Result<(), LabError> {
+    let deadline = Instant::now() + LONGEST;
+    loop {
+        let mut wrong = Vec::new();
+        for one in watched {
+            match rotation(lab, &one.owner).await {
+                Ok(rotation) => wrong.extend(differences(one, &rotation, state, ramped)),
+                Err(e) => wrong.push(e.to_string()),
+            }
+        }
+        wrong.extend(streams(lab, watched, state).await);
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            wrong.truncate(5);
+            return Err(LabError::NotReady(wrong));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What a proxy holds otherwise than the state wants.
+pub fn differences(one: &Watched, rotation: &Rotation, state: &State, ramped: bool) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (cluster, workload) in &one.baseline {
+        let found = rotation.get(&(cluster.clone(), workload.clone()));
+        let healthy = found.is_some_and(|held| held.healthy);
+        let expected = state.expected(&one.cluster, workload);
+        if expected.is_some_and(|wanted| wanted != healthy) {
+            let word = if healthy { "still gets requests" } else { "is not back" };
+            wrong.push(format!("{}: {workload} {word} in {cluster}", one.owner));
+        } else if ramped && expected == Some(true) && found.is_some_and(|held| held.ramping) {
+            wrong.push(format!("{}: {workload} does not have its whole share yet in {cluster}", one.owner));
+        }
+    }
+    wrong
+}
+
+/// A frozen stream shows at the control plane only.
+async fn streams(lab: &Lab, watched: &[Watched], state: &State) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let viewers: BTreeSet<&String> = watched.iter().map(|w| &w.cluster).collect();
+    for viewer in viewers.into_iter().filter(|v| !state.control_down(v)) {
+        let Ok(listing) = admin::get(&lab.layout().admin(viewer), "/clusters").await else {
+            wrong.push(format!("{viewer}/control does not answer"));
+            continue;
+        };
+        for peer in &state.stale {
+            let stale = rows(&listing).any(|row| row["cluster"] == peer.as_str() && row["stream"] == "stale");
+            if peer != viewer && !stale {
+                wrong.push(format!("{viewer}: the stream of {peer} is not stale yet"));
+            }
+        }
+        if state.is_whole() {
+            for row in rows(&listing).filter(|row| row["stream"] == "stale" || row["stream"] == "unknown" || row["path"] == "down") {
+                wrong.push(format!("{viewer}: {} is {} and its path {}", row["cluster"], row["stream"], row["path"]));
+            }
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn clusters_are_read_as_envoy_writes_them() {
+        let host = |cluster: &str, state: &str, ramp: f64| {
+            json!({"fairlead": {"cluster": cluster, "namespace": "shop", "workload": "a", "state": state, "ramp": ramp}})
+        };
+        let hosts = [host("east", "healthy", 1.0), host("north", "ejected", 1.0), host("south", "healthy", 0.3), host("west", "path-down", 1.0)];
+        let text = json!({"cluster_statuses": [{"name": "outbound|80||a", "host_statuses": hosts}, {"name": "inbound|80||"}]}).to_string();
+        let rotation = parse(text.as_bytes()).unwrap();
+        let healthy: Vec<_> = rotation.values().map(|h| (h.workload.as_str(), h.healthy, h.ramping)).collect();
+        assert_eq!(
+            healthy,
+            [("east/shop/a", true, false), ("north/shop/a", false, false), ("south/shop/a", true, true), ("west/shop/a", false, false)]
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! What is to run, as plain data: the binary fills it from the resolved mesh.
+//!
+//! Invariant: names are `cluster`, `namespace` and `name` as call tables write them; addresses are the mesh's own, so that offline
+//! and live answers speak of the same ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::topology::{ClusterSpec, ExternalSpec, GatewaySpec, Spec, WorkloadSpec};
+
+/// Namespace of the built-in gateway's workload.
+pub const SYSTEM_NAMESPACE: &str = "fairlead-system";
+/// Name of the built-in gateway.
+pub const EAST_WEST: &str = "east-west";
+
+/// A mesh to run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MeshSpec {
+    /// Its name.
+    pub name: String,
+    /// The mesh directory; control planes read and watch it.
+    pub directory: PathBuf,
+    /// One root for all, an intermediate per cluster; else a root each.
+    pub shared_trust: bool,
+    /// The mesh's bare trust domain.
+    pub trust_domain: String,
+    /// DNS suffix of plain names.
+    pub domain: String,
+    /// Profile `fairlead`: a program's health is probed by its proxy, a peer's path is judged.
+    pub judges: bool,
+    /// Its members.
+    pub clusters: BTreeMap<String, ClusterMesh>,
+    /// Servers that are no workloads.
+    pub externals: Vec<ExternalServer>,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ClusterMesh {
+    /// The trust domain of its workloads.
+    pub trust_domain: String,
+    /// Its network.
+    pub network: String,
+    /// region/zone/subzone
+    pub locality: Option<String>,
+    /// Addresses of the built-in gateway; None: it has gateways of its own.
+    pub gateway: Option<Vec<IpAddr>>,
+    /// Port of its east-west gateways.
+    pub gateway_port: u16,
+    /// Written service addresses; the mesh's virtual range is always among those the node answers for.
+    pub service_addresses: BTreeSet<IpAddr>,
+    /// What virtual addresses mean here: `NAMESPACE/SERVICE`, for showing.
+    pub names: BTreeMap<IpAddr, String>,
+    /// Its workloads.
+    pub workloads: Vec<MeshWorkload>,
+}
+
+/// One workload.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct MeshWorkload {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Name; replica N of `w` is `w-N`.
+    pub name: String,
+    /// Its addresses on its network.
+    pub addresses: Vec<IpAddr>,
+    /// Its network when it is not the cluster's.
+    pub network: Option<String>,
+    /// region/zone/subzone
+    pub locality: Option<String>,
+    /// What stands in its namespace.
+    pub part: Part,
+    /// Its SPIFFE ID.
+    pub identity: Option<String>,
+    /// Istio's canonical service and revision, for metrics.
+    pub canonical: (String, String),
+    /// Ports the program listens on.
+    pub ports: BTreeSet<u16>,
+    /// Program and arguments; empty: the echo program. The word `fairlead` means this program.
+    pub command: Vec<String>,
+    /// Environment.
+    pub environment: BTreeMap<String, String>,
+    /// When the program is ready; None: the first port accepts.
+    pub probe: Option<Probe>,
+    /// A gateway's wide-area addresses; empty: one is assigned.
+    pub wan: Vec<IpAddr>,
+    /// A gateway's ports and the hosts it serves there (`*`, `*.example`, `shop.example`).
+    pub servers: Vec<(u16, Vec<String>)>,
+    /// A gateway's own ports by its Service's ports, where they differ.
+    pub targets: BTreeMap<u16, u16>,
+}
+
+/// What stands in a workload's namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// A program behind a sidecar.
+    #[default]
+    Sidecar,
+    /// A program alone.
+    Plain,
+    /// A gateway that Gateway objects select.
+    Ingress,
+    /// A gateway between clusters.
+    EastWest,
+}
+
+/// A readiness probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    /// The port accepts.
+    Tcp(u16),
+    /// GET of the path answers 200 to 399.
+    Http(u16, String),
+}
+
+/// A server outside the mesh.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExternalServer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its ports.
+    pub ports: BTreeSet<u16>,
+}
+
+impl MeshSpec {
+    /// What the substrate is to build.
+    pub fn topology(&self) -> Spec {
+        let clusters = self.clusters.iter().map(|(name, cluster)| (name.clone(), cluster.topology())).collect();
+        let external = |server: &ExternalServer| ExternalSpec { name: server.address.to_string(), addresses: vec![server.address] };
+        Spec { clusters, externals: self.externals.iter().map(external).collect() }
+    }
+
+    /// A workload by `cluster/namespace/name`.
+    pub fn workload(&self, name: &str) -> Option<(&ClusterMesh, &MeshWorkload)> {
+        let (cluster, rest) = name.split_once('/')?;
+        let cluster = self.clusters.get(cluster)?;
+        let found = cluster.workloads.iter().find(|w| rest.split_once('/') == Some((&w.namespace, &w.name)))?;
+        Some((cluster, found))
+    }
+
+    /// All workloads with their full names.
+    pub fn workloads(&self) -> impl Iterator<Item = (String, &MeshWorkload)> {
+        self.clusters.iter().flat_map(|(cluster, mesh)| mesh.workloads.iter().map(move |w| (w.full_name(cluster), w)))
+    }
+
+    /// The first gateway (by cluster, namespace, name) that serves a host on a port.
+    pub fn gateway_for(&self, host: &str, port: u16) -> Option<String> {
+        let serves = |w: &MeshWorkload| w.servers.iter().any(|(p, hosts)| *p == port && hosts.iter().any(|h| host_matches(h, host)));
+        let mut found: Vec<String> = self.workloads().filter(|(_, w)| w.part == Part::Ingress && serves(w)).map(|(name, _)| name).collect();
+        found.sort();
+        found.into_iter().next()
+    }
+}
+
+impl ClusterMesh {
+    fn topology(&self) -> ClusterSpec {
+        let gateway = |addresses: &Vec<IpAddr>| GatewaySpec { name: EAST_WEST.into(), addresses: addresses.clone() };
+        ClusterSpec {
+            network: self.network.clone(),
+            locality: self.locality.clone(),
+            control: true,
+            gateways: self.gateway.iter().map(gateway).collect(),
+            workloads: self.workloads.iter().map(MeshWorkload::topology).collect(),
+        }
+    }
+
+    /// The destinations that a node answers for callers without a sidecar.
+    pub fn service_ranges(&self) -> Vec<IpNet> {
+        let mut ranges: Vec<IpNet> = "240.240.0.0/16".parse().into_iter().collect();
+        ranges.extend(self.service_addresses.iter().map(|address| IpNet::from(*address)).filter(|one| !ranges.iter().any(|r| r.contains(one))).collect::<Vec<_>>());
+        ranges
+    }
+}
+
+impl MeshWorkload {
+    /// `cluster/namespace/name`.
+    pub fn full_name(&self, cluster: &str) -> String {
+        format!("{cluster}/{}/{}", self.namespace, self.name)
+    }
+
+    /// Whether it has a proxy.
+    pub fn has_proxy(&self) -> bool {
+        self.part != Part::Plain
+    }
+
+    fn topology(&self) -> WorkloadSpec {
+        let gateway = matches!(self.part, Part::Ingress | Part::EastWest);
+        WorkloadSpec {
+            name: format!("{}/{}", self.namespace, self.name),
+            addresses: self.addresses.clone(),
+            network: self.network.clone(),
+            locality: self.locality.clone(),
+            wan: gateway.then(|| self.wan.clone()),
+        }
+    }
+}
+
+/// Istio's host patterns: exact, `*`, or `*.` and a suffix.
+fn host_matches(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => host.len() >= suffix.len() && host.ends_with(suffix),
+        None => pattern.eq_ignore_ascii_case(host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_gateway_that_serves_the_host() {
+        let gateway = |name: &str, port: u16, host: &str| MeshWorkload {
+            namespace: "edge".into(),
+            name: name.into(),
+            part: Part::Ingress,
+            servers: vec![(port, vec![host.to_owned()])],
+            ..MeshWorkload::default()
+        };
+        let mut spec = MeshSpec::default();
+        spec.clusters.insert("west".into(), ClusterMesh { workloads: vec![gateway("a", 80, "*")], ..ClusterMesh::default() });
+        let east = vec![gateway("z", 80, "*.shop.example"), gateway("b", 8080, "*")];
+        spec.clusters.insert("east".into(), ClusterMesh { workloads: east, ..ClusterMesh::default() });
+        assert_eq!(spec.gateway_for("www.shop.example", 80).as_deref(), Some("east/edge/z"));
+        assert_eq!(spec.gateway_for("other.example", 80).as_deref(), Some("west/edge/a"));
+        assert_eq!(spec.gateway_for("other.example", 8080).as_deref(), Some("east/edge/b"));
+        assert_eq!(spec.gateway_for("other.example", 443), None);
+    }
+}
