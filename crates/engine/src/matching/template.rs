@@ -18,7 +18,7 @@ enum Segment {
     Literal(Box<str>),
     /// One segment, not empty.
     One,
-    /// Any number of segments, with a suffix that the path must end in (`{**}.css`).
+    /// Any number of segments, with literal text that the path must end in (`{**}.css`, `{**}/cart`).
     Rest(Box<str>),
 }
 
@@ -32,8 +32,12 @@ impl PathTemplate {
         let body = template.strip_prefix('/').ok_or_else(|| bad("must begin with /"))?;
         let mut segments = Vec::new();
         for text in split_outside_braces(body) {
-            if matches!(segments.last(), Some(Segment::Rest(_))) {
-                return Err(bad("nothing may follow `**` but a suffix"));
+            if let Some(Segment::Rest(end)) = segments.last_mut() {
+                if text.contains(['{', '}', '*']) {
+                    return Err(bad("nothing may follow `**` but literal text"));
+                }
+                *end = format!("{end}/{text}").into();
+                continue;
             }
             let Some(inner) = text.strip_prefix('{') else {
                 segments.push(plain(text).map_err(&bad)?);
@@ -122,6 +126,8 @@ mod tests {
             ("/{*}/{**}", "/a/b/c", true),
             ("/a/{**}.css", "/a/b/c.css", true),
             ("/a/{**}.css", "/a/b/c.js", false),
+            ("/store/{**}/cart", "/store/a/b/cart", true),
+            ("/store/{**}/cart", "/store/cart", false),
             ("/v/{id=*}/x", "/v/7/x", true),
             ("/exact", "/exact", true),
             ("/exact", "/exact/", false),
@@ -129,7 +135,7 @@ mod tests {
         for (template, path, matches) in table {
             assert_eq!(PathTemplate::parse(template).unwrap().is_match(path), matches, "{template} {path}");
         }
-        for bad in ["foo", "/{**}/a", "/{*", "/a*"] {
+        for bad in ["foo", "/{**}/{*}", "/{*", "/a*"] {
             assert!(PathTemplate::parse(bad).is_err(), "{bad}");
         }
     }
