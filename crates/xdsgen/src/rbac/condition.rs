@@ -4,11 +4,9 @@
 //! cannot have matches nothing.
 
 use super::principal::identity;
-use crate::wire::{cidr, extension, regex, string_matcher};
+use crate::wire::{cidr, quote, regex, string_matcher};
 use fairlead_model::matching::StringMatch;
 use fairlead_model::security::{Attribute, Condition, Value};
-use fairlead_proto::any::pack;
-use fairlead_proto::envoy::all::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use fairlead_proto::envoy::rbac::{Permission, Principal, permission as per, principal as pri};
 use fairlead_proto::envoy::{matcher, route};
 
@@ -107,13 +105,12 @@ fn permission_of(attribute: &Attribute, value: &Value) -> Option<Permission> {
         (Attribute::Path, Value::Match(wanted)) => per::Rule::UrlPath(matcher::PathMatcher {
             rule: Some(matcher::path_matcher::Rule::Path(string_matcher(wanted, false))),
         }),
-        (Attribute::Path, Value::PathTemplate(template)) => {
-            let config = UriTemplateMatchConfig { path_template: envoy_template(template) };
-            per::Rule::UriTemplate(extension(
-                "envoy.path.match.uri_template.uri_template_matcher",
-                pack(&config),
-            ))
-        }
+        (Attribute::Path, Value::PathTemplate(template)) => per::Rule::UrlPath(matcher::PathMatcher {
+            rule: Some(matcher::path_matcher::Rule::Path(matcher::StringMatcher {
+                match_pattern: Some(matcher::string_matcher::MatchPattern::SafeRegex(regex(template_regex(template)))),
+                ignore_case: false,
+            })),
+        }),
         (Attribute::DestinationIp, Value::Cidr(range)) => per::Rule::DestinationIp(cidr(range)?),
         (Attribute::DestinationPort, Value::Port(port)) => per::Rule::DestinationPort((*port).into()),
         (Attribute::Sni, Value::Match(wanted)) => per::Rule::RequestedServerName(string_matcher(wanted, false)),
@@ -157,7 +154,27 @@ fn header(name: &str, wanted: &StringMatch, ignore_case: bool) -> route::HeaderM
     route::HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(specifier), ..Default::default() }
 }
 
-/// Istio writes `{*}` for a segment and `{**}` for the rest, Envoy `*` and `**`.
-fn envoy_template(template: &str) -> String {
-    template.replace("{**}", "**").replace("{*}", "*")
+/// `{*}` is a segment, `{**}` any number of them, also none: what Envoy's own template matcher makes of them, as the regex it
+/// makes of it.
+fn template_regex(template: &str) -> String {
+    const SEGMENT: &str = "[a-zA-Z0-9-._~%!$&'()+,;:@=]+";
+    const REST: &str = "[a-zA-Z0-9-._~%!$&'()+,;:@=/]*";
+    let rests: Vec<String> = template
+        .split("{**}")
+        .map(|part| part.split("{*}").map(quote).collect::<Vec<_>>().join(SEGMENT))
+        .collect();
+    rests.join(REST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_become_regexes() {
+        let (one, rest) = ("[a-zA-Z0-9-._~%!$&'()+,;:@=]+", "[a-zA-Z0-9-._~%!$&'()+,;:@=/]*");
+        assert_eq!(template_regex("/a.b/{*}/c"), format!("/a\\.b/{one}/c"));
+        assert_eq!(template_regex("/{*}/x/{**}"), format!("/{one}/x/{rest}"));
+        assert_eq!(template_regex("/{**}/end"), format!("/{rest}/end"));
+    }
 }

@@ -89,7 +89,7 @@ fn is_operator(text: &str) -> bool {
         Some((before, length)) if before.ends_with(')') => length.parse::<u16>().is_ok(),
         _ => arguments.is_empty() || arguments.ends_with(')'),
     };
-    OPERATORS.contains(&name) && (name == "REQ") == !arguments.is_empty() && arguments_end
+    OPERATORS.contains(&name) && (name == "REQ") != arguments.is_empty() && arguments_end
 }
 
 #[cfg(test)]
