@@ -74,7 +74,6 @@ pub const PROXY_CONFIG_WITHOUT_EFFECT: &[&str] = &[
     "extraStatTags",
     "fileFlushInterval",
     "fileFlushMinSizeKb",
-    "gatewayTopology",
     "holdApplicationUntilProxyStarts",
     "image",
     "interceptionMode",

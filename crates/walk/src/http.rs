@@ -44,11 +44,12 @@ impl World {
         if !self.normalise(manager, &mut request) {
             return vec![Arrival::by_proxy(400, &[], request.grpc)];
         }
+        // Judged on the headers as they came, before our own hop is appended.
+        let remote = decide::client_address(manager, &request.headers, accepted.wire.place.address());
         self.forward_headers(accepted, manager, &mut request);
         let Some(config) = accepted.snapshot.routes_of(manager) else {
             return vec![Arrival::by_proxy(404, &["NR"], request.grpc)];
         };
-        let remote = decide::client_address(manager, &request.headers, accepted.wire.place.address());
         let head = head(&request);
         let info = RequestInfo { connection: accepted.connection(remote), head: Some(head) };
         if let Err(denied) = decide::authorize(&manager.authorization, &info) {

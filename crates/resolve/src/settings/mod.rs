@@ -20,7 +20,7 @@ use fairlead_model::settings::{
 };
 use fairlead_resources::Object;
 use fairlead_resources::fairlead as written;
-use fairlead_resources::istio::{DiscoverySelector, MeshConfig, NormalizationType, OutboundMode};
+use fairlead_resources::istio::{DiscoverySelector, MeshConfig, MeshNetworks, NormalizationType, OutboundMode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,10 @@ pub struct Settings {
     pub destinations: MeshDefaults,
     /// MeshConfig `discoverySelectors`: objects of other namespaces do not exist. Empty: all namespaces.
     pub discovery: Vec<DiscoverySelector>,
+    /// MeshConfig fields that are written and that nothing here acts on, with whether the cluster's own ConfigMap has them.
+    pub without_effect: Vec<(&'static str, bool)>,
+    /// MeshNetworks of the cluster's ConfigMap: networks by CIDR or cluster, and their gateways.
+    pub networks: MeshNetworks,
     /// `defaultConfig.proxyMetadata` asks for addresses of ServiceEntries (`ISTIO_META_DNS_AUTO_ALLOCATE`).
     pub auto_allocate: bool,
 }
@@ -54,6 +58,10 @@ pub fn settings(name: &str, mesh: Option<&written::Mesh>, clusters: &BTreeSet<Cl
         Object::ConfigMap(map) if map.is_mesh_config() => map.mesh.as_deref(),
         _ => None,
     });
+    let networks = objects.iter().find_map(|object| match &object.decoded.object {
+        Object::ConfigMap(map) if map.is_mesh_config() => map.networks.as_deref(),
+        _ => None,
+    });
     let config = own.map_or_else(|| base.clone(), |own| base.overridden_by(own));
     let name = mesh.map(|mesh| mesh.metadata.name.as_str()).filter(|name| !name.is_empty()).unwrap_or(name);
     let settled = settle(name, &spec, clusters, &config);
@@ -61,6 +69,8 @@ pub fn settings(name: &str, mesh: Option<&written::Mesh>, clusters: &BTreeSet<Cl
         export_to: ExportDefaults::new(&config),
         destinations: MeshDefaults::new(&config),
         discovery: config.discovery_selectors.clone(),
+        without_effect: without_effect(&config, own),
+        networks: networks.cloned().unwrap_or_default(),
         auto_allocate: config
             .default_config
             .as_ref()
@@ -68,6 +78,21 @@ pub fn settings(name: &str, mesh: Option<&written::Mesh>, clusters: &BTreeSet<Cl
             .is_some_and(|value| value == "true"),
         mesh: Arc::new(settled),
     }
+}
+
+/// Logging, detection and draining are the proxy's, which has no mesh-wide setting for them yet.
+fn without_effect(config: &MeshConfig, own: Option<&MeshConfig>) -> Vec<(&'static str, bool)> {
+    const FIELDS: [&str; 6] = [
+        "accessLogFile",
+        "accessLogFormat",
+        "accessLogEncoding",
+        "protocolDetectionTimeout",
+        "enablePrometheusMerge",
+        "defaultConfig",
+    ];
+    let written = |config: &MeshConfig, field: &str| config.written.iter().any(|key| key == field);
+    let found = FIELDS.into_iter().filter(|field| written(config, field));
+    found.map(|field| (field, own.is_some_and(|own| written(own, field)))).collect()
 }
 
 fn settle(name: &str, spec: &written::MeshSpec, clusters: &BTreeSet<ClusterId>, config: &MeshConfig) -> MeshSettings {
@@ -134,7 +159,11 @@ fn settle(name: &str, spec: &written::MeshSpec, clusters: &BTreeSet<ClusterId>, 
             Some(NormalizationType::DecodeAndMergeSlashes) => PathNormalization::DecodeAndMergeSlashes,
             Some(NormalizationType::Default | NormalizationType::Base) | None => PathNormalization::Base,
         },
-        trusted_proxies: 0,
+        trusted_proxies: config
+            .default_config
+            .as_ref()
+            .and_then(|defaults| defaults.gateway_topology.as_ref()?.num_trusted_proxies)
+            .unwrap_or(0),
     }
 }
 

@@ -164,14 +164,25 @@ pub struct DefaultProxyConfig {
     pub drain_duration: Option<Span>,
     /// Metadata of proxies.
     pub proxy_metadata: BTreeMap<String, String>,
+    /// Where gateways stand.
+    pub gateway_topology: Option<GatewayTopology>,
+}
+
+message! {
+    /// What stands in front of gateways.
+    pub struct GatewayTopology {
+        /// Trusted proxies in front: so many of the last `x-forwarded-for` entries are believed. Default 0.
+        num_trusted_proxies: Option<u32>,
+    }
 }
 
 impl FromNode for DefaultProxyConfig {
     fn from_node(node: &Node, reading: &mut Reading) -> Self {
         let mut config = Self::default();
-        read_fields(node, reading, &["drainDuration", "proxyMetadata"], |key, value, reading| {
+        read_fields(node, reading, &["drainDuration", "proxyMetadata", "gatewayTopology"], |key, value, reading| {
             match key {
                 "drainDuration" => config.drain_duration = Some(Span::from_node(value, reading)),
+                "gatewayTopology" => config.gateway_topology = Some(GatewayTopology::from_node(value, reading)),
                 "proxyMetadata" => config.proxy_metadata = BTreeMap::from_node(value, reading),
                 _ if implemented::PROXY_CONFIG_WITHOUT_EFFECT.contains(&key) => {
                     let path = reading.path();
@@ -187,7 +198,11 @@ impl FromNode for DefaultProxyConfig {
     fn shape() -> Shape {
         Shape::Message(
             "DefaultProxyConfig",
-            &[("drainDuration", Span::shape), ("proxyMetadata", BTreeMap::<String, String>::shape)],
+            &[
+                ("drainDuration", Span::shape),
+                ("proxyMetadata", BTreeMap::<String, String>::shape),
+                ("gatewayTopology", GatewayTopology::shape),
+            ],
         )
     }
 }
