@@ -24,9 +24,9 @@ pub enum Change {
     Remove { kind: ResourceType, name: Arc<str> },
 }
 
-/// A set of encoded resources by kind and name.
+/// A set of encoded resources by kind and name. Copies share what is not changed.
 #[derive(Clone, Debug, Default)]
-pub struct Resources(BTreeMap<ResourceType, BTreeMap<Arc<str>, Resource>>);
+pub struct Resources(BTreeMap<ResourceType, Arc<BTreeMap<Arc<str>, Arc<Resource>>>>);
 
 impl Resource {
     /// A resource from any spelling of its parts.
@@ -42,27 +42,29 @@ impl Resource {
 
 impl Resources {
     pub fn find(&self, kind: ResourceType, name: &str) -> Option<&Resource> {
-        self.0.get(&kind)?.get(name)
+        self.0.get(&kind)?.get(name).map(|resource| &**resource)
     }
 
     /// Sorted by kind and name.
     pub fn iter(&self) -> impl Iterator<Item = (ResourceType, &Arc<str>, &Resource)> {
-        self.0.iter().flat_map(|(kind, table)| table.iter().map(|(name, resource)| (*kind, name, resource)))
+        self.0.iter().flat_map(|(kind, table)| table.iter().map(|(name, resource)| (*kind, name, &**resource)))
     }
 
     pub fn insert(&mut self, resource: Resource) {
-        self.0.entry(resource.kind).or_default().insert(resource.name.clone(), resource);
+        let table = self.0.entry(resource.kind).or_default();
+        Arc::make_mut(table).insert(resource.name.clone(), Arc::new(resource));
     }
 
     pub fn remove(&mut self, kind: ResourceType, name: &str) {
-        if let Some(table) = self.0.get_mut(&kind) {
-            table.remove(name);
+        if let Some(table) = self.0.get_mut(&kind).filter(|table| table.contains_key(name)) {
+            Arc::make_mut(table).remove(name);
         }
     }
 
     /// All as changes that set them.
     pub fn into_changes(self) -> impl Iterator<Item = Change> {
-        self.0.into_values().flat_map(BTreeMap::into_values).map(Change::Set)
+        let tables = self.0.into_values().map(Arc::unwrap_or_clone);
+        tables.flat_map(BTreeMap::into_values).map(|resource| Change::Set(Arc::unwrap_or_clone(resource)))
     }
 }
 
