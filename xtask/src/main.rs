@@ -39,8 +39,16 @@ enum Command {
     },
     /// Run the tests that have goldens and write what they get.
     Golden,
-    /// Measure: `bench proxy` against Envoy, `bench control` for resolving.
+    /// Measure: `bench proxy` against Envoy, `bench control` for resolving. Builds in release first.
     Bench(bench::BenchArgs),
+    /// The load generator, a process of its own so that it can be pinned.
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchLoad(bench::LoadArgs),
+    /// The upstream, a process of its own so that it can be pinned.
+    #[cfg(feature = "bench")]
+    #[command(hide = true)]
+    BenchUpstream(bench::UpstreamArgs),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -58,6 +66,10 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Gen { check } => generate::run(check),
         Command::Golden => suites::golden(),
         Command::Bench(args) => bench::run(args),
+        #[cfg(feature = "bench")]
+        Command::BenchLoad(args) => bench::load(&args),
+        #[cfg(feature = "bench")]
+        Command::BenchUpstream(args) => bench::upstream(&args),
     }
 }
 

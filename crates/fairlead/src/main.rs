@@ -6,6 +6,7 @@
 mod cli;
 mod echo;
 mod lab_state;
+mod proxy_static;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Join(cli::get::JoinArgs),
     Detach(cli::get::DetachArgs),
     Echo(echo::EchoArgs),
+    #[command(hide = true)]
+    ProxyStatic(proxy_static::ProxyStaticArgs),
     Docs(cli::docs::DocsArgs),
     /// Print shell completions: bash, elvish, fish, powershell or zsh.
     Completions {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "fairlead", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::ProxyStatic(args) => proxy_static::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Echo(args) => block_on(echo::run(args)).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|e| {
