@@ -132,7 +132,7 @@ impl World {
             // TLS that did not end here goes on as it came.
             UpstreamTransport::Raw if !accepted.terminated => accepted.wire.security.clone(),
             UpstreamTransport::Raw => Security::Plain,
-            UpstreamTransport::Tls(tls) => Security::Tls(Arc::new(self.hello(accepted, tls, endpoint))),
+            UpstreamTransport::Tls(tls) => Security::Tls(Arc::new(self.hello(accepted, tls, endpoint, payload))),
         };
         let wire = |destination| Wire {
             place: place_of(accepted),
@@ -175,13 +175,18 @@ impl World {
         Some(Balancer::build(cluster, endpoints, condition, 0))
     }
 
-    fn hello(&self, accepted: &Accepted<'_>, tls: &TlsContext, endpoint: &Endpoint) -> Hello {
+    fn hello(&self, accepted: &Accepted<'_>, tls: &TlsContext, endpoint: &Endpoint, payload: &Payload) -> Hello {
         let server_name = if tls.auto_host_sni && !endpoint.hostname.is_empty() { &endpoint.hostname } else { &tls.sni };
         let mesh = tls.mode == Mode::Mesh;
         let own = self.own_identity(accepted.workload);
         Hello {
             server_name: (!server_name.is_empty()).then(|| server_name.to_string()),
-            alpn: tls.alpn.iter().map(ToString::to_string).collect(),
+            // A sniffed service has one list for both; a proxy offers what it is about to speak.
+            alpn: match payload {
+                Payload::Http(_) => tls.alpn.iter().map(ToString::to_string).collect(),
+                _ if mesh => vec!["istio-peer-exchange".to_owned(), "istio".to_owned()],
+                _ => Vec::new(),
+            },
             certificate: match own {
                 Some(id) if mesh => Certificate::Valid(id),
                 _ => Certificate::None,
