@@ -2,28 +2,19 @@
 
 mod support;
 
-use bytes::Bytes;
 use http::{Request, Version};
-use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::Full;
 use serde_json::Value;
 use std::net::SocketAddr;
+use support::client::{caller, send};
 use support::echo::Program;
 use support::resources::{Ep, inbound, outbound};
 use support::{Pki, id, options, start};
 
-fn client(h2: bool) -> Client<HttpConnector, Full<Bytes>> {
-    Client::builder(TokioExecutor::new()).http2_only(h2).build_http()
-}
-
-async fn get(client: &Client<HttpConnector, Full<Bytes>>, at: SocketAddr, path: &str) -> (http::response::Parts, Value) {
+async fn get(h2: bool, at: SocketAddr, path: &str) -> (http::response::Parts, Value) {
     let request = Request::get(format!("http://{at}{path}")).header("x-fairlead-forged", "1").body(Full::default());
-    let response = client.request(request.unwrap()).await.unwrap();
-    let (parts, body) = response.into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
-    (parts, serde_json::from_slice(&bytes).unwrap_or(Value::String(String::from_utf8_lossy(&bytes).into_owned())))
+    let answer = send(&caller(h2), request.unwrap()).await;
+    (answer.parts, answer.body)
 }
 
 #[tokio::test]
@@ -33,11 +24,11 @@ async fn http_crosses_two_proxies_with_mutual_tls() {
     let callee = start(options("west", "reviews-v1"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews"))).await;
     let reviews = id("west", "reviews");
     let endpoint = Ep::mesh(callee.listening("inbound").await, reviews.as_str(), "west", "reviews-v1");
-    let caller = start(options("east", "frontend"), outbound(&[endpoint]), Some(pki.identity("east", "frontend"))).await;
-    let at = caller.listening("outbound").await;
+    let proxy = start(options("east", "frontend"), outbound(&[endpoint]), Some(pki.identity("east", "frontend"))).await;
+    let at = proxy.listening("outbound").await;
 
     for h2 in [false, true] {
-        let (parts, seen) = get(&client(h2), at, "/ratings/7?x=1").await;
+        let (parts, seen) = get(h2, at, "/ratings/7?x=1").await;
         assert_eq!(parts.status, 200, "{seen}");
         assert_eq!(parts.headers["server"], "fairlead");
         assert!(parts.headers.contains_key("x-envoy-upstream-service-time"));
@@ -52,7 +43,7 @@ async fn http_crosses_two_proxies_with_mutual_tls() {
         assert!(cert.contains(&format!("By={}", reviews.as_str())), "{cert}");
         assert_eq!(headers["x-request-id"].as_str().unwrap().len(), 36);
     }
-    let records = caller.records();
+    let records = proxy.records();
     assert_eq!(records.len(), 2);
     assert!(records[0].upstream_tls);
     assert_eq!(records[0].endpoint.as_ref().unwrap().workload, "reviews-v1");
@@ -72,6 +63,6 @@ async fn http_crosses_two_proxies_with_mutual_tls() {
     ] {
         assert!(line.contains(part), "{part} not in {line}");
     }
-    caller.end().await;
+    proxy.end().await;
     callee.end().await;
 }

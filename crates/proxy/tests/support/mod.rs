@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod client;
 pub mod echo;
 pub mod resources;
 

@@ -354,3 +354,15 @@ pub fn outbound(endpoints: &[Ep]) -> Vec<StaticResource> {
         cluster_resource(&cluster(name, endpoints)),
     ]
 }
+
+/// `HttpProtocolOptions` with explicit HTTP/2.
+pub fn explicit_http2() -> HashMap<String, Any> {
+    use fairlead_proto::envoy::upstream_http::http_protocol_options as o;
+    let options = fairlead_proto::envoy::upstream_http::HttpProtocolOptions {
+        upstream_protocol_options: Some(o::UpstreamProtocolOptions::ExplicitHttpConfig(o::ExplicitHttpConfig {
+            protocol_config: Some(o::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(Default::default())),
+        })),
+        ..Default::default()
+    };
+    HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), pack(&options))])
+}
