@@ -39,6 +39,7 @@ impl Listener {
             address,
             bind_to_port: !internal && listener.bind_to_port.as_ref().is_none_or(|v| v.value),
             use_original_dst: listener.use_original_dst.is_some_and(|v| v.value),
+            restores_original_dst: listener.use_original_dst.is_some_and(|v| v.value),
             direction: match listener.traffic_direction() {
                 TrafficDirection::Unspecified => Direction::Unspecified,
                 TrafficDirection::Inbound => Direction::Inbound,
@@ -77,9 +78,8 @@ impl Listener {
             | ("", "envoy.filters.listener.tls_inspector") => self.tls_inspector = true,
             ("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", _)
             | ("", "envoy.filters.listener.http_inspector") => self.http_inspector = true,
-            // Restores the destination without handing the connection over.
             ("envoy.extensions.filters.listener.original_dst.v3.OriginalDst", _)
-            | ("", "envoy.filters.listener.original_dst") => {}
+            | ("", "envoy.filters.listener.original_dst") => self.restores_original_dst = true,
             (other, name) => {
                 return Err(DecodeError::new("typed_config", format!("unknown listener filter {name} ({other})")));
             }

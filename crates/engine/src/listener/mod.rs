@@ -30,6 +30,9 @@ pub struct Listener {
     pub bind_to_port: bool,
     /// Hands connections over to the listener of their original destination, if there is one.
     pub use_original_dst: bool,
+    /// Connections keep the destination they had before they were redirected, for choosing a chain and for ORIGINAL_DST
+    /// Envoy clusters: by `use_original_dst`, or by the listener filter `original_dst`, which hands nothing over.
+    pub restores_original_dst: bool,
     pub direction: Direction,
     /// Whether the first bytes are looked at for a TLS client hello.
     pub tls_inspector: bool,

@@ -104,6 +104,8 @@ impl HeaderMatch {
             Some(HeaderMatchSpecifier::StringMatch(text)) => {
                 Test::Text(StringMatch::decode(text).map_err(|e| e.inside("string_match"))?)
             }
+            // Of the older field Envoy takes the empty text for presence.
+            Some(HeaderMatchSpecifier::ExactMatch(text)) if text.is_empty() => Test::Present(true),
             Some(HeaderMatchSpecifier::ExactMatch(text)) => Test::Text(StringMatch::exact(text)),
             Some(HeaderMatchSpecifier::PrefixMatch(text)) => Test::Text(StringMatch::prefix(text)),
             Some(HeaderMatchSpecifier::SuffixMatch(text)) => {
