@@ -4,6 +4,9 @@
 //! unreachable clusters; unhealthy workloads), `expect` by viewer, and `istio` with what differs under profile `istio`
 //! (the same input is then resolved twice).
 
+// A test that cannot read its input fails by panicking.
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 #[path = "harness/subset.rs"]
 mod subset;

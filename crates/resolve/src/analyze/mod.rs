@@ -8,6 +8,7 @@ mod authorization;
 mod destinations;
 mod entries;
 mod gateways;
+mod mesh_config;
 mod overlaps;
 mod routes;
 mod services;
@@ -16,14 +17,23 @@ mod single;
 pub(crate) use single::{external_name, host_taken, refused_by_profile};
 
 use crate::registry::{ClusterState, Objects};
+use crate::settings::Settings;
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::mesh::ResolvedMesh;
 
 /// What can be told from the cluster's own objects.
-pub(crate) fn own_objects(state: &ClusterState, objects: &Objects<'_>, auto_allocate: bool, diagnostics: &mut Vec<Diagnostic>) {
+pub(crate) fn own_objects(
+    state: &ClusterState,
+    objects: &Objects<'_>,
+    settings: &Settings,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    mesh_config::without_effect(state, settings, diagnostics);
+    mesh_config::registries(state, settings, diagnostics);
+    services::without_effect(objects, diagnostics);
     services::undeclared_ports(objects, diagnostics);
     services::export_audiences(state, diagnostics);
-    entries::addresses(objects, &state.settings, auto_allocate, diagnostics);
+    entries::addresses(objects, &state.settings, settings.auto_allocate, diagnostics);
     destinations::certificates(objects, diagnostics);
     gateways::selectors(state, objects, diagnostics);
     gateways::conflicts(objects, diagnostics);

@@ -83,6 +83,24 @@ pub(super) fn undeclared_ports(objects: &Objects<'_>, diagnostics: &mut Vec<Diag
     }
 }
 
+/// FL0408: fields that Kubernetes' own proxies act on.
+pub(super) fn without_effect(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) {
+    for item in &objects.services {
+        let spec = &item.object.spec;
+        let affinity = !spec.session_affinity.is_empty() && spec.session_affinity != "None";
+        let local = !spec.internal_traffic_policy.is_empty() && spec.internal_traffic_policy != "Cluster";
+        for (field, written) in [("sessionAffinity", affinity), ("internalTrafficPolicy", local)] {
+            if written {
+                let at = item.origin(&format!("spec.{field}"));
+                diagnostics.push(
+                    Diagnostic::warning(codes::WITHOUT_EFFECT, at, format!("{field} has no effect on traffic between proxies"))
+                        .hint("use trafficDistribution or a DestinationRule"),
+                );
+            }
+        }
+    }
+}
+
 /// Audiences that name nobody, or that certificates cannot tell.
 pub(super) fn export_audiences(state: &ClusterState, diagnostics: &mut Vec<Diagnostic>) {
     let settings = &state.settings;

@@ -45,7 +45,8 @@ pub(crate) fn offers(
             continue;
         };
         let annotation = |key| item.meta.annotation(key);
-        let rule = ExportRule::new(annotation(EXPORT_TO), annotation(EXPORT_PORTS), item.created(), item.origin(""));
+        let mut rule = ExportRule::new(annotation(EXPORT_TO), annotation(EXPORT_PORTS), item.created(), item.origin(""));
+        rule.labels.clone_from(&item.object.spec.exported_labels);
         for word in rule.unknown_ports(&own.service.ports) {
             let at = item.origin("metadata.annotations");
             diagnostics.push(

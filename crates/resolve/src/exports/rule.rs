@@ -4,6 +4,7 @@
 //! members and all ports.
 
 use fairlead_model::ids::ClusterId;
+use fairlead_model::matching::Labels;
 use fairlead_model::origin::Origin;
 use fairlead_model::service::ServicePort;
 use std::collections::BTreeSet;
@@ -22,6 +23,8 @@ pub struct ExportRule {
     pub to: Option<BTreeSet<ClusterId>>,
     /// Names or numbers as written; `None`: all.
     pub ports: Option<BTreeSet<String>>,
+    /// ServiceExport `exportedLabels`: what imports carry instead of the Service's own labels, if any are written.
+    pub labels: Labels,
     /// Unix seconds of the export's creation; decides conflicts.
     pub created: i64,
     /// The ServiceExport, or the Service itself where everything is exported.
@@ -34,6 +37,7 @@ impl ExportRule {
         Self {
             to: export_to.map(|list| words(list).map(ClusterId::from).collect()),
             ports: export_ports.map(|list| words(list).map(str::to_owned).collect()),
+            labels: Labels::new(),
             created,
             origin,
         }

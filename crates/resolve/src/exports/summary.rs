@@ -3,6 +3,7 @@
 //! Never carries a port that is not exported. Invariant: an endpoint's address is in it only if the audience has a network
 //! that reaches the endpoint's.
 
+use super::rule::ExportRule;
 use crate::registry::{ClusterState, OwnService};
 use crate::settings::network_of;
 use fairlead_model::endpoint::{Endpoint, Health};
@@ -33,13 +34,13 @@ pub fn export_to(state: &ClusterState, audience: &Audience) -> ClusterSummary {
     for own in state.services.values().filter(|own| own.service.source == ServiceSource::Kubernetes) {
         let Some(rule) = own.export.as_ref().filter(|rule| rule.allows(&audience.cluster)) else { continue };
         let key = format!("{}/{}", own.service.key.namespace, own.service.name);
-        summary.services.insert(key.clone(), Arc::new(service(own, rule.created)));
+        summary.services.insert(key.clone(), Arc::new(service(own, rule)));
         summary.endpoints.insert(key, endpoints(own, audience));
     }
     summary
 }
 
-fn service(own: &OwnService, created: i64) -> ServiceSummary {
+fn service(own: &OwnService, rule: &ExportRule) -> ServiceSummary {
     let service = &own.service;
     let mut capacity: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     let mut service_accounts = BTreeSet::new();
@@ -55,9 +56,9 @@ fn service(own: &OwnService, created: i64) -> ServiceSummary {
         ports: service.ports.iter().filter(|port| service.exported.contains(&port.number)).cloned().collect(),
         headless: service.headless,
         visibility: service.visibility.clone(),
-        labels: service.labels.clone(),
+        labels: if rule.labels.is_empty() { service.labels.clone() } else { rule.labels.clone() },
         service_accounts,
-        created,
+        created: rule.created,
         capacity,
     }
 }

@@ -5,14 +5,17 @@
 
 use super::Gateways;
 use crate::names::address::gateway_address;
-use crate::registry::{Draft, Item};
+use crate::registry::{Draft, Item, Surroundings};
+use crate::routes::host;
+use crate::settings::Settings;
 use fairlead_model::endpoint::WorkloadRef;
 use fairlead_model::gateway::ServerTls;
-use fairlead_model::ids::{ClusterId, NetworkId};
+use fairlead_model::ids::NetworkId;
 use fairlead_model::matching::selects;
 use fairlead_model::mesh::{GatewayAddress, GatewayKind};
 use fairlead_model::settings::MeshSettings;
 use fairlead_resources::core as kubernetes;
+use fairlead_resources::istio::MeshNetworks;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -34,13 +37,13 @@ pub(crate) struct EastWest {
 
 impl EastWest {
     pub fn new(
-        cluster: &ClusterId,
-        network: &NetworkId,
-        settings: &MeshSettings,
+        around: &Surroundings<'_>,
+        all: &Settings,
         services: &[Item<'_, kubernetes::Service>],
         drafts: &BTreeMap<WorkloadRef, Draft>,
         gateways: &Gateways,
     ) -> Self {
+        let (cluster, network, settings) = (around.cluster, &around.network, &*all.mesh);
         let own: Vec<&Draft> =
             drafts.values().filter(|draft| gateways.kind(&draft.labels) == Some(GatewayKind::EastWest)).collect();
         let mut found = Self::default();
@@ -50,6 +53,7 @@ impl EastWest {
         let first = own.iter().find(|draft| &draft.network == network).map(|draft| draft.key.clone());
         if written.is_empty() {
             found.of_services(services, drafts, port);
+            found.of_mesh_networks(&all.networks, settings, services, drafts, &own);
             if !found.has(network) {
                 found.of_workloads(&own, network, gateways);
             }
@@ -84,6 +88,36 @@ impl EastWest {
         }));
     }
 
+    /// MeshNetworks `gateways` of networks that this cluster has workloads in: an address, or a Service.
+    fn of_mesh_networks(
+        &mut self,
+        networks: &MeshNetworks,
+        settings: &MeshSettings,
+        services: &[Item<'_, kubernetes::Service>],
+        drafts: &BTreeMap<WorkloadRef, Draft>,
+        own: &[&Draft],
+    ) {
+        for (name, written) in &networks.networks {
+            let network = NetworkId::from(name.as_str());
+            if self.has(&network) || !drafts.values().any(|draft| draft.network == network) {
+                continue;
+            }
+            for gateway in &written.gateways {
+                let Some(port) = u16::try_from(gateway.port).ok().filter(|port| *port > 0) else { continue };
+                let address = gateway.address.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
+                let service = services.iter().find(|item| {
+                    let host = host::join(&item.meta.name, &item.meta.namespace, &settings.domain);
+                    gateway.registry_service_name.as_ref() == Some(&host)
+                });
+                if let Some(item) = service {
+                    self.of_service(item, &network, drafts, port);
+                } else if let (Some(address), Some(first)) = (address, own.first()) {
+                    self.add(&network, &[address], port, &first.key);
+                }
+            }
+        }
+    }
+
     /// Services with the network label (Istio): their load balancer's or external addresses; without any, their workloads'.
     fn of_services(
         &mut self,
@@ -95,23 +129,33 @@ impl EastWest {
             let Some(network) = item.meta.label(NETWORK).filter(|label| !label.is_empty()) else { continue };
             let network = NetworkId::from(network);
             let port = item.meta.label(GATEWAY_PORT).and_then(|port| port.parse().ok()).unwrap_or(default_port);
-            let spec = &item.object.spec;
-            let behind: Vec<&Draft> = drafts
-                .values()
-                .filter(|draft| draft.key.namespace == item.meta.namespace)
-                .filter(|draft| !spec.selector.is_empty() && selects(&spec.selector, &draft.labels))
-                .collect();
-            let Some(first) = behind.first() else { continue };
-            let balancer = item.object.status.load_balancer.ingress.iter().map(|ingress| ingress.ip.as_str());
-            let texts = balancer.chain(spec.external_ips.iter().map(String::as_str));
-            let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
-            if addresses.is_empty() {
-                for draft in &behind {
-                    self.add(&network, &draft.addresses, port, &draft.key);
-                }
-            } else {
-                self.add(&network, &addresses, port, &first.key);
+            self.of_service(item, &network, drafts, port);
+        }
+    }
+
+    fn of_service(
+        &mut self,
+        item: &Item<'_, kubernetes::Service>,
+        network: &NetworkId,
+        drafts: &BTreeMap<WorkloadRef, Draft>,
+        port: u16,
+    ) {
+        let spec = &item.object.spec;
+        let behind: Vec<&Draft> = drafts
+            .values()
+            .filter(|draft| draft.key.namespace == item.meta.namespace)
+            .filter(|draft| !spec.selector.is_empty() && selects(&spec.selector, &draft.labels))
+            .collect();
+        let Some(first) = behind.first() else { return };
+        let balancer = item.object.status.load_balancer.ingress.iter().map(|ingress| ingress.ip.as_str());
+        let texts = balancer.chain(spec.external_ips.iter().map(String::as_str));
+        let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+        if addresses.is_empty() {
+            for draft in &behind {
+                self.add(network, &draft.addresses, port, &draft.key);
             }
+        } else {
+            self.add(network, &addresses, port, &first.key);
         }
     }
 

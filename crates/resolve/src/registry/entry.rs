@@ -134,7 +134,7 @@ fn inline(
     let around = context.around;
     let namespace = item.meta.namespace.as_str();
     let mut labels = written.labels.clone();
-    let network = around.network(&written.network, &labels);
+    let network = around.network(&written.network, &labels, address);
     let locality = around.locality(&written.locality);
     around.inject(&mut labels, &network, &locality, None);
     let known = address.and_then(|address| by_address.get(&address)).filter(|draft| draft.network == network);

@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 /// Annotation with the form of `exportTo`.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
+/// Annotation with the form of `trafficDistribution`, for API servers that do not have the field.
+const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// A service of the own cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +77,10 @@ pub(super) fn service(item: &Item<'_, kubernetes::Service>, context: &Context<'_
         visibility: visibility(&export_to, context.default_export, &namespace),
         exported: BTreeSet::new(),
         clusters: BTreeSet::from([context.around.cluster.clone()]),
-        traffic_distribution: Some(spec.traffic_distribution.clone()).filter(|word| !word.is_empty()),
+        traffic_distribution: Some(spec.traffic_distribution.as_str())
+            .filter(|word| !word.is_empty())
+            .or_else(|| item.meta.annotation(TRAFFIC_DISTRIBUTION))
+            .map(str::to_owned),
         labels: item.meta.labels.clone(),
         endpoints: endpoints(item, context).into_iter().map(Arc::new).collect(),
         subject_alt_names: Vec::new(),

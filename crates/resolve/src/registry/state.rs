@@ -98,7 +98,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
     let settings = &input.settings.mesh;
     let mut diagnostics = Vec::new();
     let objects = Objects::new(input.cluster, input.objects, &input.settings.discovery);
-    let around = Surroundings::new(input.cluster, settings, &objects);
+    let around = Surroundings::new(input.cluster, input.settings, &objects);
     let drafts = workloads(&objects, &around, settings, input.observed);
     let gateways = Gateways::new(&objects.gateways, drafts.values(), &mut diagnostics);
     let peers = PeerAuthentications::new(&objects.peer_authentications, &settings.root_namespace);
@@ -106,7 +106,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
 
     let mut services = services(input, &objects, &around, &drafts, &facts, &peers, &mut diagnostics);
     offers(&mut services, &objects.exports, settings, &mut diagnostics);
-    let entrances = EastWest::new(input.cluster, &around.network, settings, &objects.services, &drafts, &gateways);
+    let entrances = EastWest::new(&around, input.settings, &objects.services, &drafts, &gateways);
     let mut known = finished_workloads(drafts, facts, &services);
     if let Some(addresses) = &entrances.built_in {
         let workload = built_in(&around, settings, addresses);
@@ -149,7 +149,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
         destinations: Arc::new(destinations(input, &objects, &mut diagnostics)),
         peers: objects.peers.iter().map(peer_limit).collect(),
     };
-    analyze::own_objects(&state, &objects, input.settings.auto_allocate, &mut diagnostics);
+    analyze::own_objects(&state, &objects, input.settings, &mut diagnostics);
     analyze::sort(&mut diagnostics);
     (state, diagnostics)
 }

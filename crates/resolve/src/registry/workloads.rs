@@ -7,13 +7,14 @@ use super::draft::{Draft, Written};
 use super::objects::{Item, Objects};
 use super::state::Observed;
 use crate::names::address::{workload_addresses, workload_block};
-use crate::settings::network_of;
+use crate::settings::{Settings, network_of};
 use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::ids::{ClusterId, Locality, NetworkId};
 use fairlead_model::matching::Labels;
 use fairlead_model::settings::MeshSettings;
 use fairlead_resources::core as kubernetes;
 use fairlead_resources::{fairlead, istio};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -30,31 +31,54 @@ const TLS_MODE: &str = "security.istio.io/tlsMode";
 const SYSTEM: &str = "istio-system";
 
 /// What a workload inherits from its cluster.
-pub(super) struct Surroundings<'a> {
+pub(crate) struct Surroundings<'a> {
     pub cluster: &'a ClusterId,
     pub network: NetworkId,
     pub locality: Locality,
+    /// MeshNetworks `fromCidr`.
+    ranges: Vec<(IpNet, NetworkId)>,
 }
 
 impl<'a> Surroundings<'a> {
-    pub fn new(cluster: &'a ClusterId, settings: &MeshSettings, objects: &Objects<'_>) -> Self {
-        let label = objects.namespaces.get(SYSTEM).and_then(|namespace| namespace.meta.label(NETWORK));
+    pub fn new(cluster: &'a ClusterId, settings: &Settings, objects: &Objects<'_>) -> Self {
+        let label = objects.namespaces.get(SYSTEM).and_then(|namespace| namespace.meta.label(NETWORK)).map(NetworkId::from);
+        let mut registry = None;
+        let mut ranges = Vec::new();
+        for (name, network) in &settings.networks.networks {
+            for written in &network.endpoints {
+                if written.from_registry.as_deref() == Some(cluster.as_str()) {
+                    registry.get_or_insert_with(|| NetworkId::from(name.as_str()));
+                }
+                if let Some(range) = written.from_cidr.as_deref().and_then(|text| text.parse().ok()) {
+                    ranges.push((range, NetworkId::from(name.as_str())));
+                }
+            }
+        }
+        // Istio's code: labels, then MeshNetworks; the Mesh's own line is the last resort.
+        let mesh = &settings.mesh;
         Self {
             cluster,
-            network: label.map_or_else(|| network_of(settings, cluster), NetworkId::from),
-            locality: settings.clusters.get(cluster).map(|member| member.locality.clone()).unwrap_or_default(),
+            network: label.clone().or(registry).unwrap_or_else(|| network_of(mesh, cluster)),
+            locality: mesh.clusters.get(cluster).map(|member| member.locality.clone()).unwrap_or_default(),
+            ranges: if label.is_some() { Vec::new() } else { ranges },
         }
+    }
+
+    /// The network of an address that has none written (MeshNetworks `fromCidr`), else the cluster's.
+    fn network_at(&self, address: Option<IpAddr>) -> NetworkId {
+        let range = address.and_then(|address| self.ranges.iter().find(|(range, _)| range.contains(&address)));
+        range.map_or_else(|| self.network.clone(), |(_, network)| network.clone())
     }
 
     pub fn key(&self, namespace: &str, name: &str) -> WorkloadRef {
         WorkloadRef { cluster: self.cluster.clone(), namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
-    /// A written network, a label's, or the cluster's.
-    pub fn network(&self, written: &str, labels: &Labels) -> NetworkId {
+    /// A label's network, a written one, that of the address, or the cluster's.
+    pub fn network(&self, written: &str, labels: &Labels, address: Option<IpAddr>) -> NetworkId {
         let label = labels.get(NETWORK).map(String::as_str).unwrap_or_default();
         let found = [label, written].into_iter().find(|network| !network.is_empty());
-        found.map_or_else(|| self.network.clone(), NetworkId::from)
+        found.map_or_else(|| self.network_at(address), NetworkId::from)
     }
 
     /// A written `region/zone/subzone`, or the cluster's.
@@ -118,7 +142,7 @@ fn give_addresses(found: &mut BTreeMap<WorkloadRef, Draft>, block: u8, observed:
 fn entry(item: &Item<'_, istio::WorkloadEntry>, around: &Surroundings<'_>) -> Draft {
     let spec = &item.object.spec;
     let mut labels = item.object.all_labels();
-    let network = around.network(&spec.network, &labels);
+    let network = around.network(&spec.network, &labels, spec.address.parse().ok());
     let locality = around.locality(&spec.locality);
     let sidecar = has_sidecar(&labels, item.meta.annotation(INJECT));
     around.inject(&mut labels, &network, &locality, None);
@@ -147,7 +171,7 @@ pub(super) fn entry_ports(written: &BTreeMap<String, u32>) -> BTreeMap<String, u
 fn replicas(item: &Item<'_, fairlead::Workload>, around: &Surroundings<'_>) -> Vec<Draft> {
     let spec = &item.object.spec;
     let mut labels = item.object.all_labels();
-    let network = around.network(spec.network.as_deref().unwrap_or_default(), &labels);
+    let network = around.network(spec.network.as_deref().unwrap_or_default(), &labels, None);
     let locality = around.locality(spec.locality.as_deref().unwrap_or_default());
     let sidecar = spec.sidecar.unwrap_or(true) && has_sidecar(&labels, item.meta.annotation(INJECT));
     around.inject(&mut labels, &network, &locality, None);
@@ -195,7 +219,7 @@ fn pod(item: &Item<'_, kubernetes::Pod>, around: &Surroundings<'_>, objects: &Ob
         Some(label) => Locality::parse(&label.replace('.', "/")),
         None => from_node.filter(|locality| !locality.is_unset()).unwrap_or_else(|| around.locality.clone()),
     };
-    let network = around.network("", &labels);
+    let network = around.network("", &labels, addresses.first().copied());
     let sidecar = !pod.spec.host_network && has_sidecar(&labels, item.meta.annotation(INJECT));
     around.inject(&mut labels, &network, &locality, Some(&pod.spec.node_name));
     let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);

@@ -9,9 +9,9 @@ use fairlead_resources::istio as written;
 
 /// All of one source must hold.
 pub(super) fn source(source: &written::Source, namespace: &str) -> Vec<Condition> {
-    let account = |name: &String| qualified(name, namespace);
+    let account = |name: &str| qualified(name, namespace);
     let mut found = Vec::new();
-    let mut add = |attribute, values: &[String], not_values: &[String], value: &dyn Fn(&String) -> Value| {
+    let mut add = |attribute, values: &[String], not_values: &[String], value: &dyn Fn(&str) -> Value| {
         push(&mut found, attribute, values, not_values, value);
     };
     add(Attribute::Principal, &source.principals, &source.not_principals, &text);
@@ -36,9 +36,9 @@ pub(super) fn operation(operation: &written::Operation) -> Vec<Condition> {
 
 /// `None`: a key that is not implemented.
 pub(super) fn when(condition: &written::Condition, namespace: &str) -> Option<Condition> {
-    let account = |name: &String| qualified(name, namespace);
+    let account = |name: &str| qualified(name, namespace);
     let key = condition.key.as_str();
-    let (attribute, value): (Attribute, &dyn Fn(&String) -> Value) = match key {
+    let (attribute, value): (Attribute, &dyn Fn(&str) -> Value) = match key {
         "source.ip" => (Attribute::SourceIp, &cidr),
         "remote.ip" => (Attribute::RemoteIp, &cidr),
         "source.namespace" => (Attribute::SourceNamespace, &namespace_value),
@@ -65,30 +65,30 @@ fn push(
     attribute: Attribute,
     values: &[String],
     not_values: &[String],
-    value: &dyn Fn(&String) -> Value,
+    value: &dyn Fn(&str) -> Value,
 ) {
     if values.is_empty() && not_values.is_empty() {
         return;
     }
-    let all = |list: &[String]| list.iter().map(value).collect();
+    let all = |list: &[String]| list.iter().map(|written| value(written)).collect();
     found.push(Condition { attribute, values: all(values), not_values: all(not_values) });
 }
 
-fn text(written: &String) -> Value {
+fn text(written: &str) -> Value {
     Value::Match(parse(written))
 }
 
-fn cidr(written: &String) -> Value {
-    Value::Cidr(written.clone())
+fn cidr(written: &str) -> Value {
+    Value::Cidr(written.to_owned())
 }
 
 /// Validation has refused what is no port; port 0 matches nothing.
-fn port(written: &String) -> Value {
+fn port(written: &str) -> Value {
     Value::Port(written.parse().unwrap_or(0))
 }
 
-fn path(written: &String) -> Value {
-    if written.contains("{*}") || written.contains("{**}") { Value::PathTemplate(written.clone()) } else { text(written) }
+fn path(written: &str) -> Value {
+    if written.contains("{*}") || written.contains("{**}") { Value::PathTemplate(written.to_owned()) } else { text(written) }
 }
 
 /// Exact only: `account` is in the policy's namespace.
@@ -98,7 +98,7 @@ fn qualified(written: &str, namespace: &str) -> Value {
 }
 
 /// Istio turns a namespace into a regular expression, so `*` counts anywhere.
-fn namespace_value(written: &String) -> Value {
+fn namespace_value(written: &str) -> Value {
     let inner = written.trim_start_matches('*').trim_end_matches('*');
     let ends = usize::from(written.starts_with('*')) + usize::from(written.ends_with('*'));
     if inner.contains('*') || (ends == 2 && !inner.is_empty()) {
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn namespaces_take_stars_anywhere() {
-        let of = |written: &str| namespace_value(&written.to_owned());
+        let of = |written: &str| namespace_value(written);
         assert_eq!(of("a"), Value::Match(StringMatch::Exact("a".into())));
         assert_eq!(of("*"), Value::Match(StringMatch::Present));
         assert_eq!(of("a*b"), Value::Match(StringMatch::Regex("a.*b".into())));

@@ -2,6 +2,9 @@
 //!
 //! Never decides anything: it decodes, calls the crate's own functions and prints.
 
+// Every test uses its part of it, and a test that cannot read its input fails by panicking.
+#![allow(dead_code, clippy::unwrap_used)]
+
 pub mod digest;
 
 use fairlead_model::diagnostic::Diagnostic;
@@ -55,11 +58,18 @@ impl Written {
         written
     }
 
-    pub fn state(&self, name: &ClusterId, world: &World) -> (ClusterState, Vec<Diagnostic>) {
+    /// As they hold in one cluster.
+    pub fn settings(&self, name: &ClusterId) -> fairlead_resolve::Settings {
         let objects: Vec<ObjectRef<'_>> =
             self.clusters[name].iter().map(|(decoded, file)| ObjectRef { decoded, file }).collect();
         let all: BTreeSet<ClusterId> = self.clusters.keys().cloned().collect();
-        let settings = settings("shop", self.mesh.as_ref(), &all, &objects);
+        settings("shop", self.mesh.as_ref(), &all, &objects)
+    }
+
+    pub fn state(&self, name: &ClusterId, world: &World) -> (ClusterState, Vec<Diagnostic>) {
+        let objects: Vec<ObjectRef<'_>> =
+            self.clusters[name].iter().map(|(decoded, file)| ObjectRef { decoded, file }).collect();
+        let settings = self.settings(name);
         let observed = Observed {
             health: world.health.clone(),
             state: world.states.get(name).copied().unwrap_or_default(),
