@@ -28,6 +28,9 @@ pub enum ResourceName {
     GatewayTlsRoutes { port: u16, server: String, gateway: String, namespace: String },
     /// Envoy cluster `outbound|<port>|<subset>|<host>`.
     Outbound { port: u16, subset: Option<String>, host: String },
+    /// Aggregate Envoy cluster `siblings|<port>|<subset>,…|<host>`: the first subset, and the others when it is down. An empty
+    /// subset is the service itself. For clients that cannot share out a weighted route themselves.
+    Siblings { port: u16, subsets: Vec<String>, host: String },
     /// Envoy cluster `inbound|<port>||`.
     Inbound { port: u16 },
     Passthrough,
@@ -94,6 +97,7 @@ impl fmt::Display for ResourceName {
             Self::Outbound { port, subset, host } => {
                 write!(f, "outbound|{port}|{}|{host}", subset.as_deref().unwrap_or_default())
             }
+            Self::Siblings { port, subsets, host } => write!(f, "siblings|{port}|{}|{host}", subsets.join(",")),
             Self::Inbound { port } => write!(f, "inbound|{port}||"),
             Self::Passthrough => f.write_str(PASSTHROUGH),
             Self::InboundPassthrough => f.write_str(INBOUND_PASSTHROUGH),
@@ -137,6 +141,12 @@ fn parse(text: &str) -> Option<ResourceName> {
         let mut parts = rest.splitn(3, '|');
         let (port, subset, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
         return Some(ResourceName::Outbound { port, subset: (!subset.is_empty()).then(|| subset.to_owned()), host });
+    }
+    if let Some(rest) = text.strip_prefix("siblings|") {
+        let mut parts = rest.splitn(3, '|');
+        let (port, subsets, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
+        let subsets = subsets.split(',').map(str::to_owned).collect();
+        return Some(ResourceName::Siblings { port, subsets, host });
     }
     if let Some(rest) = text.strip_prefix("inbound|") {
         return Some(ResourceName::Inbound { port: rest.strip_suffix("||")?.parse().ok()? });
@@ -220,6 +230,8 @@ mod tests {
             ),
             (any::<u16>(), proptest::option::of(label()), host())
                 .prop_map(|(port, subset, host)| ResourceName::Outbound { port, subset, host }),
+            (any::<u16>(), proptest::collection::vec("([a-z][a-z0-9-]{0,5})?", 2..4), host())
+                .prop_map(|(port, subsets, host)| ResourceName::Siblings { port, subsets, host }),
             any::<u16>().prop_map(|port| ResourceName::Inbound { port }),
             ("([a-z0-9-]{1,12})?", label())
                 .prop_map(|(n, c)| ResourceName::GatewayHop { network: n.into(), cluster: c.into() }),

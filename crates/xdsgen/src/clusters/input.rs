@@ -23,6 +23,8 @@ pub struct ClusterInput {
 pub enum Upstream {
     /// A service, its endpoints by EDS (or the address dialled).
     Service(Box<Destination>),
+    /// The first that can serve (stock Envoy's aggregate cluster), in this protocol.
+    FirstOf { clusters: Vec<ResourceName>, of: Box<Destination> },
     /// The address dialled.
     OriginalDestination,
     /// A workload's own program: the address dialled, in the program's protocol.

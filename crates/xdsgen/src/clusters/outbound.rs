@@ -7,7 +7,8 @@ use crate::tls;
 use crate::wire::{ads, bool_value, duration, socket_address, transport_socket, u32_value};
 use fairlead_model::policy::{Balancing, ConnectionPool, OutlierDetection};
 use fairlead_model::ClientKind;
-use fairlead_proto::envoy::{cluster as ec, core, endpoint, raw_buffer, types};
+use fairlead_proto::any::pack;
+use fairlead_proto::envoy::{aggregate_cluster, cluster as ec, core, endpoint, raw_buffer, types};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -22,6 +23,20 @@ pub fn cluster(input: &ClusterInput) -> ec::Cluster {
     };
     match &input.upstream {
         Upstream::Service(of) => service(input, of, &mut cluster),
+        Upstream::FirstOf { clusters, of } => {
+            cluster.connect_timeout = duration(of.connect_timeout);
+            cluster.lb_policy = ec::cluster::LbPolicy::ClusterProvided as i32;
+            cluster.typed_extension_protocol_options = protocol::options(of, input.client);
+            let config = aggregate_cluster::ClusterConfig {
+                clusters: clusters.iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            };
+            cluster.cluster_discovery_type =
+                Some(ec::cluster::ClusterDiscoveryType::ClusterType(ec::cluster::CustomClusterType {
+                    name: "envoy.clusters.aggregate".to_owned(),
+                    typed_config: Some(pack(&config)),
+                }));
+        }
         Upstream::OriginalDestination => {
             original_destination(&mut cluster);
             cluster.typed_extension_protocol_options = protocol::downstream_options();

@@ -12,7 +12,7 @@ use fairlead_model::policy::{ClientTls, PolicyBlocks};
 use fairlead_model::service::Resolution;
 use fairlead_model::settings::Profile;
 use fairlead_model::{ClientKind, ClusterId, Endpoint, NetworkId, Origin, ProxyRole, Service};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,22 @@ const GATEWAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
     let mut hops = BTreeSet::new();
-    for name in std::mem::take(&mut plan.wanted) {
-        destination(scope, name, &mut hops, plan);
+    let mut wanted = std::mem::take(&mut plan.wanted);
+    let aggregates: Vec<ResourceName> =
+        wanted.iter().filter(|name| matches!(name, ResourceName::Siblings { .. })).cloned().collect();
+    wanted.extend(aggregates.iter().flat_map(siblings));
+    let mut made: BTreeMap<ResourceName, Box<Destination>> = BTreeMap::new();
+    for name in wanted {
+        if let Some(of) = destination(scope, name.clone(), &mut hops, plan) {
+            made.insert(name, of);
+        }
+    }
+    for name in aggregates {
+        // What does not exist is left out; the first that does says how to speak.
+        let clusters: Vec<ResourceName> = siblings(&name).into_iter().filter(|c| made.contains_key(c)).collect();
+        let Some(of) = clusters.first().and_then(|first| made.get(first)).cloned() else { continue };
+        let upstream = Upstream::FirstOf { clusters, of };
+        plan.inputs.push(Input::Cluster(ClusterInput::new(name, scope.proxy.client, upstream, Vec::new())));
     }
     for hop in hops {
         gateway_hop(scope, &hop, plan);
@@ -35,6 +49,12 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
             plan.inputs.push(Input::Cluster(ClusterInput::new(name, scope.proxy.client, upstream, Vec::new())));
         }
     }
+}
+
+fn siblings(name: &ResourceName) -> Vec<ResourceName> {
+    let ResourceName::Siblings { port, subsets, host } = name else { return Vec::new() };
+    let subset = |s: &String| (!s.is_empty()).then(|| s.clone());
+    subsets.iter().map(|s| ResourceName::Outbound { port: *port, subset: subset(s), host: host.clone() }).collect()
 }
 
 /// The caller, reduced to what `rule` looks at.
@@ -58,14 +78,14 @@ fn destination(
     name: ResourceName,
     hops: &mut BTreeSet<(NetworkId, ClusterId)>,
     plan: &mut Plan,
-) {
+) -> Option<Box<Destination>> {
     let (host, port, subset, only) = match &name {
         ResourceName::Outbound { port, subset, host } => (host, *port, subset.as_deref(), None),
         ResourceName::Sni { port, target: SniTarget::Endpoint(id), host } => (host, *port, None, Some(id)),
-        _ => return,
+        _ => return None,
     };
-    let Some(service) = scope.services.get(host.as_str()).copied() else { return };
-    let Some(service_port) = service.port(port) else { return };
+    let service = scope.services.get(host.as_str()).copied()?;
+    let service_port = service.port(port)?;
     let policy = scope.policy(service);
     let blocks = policy.and_then(|p| p.blocks(subset, port));
     let selected: Option<(Labels, Option<Origin>)> = match subset {
@@ -73,7 +93,7 @@ fn destination(
         Some(subset) => match policy.and_then(|p| p.subsets.get(subset)) {
             Some(subset) => Some((subset.labels.clone(), subset.origin.clone())),
             // A subset that no rule defines has no Envoy cluster: its requests get 503, as in Istio.
-            None => return,
+            None => return None,
         },
     };
     let endpoints: Vec<Arc<Endpoint>> = service
@@ -95,7 +115,7 @@ fn destination(
     let blocks = blocks.cloned().unwrap_or_default();
     let mut origins: Vec<Origin> = own_rule.iter().cloned().collect();
     origins.extend(service.origins.iter().cloned());
-    let upstream = Upstream::Service(Box::new(Destination {
+    let made = Box::new(Destination {
         host: service.key.host.clone(),
         service: service.name.clone(),
         namespace: service.key.namespace.clone(),
@@ -111,7 +131,8 @@ fn destination(
         failover_when_none: rule.fails_over_when_none(),
         rule: own_rule,
         subset: selected.map(|(labels, _)| labels).unwrap_or_default(),
-    }));
+    });
+    let upstream = Upstream::Service(made.clone());
     plan.inputs.push(Input::Cluster(ClusterInput::new(
         name.clone(),
         scope.proxy.client,
@@ -119,7 +140,7 @@ fn destination(
         origins,
     )));
     if passthrough {
-        return;
+        return Some(made);
     }
     let mut own_hops = BTreeSet::new();
     for endpoint in &endpoints {
@@ -144,6 +165,7 @@ fn destination(
         endpoints,
         name,
     }));
+    Some(made)
 }
 
 fn encryption(

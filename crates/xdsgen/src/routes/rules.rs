@@ -10,7 +10,7 @@ use crate::scope::Scope;
 use fairlead_model::matching::{StringMatch, selects};
 use fairlead_model::route::{Backend, GatewayRef, HeaderOperations, HttpAction, HttpMatch, RouteSet};
 use fairlead_model::settings::Profile;
-use fairlead_model::{Origin, Service};
+use fairlead_model::{ClientKind, Origin, Service};
 use std::collections::BTreeMap;
 
 /// For whom and where rules are read.
@@ -134,7 +134,27 @@ fn target(context: &Context<'_, '_>, backends: &[Backend]) -> Option<RouteTarget
     }
     let siblings =
         context.scope.mesh.settings.profile == Profile::Fairlead && per_host.values().any(|count| *count > 1);
+    let to = if siblings && context.scope.proxy.client == ClientKind::Envoy { aggregated(to) } else { to };
     (!to.is_empty()).then_some(RouteTarget::Clusters { to, siblings })
+}
+
+/// For stock Envoy: each destination with its siblings of the same host and port behind it.
+fn aggregated(to: Vec<To>) -> Vec<To> {
+    let part = |to: &To| match &to.cluster {
+        ResourceName::Outbound { port, subset, host } => Some((*port, subset.clone().unwrap_or_default(), host.clone())),
+        _ => None,
+    };
+    let parts: Vec<_> = to.iter().map(part).collect();
+    let mut to = to;
+    for (one, own) in to.iter_mut().zip(&parts) {
+        let Some((port, subset, host)) = own else { continue };
+        let others = parts.iter().flatten().filter(|(p, s, h)| (p, h) == (port, host) && s != subset);
+        let subsets: Vec<String> = std::iter::once(subset).chain(others.map(|(_, s, _)| s)).cloned().collect();
+        if subsets.len() > 1 {
+            one.cluster = ResourceName::Siblings { port: *port, subsets, host: host.clone() };
+        }
+    }
+    to
 }
 
 fn name(rule: &str, wanted: &str) -> String {
