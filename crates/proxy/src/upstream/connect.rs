@@ -31,6 +31,18 @@ pub enum Purpose {
     Tcp,
 }
 
+/// What a connection is made with.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub worker: &'a Rc<Worker>,
+    pub world: &'a World,
+    pub upstream: &'a Upstream,
+    pub member: &'a Member,
+    pub purpose: Purpose,
+    /// From an inbound listener to the program behind this proxy.
+    pub to_program: bool,
+}
+
 /// A connected endpoint.
 pub struct Connected {
     pub stream: Stream,
@@ -70,17 +82,12 @@ const TCP_ALPN: [&[u8]; 2] = [b"istio-peer-exchange", b"istio"];
 ///
 /// # Errors
 /// See [`ConnectFailure`]; what it says about the path has been reported already.
-pub async fn connect(
-    worker: &Rc<Worker>,
-    world: &World,
-    upstream: &Upstream,
-    member: &Member,
-    purpose: Purpose,
-) -> Result<Connected, ConnectFailure> {
+pub async fn connect(call: Call<'_>) -> Result<Connected, ConnectFailure> {
+    let Call { worker, world, upstream, member, .. } = call;
     let (address, gateway) = way(world, member)?;
     let far = gateway.is_some() || is_foreign(worker, member);
     let limit = if far { FAR_CONNECT.min(upstream.cluster.connect_timeout) } else { upstream.cluster.connect_timeout };
-    let result = reach(worker, upstream, member, purpose, address, limit).await;
+    let result = reach(call, address, limit).await;
     member.state.cx_total.fetch_add(1, Ordering::Relaxed);
     upstream.stats.cx_total.fetch_add(1, Ordering::Relaxed);
     match result {
@@ -104,6 +111,10 @@ pub async fn connect(
         }
     }
 }
+
+/// Mark of connections to the own program: capture must not send them to the inbound listener again, as it does with a call of
+/// the workload's own address.
+const INBOUND_MARK: u32 = 0x53a;
 
 /// The ALPN name means HTTP/2.
 pub fn is_http2(alpn: Option<&str>) -> bool {
@@ -130,15 +141,14 @@ impl ConnectFailure {
 }
 
 async fn reach(
-    worker: &Rc<Worker>,
-    upstream: &Upstream,
-    member: &Member,
-    purpose: Purpose,
+    call: Call<'_>,
     address: SocketAddr,
     limit: Duration,
 ) -> Result<(Stream, Option<TlsFacts>, Option<VerifiedPeer>), ConnectFailure> {
+    let Call { worker, upstream, member, purpose, to_program, .. } = call;
     let started = Instant::now();
-    let options = DialOptions { connect_timeout: limit, mark: worker.shared.mark, source: None };
+    let mark = if to_program { worker.shared.mark.map(|mark| mark + 1) } else { worker.shared.mark };
+    let options = DialOptions { connect_timeout: limit, mark, source: None };
     let raw = dial(address, options).await.map_err(ConnectFailure::Dial)?;
     let UpstreamTransport::Tls(context) = upstream.cluster.transport_of(&member.endpoint) else {
         return Ok((Stream::Plain(raw), None, None));
@@ -184,6 +194,12 @@ fn way(world: &World, member: &Member) -> Result<(SocketAddr, Option<SocketAddr>
             Ok((address, Some(address)))
         }
     }
+}
+
+/// The connection goes to the program that this proxy stands before, at the address the caller dialled.
+fn is_own_program(upstream: &Upstream) -> bool {
+    let name = &upstream.cluster.name;
+    name.starts_with("inbound|") || &**name == "InboundPassthroughCluster"
 }
 
 fn is_foreign(worker: &Worker, member: &Member) -> bool {
