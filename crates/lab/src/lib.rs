@@ -14,6 +14,7 @@ pub mod live;
 mod namespace;
 pub mod netlink;
 pub mod netns;
+pub mod node;
 pub mod probe;
 pub mod process;
 pub mod rules;

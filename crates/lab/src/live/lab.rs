@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fairlead_calls::{Answer, Names};
+use ipnet::IpNet;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::admin::{self, AdminError};
 use super::authority::Authorities;
 use super::layout::Layout;
-use super::processes::{PROGRAM, Parts};
+use super::processes::{PROBE_ADDRESS, PROGRAM, Parts};
 use super::spec::{EAST_WEST, MeshSpec, Part, SYSTEM_NAMESPACE};
 use super::start::{StartOptions, all, rows};
 use crate::faults::{Fault, Heal};
+use crate::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
 use crate::topology::{Plan, PlanError};
 use crate::{Handle, HandleError};
 
@@ -205,8 +207,14 @@ impl Lab {
     /// Says that a workload's program is not ready, whatever it answers; or that it is again.
     pub async fn unhealthy(&self, name: &str, on: bool) -> Result<(), LabError> {
         for workload in self.workloads_of(name)? {
-            let path = if on { "/healthcheck/fail" } else { "/healthcheck/ok" };
-            admin::proxy(self.handle(), &workload, "POST", path).await?;
+            let probed = self.spec().workload(&workload).is_some_and(|(_, w)| w.part == Part::Sidecar && !w.ports.is_empty());
+            if !probed {
+                return Err(LabError::Unknown(format!("{workload} has no sidecar that asks whether its program is ready")));
+            }
+            match on {
+                true => self.handle().install(&workload, unanswered_probes()).await?,
+                false => self.handle().uninstall(&workload, UNHEALTHY_TABLE).await?,
+            }
             let mut changed = self.changed();
             if on { changed.unhealthy.insert(workload) } else { changed.unhealthy.remove(&workload) };
         }
@@ -381,6 +389,16 @@ impl Lab {
     fn changed(&self) -> MutexGuard<'_, Changed> {
         self.inner.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Name of the table that stops readiness probes.
+const UNHEALTHY_TABLE: &str = "fairlead_unhealthy";
+
+/// Refuses what the proxy asks its program, and nothing else.
+fn unanswered_probes() -> Table {
+    let probes = [Match::Transport(Transport::Tcp), Match::Destination(IpNet::from(PROBE_ADDRESS))];
+    let chain = Chain { name: "probes".into(), hook: Hook::FilterOutput, rules: vec![Rule::new(probes, Verdict::Reset)] };
+    Table { name: UNHEALTHY_TABLE.into(), chains: vec![chain] }
 }
 
 /// The words of the echo program's answers file (docs/echo.md).

@@ -43,17 +43,17 @@ impl Layout {
 
     /// State of a control plane.
     pub fn control(&self, cluster: &str) -> PathBuf {
-        self.root.join("control").join(cluster)
+        self.root.join(cluster).join("state")
     }
 
     /// Admin socket of a control plane.
     pub fn admin(&self, cluster: &str) -> PathBuf {
-        self.root.join(format!("{cluster}.sock"))
+        self.root.join(cluster).join("control.sock")
     }
 
     /// The CA that a control plane is given.
     pub fn cacerts(&self, cluster: &str) -> PathBuf {
-        self.root.join("cacerts").join(cluster)
+        self.root.join(cluster).join("cacerts")
     }
 
     /// State of a proxy. `owner` is a name of the plan.

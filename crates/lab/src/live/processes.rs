@@ -25,6 +25,9 @@ pub const PROGRAM: &str = "program";
 pub const NODE: &str = "node";
 /// Where a node takes connections to service addresses.
 pub const RELAY_PORT: u16 = 15999;
+/// Where proxies ask whether their program is ready: a loopback address of its own, so that `unhealthy` can stop these questions
+/// and nothing else. A program that listens on all addresses answers there.
+pub const PROBE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 15));
 /// Where control planes take proxies and peers.
 pub const CONTROL_PORT: u16 = 15012;
 
@@ -105,7 +108,7 @@ impl Parts<'_> {
             if part == Part::Sidecar
                 && let Some(probe) = probe(own)
             {
-                process = process.arguments(["--probe".to_owned(), probe]);
+                process = process.arguments(["--probe".to_owned(), probe, "--probe-address".into(), PROBE_ADDRESS.to_string()]);
             }
         }
         if part == Part::Sidecar

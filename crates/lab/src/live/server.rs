@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_calls::{Call, Expect, Given, Request as Asked, Table, TableCall};
+use fairlead_calls::{Call, Expect, Given, Request as Asked, TableCall};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -27,9 +27,9 @@ use crate::process::State;
 const LONGEST: u64 = 1 << 20;
 
 /// Turns what calls got into what `fairlead test` prints: only the binary knows how to read tables and compare.
-pub type Judge = Arc<dyn Fn(&Lab, Vec<runner::Ran>, Option<&str>) -> Result<Value, String> + Send + Sync>;
-/// Reads the mesh's call tables anew.
-pub type Tables = Arc<dyn Fn() -> Result<Table, String> + Send + Sync>;
+pub type Judge = Arc<dyn Fn(Vec<runner::Ran>) -> Result<Value, String> + Send + Sync>;
+/// Reads the mesh's call tables anew: all calls, or those that `--only` leaves.
+pub type Tables = Arc<dyn Fn(Option<&str>) -> Result<Vec<TableCall>, String> + Send + Sync>;
 
 /// Serves a running lab.
 #[derive(Clone)]
@@ -150,13 +150,12 @@ impl Server {
         }
     }
 
-    /// All calls of the tables, or those whose `why` contains `only`.
+    /// All calls of the tables, or those that `only` leaves.
     pub async fn test(&self, only: Option<&str>, progress: Progress) -> Result<Value, String> {
         let _one = self.one_at_a_time.lock().await;
-        let table = (self.tables)()?;
-        let chosen: Vec<TableCall> = table.calls.into_iter().filter(|c| only.is_none_or(|text| c.call.why.contains(text))).collect();
+        let chosen = (self.tables)(only)?;
         let ran = runner::run(&self.lab, &chosen, progress).await.map_err(|e| e.to_string())?;
-        (self.judge)(&self.lab, ran, only)
+        (self.judge)(ran)
     }
 
     async fn call(&self, asked: &CallRequest) -> Result<Value, String> {
