@@ -2,11 +2,11 @@
 
 use crate::generated::Generated;
 use crate::input::Input;
-use crate::listeners::{east_west, gateway, inbound, outbound};
+use crate::listeners::{east_west, gateway, grpc, inbound, outbound};
 use crate::memo::Memo;
 use crate::names::ResourceName;
 use crate::scope::Scope;
-use fairlead_model::{ProxyDescription, ProxyRole, ResolvedMesh};
+use fairlead_model::{ClientKind, ProxyDescription, ProxyRole, ResolvedMesh};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ pub(crate) fn inputs(mesh: &ResolvedMesh, proxy: &ProxyDescription) -> Vec<Input
     let scope = Scope::of(mesh, proxy);
     let mut plan = Plan::default();
     match proxy.role {
+        _ if proxy.client == ClientKind::Grpc => grpc::plan(&scope, &mut plan),
         ProxyRole::Sidecar => {
             outbound::plan(&scope, &mut plan);
             inbound::plan(&scope, &mut plan);
@@ -31,6 +32,9 @@ pub(crate) fn inputs(mesh: &ResolvedMesh, proxy: &ProxyDescription) -> Vec<Input
         ProxyRole::EastWest => east_west::plan(&scope, &mut plan),
     }
     crate::clusters::plan::plan(&scope, &mut plan);
+    if proxy.client == ClientKind::Grpc {
+        return plan.inputs;
+    }
     plan.inputs.push(Input::Names(crate::name_table::input(&scope)));
     plan.inputs
 }

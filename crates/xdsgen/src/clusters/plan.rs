@@ -8,7 +8,7 @@ use crate::input::Input;
 use crate::names::{ResourceName, SniTarget};
 use crate::scope::Scope;
 use fairlead_model::matching::{Labels, selects};
-use fairlead_model::policy::{ClientTls, PolicyBlocks};
+use fairlead_model::policy::{Balancing, ClientTls, PolicyBlocks};
 use fairlead_model::service::Resolution;
 use fairlead_model::settings::Profile;
 use fairlead_model::{ClientKind, ClusterId, Endpoint, NetworkId, Origin, ProxyRole, Service};
@@ -45,7 +45,8 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
         (ResourceName::Passthrough, Upstream::OriginalDestination),
         (ResourceName::BlackHole, Upstream::Nobody),
     ] {
-        if scope.proxy.role == ProxyRole::Sidecar || name == ResourceName::BlackHole {
+        let proxied = scope.proxy.client != ClientKind::Grpc;
+        if proxied && (scope.proxy.role == ProxyRole::Sidecar || name == ResourceName::BlackHole) {
             plan.inputs.push(Input::Cluster(ClusterInput::new(name, scope.proxy.client, upstream, Vec::new())));
         }
     }
@@ -88,6 +89,11 @@ fn destination(
     let service_port = service.port(port)?;
     let policy = scope.policy(service);
     let blocks = policy.and_then(|p| p.blocks(subset, port));
+    // A proxyless client has no certificates: better no Envoy cluster than plaintext where a rule says TLS.
+    let encrypted = blocks.is_some_and(|b| !matches!(b.tls, None | Some(ClientTls::Disable)));
+    if encrypted && scope.proxy.client == ClientKind::Grpc {
+        return None;
+    }
     let selected: Option<(Labels, Option<Origin>)> = match subset {
         None => None,
         Some(subset) => match policy.and_then(|p| p.subsets.get(subset)) {
@@ -112,7 +118,10 @@ fn destination(
     let (tls, encryption) = encryption(scope, service, blocks, passthrough, &endpoints);
     let own_rule = selected.as_ref().and_then(|(_, origin)| origin.clone());
     let own_rule = own_rule.or_else(|| policy.and_then(|p| p.origins.first().cloned()));
-    let blocks = blocks.cloned().unwrap_or_default();
+    let mut blocks = blocks.cloned().unwrap_or_default();
+    if scope.proxy.client == ClientKind::Grpc {
+        blocks.balancing = Balancing::RoundRobin;
+    }
     let mut origins: Vec<Origin> = own_rule.iter().cloned().collect();
     origins.extend(service.origins.iter().cloned());
     let made = Box::new(Destination {
@@ -200,7 +209,11 @@ fn encryption(
             let identities = if subject_alt_names.is_empty() { identities() } else { subject_alt_names.clone() };
             (UpstreamTls::Mutual { identities }, Encryption::Always { sni: sni.clone() })
         }
-        None if !scope.mesh.settings.auto_mtls || service.external || passthrough => {
+        None if !scope.mesh.settings.auto_mtls
+            || service.external
+            || passthrough
+            || scope.proxy.client == ClientKind::Grpc =>
+        {
             (UpstreamTls::Plaintext, Encryption::Never)
         }
         None => (UpstreamTls::Automatic { identities: identities() }, Encryption::Automatic),

@@ -35,6 +35,11 @@ pub fn load_assignment(input: &EndpointsInput) -> ee::ClusterLoadAssignment {
             // Later priorities are weighted by their endpoints: Envoy gives nothing to a locality without a weight.
             if priority == 0 { w.get(locality).copied() } else { Some(total_weight(&lb_endpoints)) }
         });
+        // gRPC leaves out localities without a weight.
+        let weight = match input.caller.client {
+            ClientKind::Grpc => weight.or_else(|| Some(total_weight(&lb_endpoints))),
+            ClientKind::Fairlead | ClientKind::Envoy => weight,
+        };
         ee::LocalityLbEndpoints {
             locality: (*locality != Locality::default()).then(|| core::Locality {
                 region: locality.region.clone(),

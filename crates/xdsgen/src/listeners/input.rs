@@ -38,6 +38,8 @@ pub enum Bind {
     Socket { address: IpAddr, port: u16 },
     /// Reached as an `envoy_internal_address`.
     Internal,
+    /// Asked for by a proxyless client; its only chain is HTTP.
+    Api,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]

@@ -5,6 +5,7 @@
 
 pub mod east_west;
 pub mod gateway;
+pub mod grpc;
 mod http;
 pub mod inbound;
 mod input;

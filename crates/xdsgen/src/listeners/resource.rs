@@ -5,6 +5,7 @@ use super::input::{Bind, Chain, ChainMatch, ListenerInput, Serve, TcpServing};
 use crate::rbac::{self, Rules};
 use crate::wire::{bool_value, cidr, duration, listener_filter, network_filter, socket_address, u32_value};
 use fairlead_model::security::Action;
+use fairlead_proto::any::pack;
 use fairlead_proto::envoy::listener as el;
 use fairlead_proto::envoy::listener_filter::{http_inspector, tls_inspector};
 use fairlead_proto::envoy::network::{rbac as network_rbac, tcp_proxy};
@@ -31,6 +32,7 @@ pub fn listener(input: &ListenerInput) -> el::Listener {
             listener.bind_to_port = bool_value(false);
         }
         Bind::Socket { address, port } => listener.address = socket_address(address, port),
+        Bind::Api => return api(input),
         Bind::Internal => {
             listener.listener_specifier = Some(el::listener::ListenerSpecifier::InternalListener(Default::default()));
             listener.traffic_direction = core::TrafficDirection::Unspecified as i32;
@@ -53,6 +55,19 @@ pub fn listener(input: &ListenerInput) -> el::Listener {
         listener.continue_on_listener_filters_timeout = true;
     }
     listener
+}
+
+/// gRPC reads nothing of a listener but this.
+fn api(input: &ListenerInput) -> el::Listener {
+    let manager = input.chains.first().and_then(|chain| match &chain.serve {
+        Serve::Http(serving) => Some(pack(&connection_manager(input, chain.guarded, serving))),
+        Serve::Tcp(_) => None,
+    });
+    el::Listener {
+        name: input.name.to_string(),
+        api_listener: Some(el::ApiListener { api_listener: manager }),
+        ..Default::default()
+    }
 }
 
 fn ports_predicate(ports: &[u16]) -> Option<el::ListenerFilterChainMatchPredicate> {

@@ -134,7 +134,7 @@ fn target(context: &Context<'_, '_>, backends: &[Backend]) -> Option<RouteTarget
     }
     let siblings =
         context.scope.mesh.settings.profile == Profile::Fairlead && per_host.values().any(|count| *count > 1);
-    let to = if siblings && context.scope.proxy.client == ClientKind::Envoy { aggregated(to) } else { to };
+    let to = if siblings && context.scope.proxy.client != ClientKind::Fairlead { aggregated(to) } else { to };
     (!to.is_empty()).then_some(RouteTarget::Clusters { to, siblings })
 }
 

@@ -8,7 +8,7 @@ use crate::input::Input;
 use crate::name_table::pod_names;
 use crate::names::ResourceName;
 use crate::scope::Scope;
-use fairlead_model::Service;
+use fairlead_model::{ClientKind, Service};
 use fairlead_model::service::Protocol;
 use fairlead_model::settings::OutboundPolicy;
 
@@ -65,7 +65,8 @@ fn routes(scope: &Scope<'_>, name: ResourceName, services: &[&Service], port: u1
     hosts.extend(pods);
     hosts.retain(|host| !host.domains.is_empty());
     let fallback = match scope.mesh.settings.outbound {
-        _ if domains.everything() => Fallback::None,
+        // A proxyless client has nowhere to pass a request through to.
+        _ if domains.everything() || scope.proxy.client == ClientKind::Grpc => Fallback::None,
         OutboundPolicy::AllowAny => Fallback::AllowAny,
         OutboundPolicy::RegistryOnly => Fallback::BlockAll,
     };
