@@ -3,12 +3,11 @@
 //! Answers are rows of `model::listing`; a change is one POST. Invariant: whoever can open the socket may do everything, so the socket
 //! is made readable by its owner only.
 
-mod rows;
-
 use crate::authority::{Authority, now};
 use crate::caller::workload_ref;
 use crate::event::Event;
 use crate::joining;
+use crate::listing;
 use crate::world::World;
 use anyhow::Context as _;
 use axum::extract::State;
@@ -23,6 +22,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
 /// A workload's first credential is used at once.
@@ -35,32 +35,37 @@ pub struct Admin {
     pub advertise: Arc<Vec<String>>,
 }
 
-/// Serves until the process ends.
-pub async fn serve(admin: Admin, socket: &Path) -> anyhow::Result<()> {
+/// Opens the socket.
+pub fn bind(socket: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = socket.parent() {
         std::fs::create_dir_all(folder)?;
     }
     let _ = std::fs::remove_file(socket);
     let listener =
-        tokio::net::UnixListener::bind(socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+        UnixListener::bind(socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the process ends.
+pub async fn serve(admin: Admin, listener: UnixListener) -> anyhow::Result<()> {
     axum::serve(listener, routes(admin)).await?;
     Ok(())
 }
 
 fn routes(admin: Admin) -> Router {
     Router::new()
-        .route("/ready", get(|s| list(s, rows::ready)))
-        .route("/clusters", get(|s| list(s, rows::clusters)))
-        .route("/peers", get(|s| list(s, rows::peers)))
-        .route("/services", get(|s| list(s, rows::services)))
-        .route("/endpoints", get(|s| list(s, rows::endpoints)))
-        .route("/routes", get(|s| list(s, rows::routes)))
-        .route("/proxies", get(|s| list(s, rows::proxies)))
-        .route("/diagnostics", get(|s| list(s, rows::diagnostics)))
-        .route("/counters", get(|s| list(s, rows::counters)))
-        .route("/names", get(|s| list(s, rows::names)))
+        .route("/ready", get(|s| list(s, listing::ready)))
+        .route("/clusters", get(|s| list(s, listing::clusters)))
+        .route("/peers", get(|s| list(s, listing::peers)))
+        .route("/services", get(|s| list(s, listing::services)))
+        .route("/endpoints", get(|s| list(s, listing::endpoints)))
+        .route("/routes", get(|s| list(s, listing::routes)))
+        .route("/proxies", get(|s| list(s, listing::proxies)))
+        .route("/diagnostics", get(|s| list(s, listing::diagnostics)))
+        .route("/counters", get(|s| list(s, listing::counters)))
+        .route("/names", get(|s| list(s, listing::names)))
         .route("/trust", get(trust))
         .route("/token", post(token))
         .route("/workload-token", post(workload_token))
@@ -114,7 +119,7 @@ async fn workload_token(
     let workload = workload_ref(&request.workload).context("a workload is named cluster/namespace/name")?;
     let (reply, answer) = oneshot::channel();
     let wanted = workload.clone();
-    let question = move |world: &World| drop(reply.send(rows::identity(world, &wanted)));
+    let question = move |world: &World| drop(reply.send(listing::identity(world, &wanted)));
     admin.events.send(Event::Ask(Box::new(question))).map_err(|_| anyhow::anyhow!("the control plane is stopping"))?;
     let identity = answer.await?.with_context(|| format!("{workload} is no workload of this cluster with a proxy"))?;
     let identity = SpiffeId::parse(&identity)?;

@@ -4,7 +4,8 @@
 //! ask for its first certificate or join.
 
 use crate::authority::{Authority, now};
-use fairlead_identity::{Expected, SpiffeId, VerifiedPeer, join, tls::ClientAuth, verdict};
+use crate::connections::Connections;
+use fairlead_identity::{Expected, SpiffeId, VerifiedPeer, join, still_believed, tls::ClientAuth, verdict};
 use fairlead_model::WorkloadRef;
 use fairlead_xds::server::Identified;
 use std::net::SocketAddr;
@@ -43,6 +44,10 @@ pub enum Who {
 impl Caller {
     pub fn who(&self, authority: &Authority) -> Who {
         let Some(peer) = &self.peer else { return Who::Nobody };
+        // The connection may have outlived the trust it was made under by a moment.
+        if still_believed(peer, &authority.trust()).is_err() {
+            return Who::Nobody;
+        }
         let identity = peer.spiffe_id.clone();
         let own = peer.issuer == authority.ca().issuing_key();
         if identity == identity.trust_domain().control() {
@@ -71,7 +76,12 @@ pub fn workload_ref(text: &str) -> Option<WorkloadRef> {
 }
 
 /// Accepts, shakes hands and passes on; one bad client costs itself.
-pub async fn accept(listener: TcpListener, authority: Arc<Authority>, into: mpsc::Sender<std::io::Result<Identified<Caller>>>) {
+pub async fn accept(
+    listener: TcpListener,
+    authority: Arc<Authority>,
+    connections: Arc<Connections>,
+    into: mpsc::Sender<std::io::Result<Identified<Caller>>>,
+) {
     let config = match authority.tls().server_config(ClientAuth::Optional, Expected::Any, &[b"h2"]) {
         Ok(config) => config,
         Err(e) => return tracing::error!("the control plane cannot serve TLS: {e}"),
@@ -89,8 +99,9 @@ pub async fn accept(listener: TcpListener, authority: Arc<Authority>, into: mpsc
         };
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let (acceptor, authority, into) = (acceptor.clone(), authority.clone(), into.clone());
+        let connections = connections.clone();
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(HANDSHAKE, handshake(&acceptor, &authority, stream, address)).await;
+            let shaken = tokio::time::timeout(HANDSHAKE, handshake(&acceptor, &authority, &connections, stream, address)).await;
             drop(permit);
             match shaken {
                 Ok(Ok(identified)) => drop(into.send(Ok(identified)).await),
@@ -104,6 +115,7 @@ pub async fn accept(listener: TcpListener, authority: Arc<Authority>, into: mpsc
 async fn handshake(
     acceptor: &TlsAcceptor,
     authority: &Authority,
+    connections: &Arc<Connections>,
     stream: TcpStream,
     address: SocketAddr,
 ) -> anyhow::Result<Identified<Caller>> {
@@ -116,5 +128,6 @@ async fn handshake(
         Some(chain) => Some(verdict(chain, &authority.trust(), now())?),
         None => None,
     };
-    Ok(Identified::new(tls, Caller { peer, exporter, address }))
+    let counted = connections.admit(peer.as_ref())?;
+    Ok(Identified::new(counted.guard(tls), Caller { peer, exporter, address }))
 }

@@ -4,11 +4,14 @@
 
 use crate::authority::Authority;
 use crate::caller::{Caller, Who};
-use crate::event::Event;
+use crate::event::{Client, Event};
 use fairlead_model::ClientKind;
 use fairlead_xds::server::{self, Discovery, Ended, Hello, Refusal, StreamId, Views};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
+
+/// Bytes of a client's own name that are kept.
+const NAME: usize = 128;
 
 pub struct Streams {
     pub authority: Arc<Authority>,
@@ -18,29 +21,27 @@ pub struct Streams {
 #[tonic::async_trait]
 impl Discovery<Caller> for Streams {
     async fn connect(&self, hello: Hello<Caller>) -> Result<Views, Refusal> {
-        let gone = |_| Refusal::Unavailable("the control plane is stopping".into());
-        match hello.client.who(&self.authority) {
-            Who::Proxy { workload, identity } => {
-                let (reply, answer) = oneshot::channel();
-                let client = client_kind(&hello.node.user_agent_name);
-                self.send(Event::ProxyConnected {
-                    stream: hello.stream,
-                    workload,
-                    identity: identity.to_string(),
-                    client,
-                    version: hello.node.user_agent_name.clone(),
-                    reply,
-                });
-                answer.await.map_err(gone)?.map_err(Refusal::Unavailable)
+        let who = hello.client.who(&self.authority);
+        let Some(peer) = hello.client.peer else {
+            return Err(Refusal::Denied("discovery needs a client certificate".into()));
+        };
+        let client = match who {
+            Who::Proxy { workload, identity } => Client::Proxy {
+                workload,
+                identity: identity.to_string(),
+                kind: client_kind(&hello.node.user_agent_name),
+                version: hello.node.user_agent_name.chars().take(NAME).collect(),
+            },
+            Who::Peer { cluster } => Client::Peer { cluster: cluster.into() },
+            Who::Nobody => return Err(Refusal::Denied(format!("{} is not believed here", peer.spiffe_id))),
+            Who::Other { identity } => {
+                return Err(Refusal::Denied(format!("{identity} is neither a proxy of this cluster nor a peer")));
             }
-            Who::Peer { cluster } => {
-                let (reply, answer) = oneshot::channel();
-                self.send(Event::PeerConnected { stream: hello.stream, cluster: cluster.into(), reply });
-                answer.await.map_err(gone)
-            }
-            Who::Nobody => Err(Refusal::Denied("discovery needs a client certificate".into())),
-            Who::Other { identity } => Err(Refusal::Denied(format!("{identity} is neither a proxy of this cluster nor a peer"))),
-        }
+        };
+        let (reply, answer) = oneshot::channel();
+        self.send(Event::Connected { stream: hello.stream, peer, client, reply });
+        let stopping = |_| Refusal::Unavailable("the control plane is stopping".into());
+        answer.await.map_err(stopping)?.map_err(Refusal::Unavailable)
     }
 
     fn event(&self, stream: StreamId, event: server::Event) {

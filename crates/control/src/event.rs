@@ -2,16 +2,13 @@
 //!
 //! Invariant: closed; the owner handles each, and nobody else changes state.
 
+use fairlead_identity::VerifiedPeer;
 use fairlead_model::report::ProxyStatus;
 use fairlead_model::{ClientKind, ClusterId, WorkloadRef};
 use fairlead_peering::PeerUpdate;
 use fairlead_sources::ClusterObjects;
-use fairlead_xds::ResourceView;
-use fairlead_xds::server::StreamId;
-use std::sync::Arc;
-use tokio::sync::{oneshot, watch};
-
-pub type ViewSender = watch::Sender<Arc<dyn ResourceView>>;
+use fairlead_xds::server::{StreamId, Views};
+use tokio::sync::oneshot;
 
 pub enum Event {
     /// The cluster's folder.
@@ -22,27 +19,25 @@ pub enum Event {
     Peer(PeerUpdate),
     /// A peer's stream stands or ended.
     PeerLink { cluster: ClusterId, connected: bool },
-    /// Membership or trust changed.
+    /// Membership or trust may have changed.
     Membership,
-    /// A proxy opened a stream; it gets its first view through the reply.
-    ProxyConnected {
-        stream: StreamId,
-        workload: WorkloadRef,
-        identity: String,
-        client: ClientKind,
-        version: String,
-        reply: oneshot::Sender<Result<watch::Receiver<Arc<dyn ResourceView>>, String>>,
-    },
-    /// A peer opened a stream.
-    PeerConnected { stream: StreamId, cluster: ClusterId, reply: oneshot::Sender<watch::Receiver<Arc<dyn ResourceView>>> },
+    /// Somebody opened a discovery stream; it gets its views through the reply.
+    Connected { stream: StreamId, peer: VerifiedPeer, client: Client, reply: oneshot::Sender<Result<Views, String>> },
     /// A stream has taken (or refused parts of) a generation.
     Settled { stream: StreamId, generation: u64, rejected: usize },
     Nacked { stream: StreamId, names: Vec<String>, detail: String },
     Disconnected { stream: StreamId },
     /// A proxy's report; `None`: its stream ended.
-    Status { workload: WorkloadRef, status: Option<ProxyStatus> },
+    Report { stream: u64, workload: WorkloadRef, status: Option<ProxyStatus> },
     /// Drain or undrain this cluster.
     Drain(bool),
     /// A question from the admin API.
     Ask(Box<dyn FnOnce(&crate::world::World) + Send>),
+}
+
+/// Who has a discovery stream.
+#[derive(Clone, Debug)]
+pub enum Client {
+    Proxy { workload: WorkloadRef, identity: String, kind: ClientKind, version: String },
+    Peer { cluster: ClusterId },
 }

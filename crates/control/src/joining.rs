@@ -5,6 +5,7 @@
 
 use crate::authority::{Authority, now};
 use crate::caller::Caller;
+use crate::limiter::Limiter;
 use anyhow::{Context as _, bail};
 use fairlead_identity::{JoinAnswer, JoinRequest, JoinToken, Roster, Statement, SystemRandom, join, tls};
 use fairlead_proto::JsonMessage;
@@ -13,7 +14,7 @@ use fairlead_xds::client::{ChannelOptions, channel, connector};
 use rustls::pki_types::ServerName;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::{Request, Response, Status};
@@ -23,10 +24,20 @@ const ANSWER: &str = "joined";
 /// A token without `--for` ends after this.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
+/// Attempts to join that are looked at, a second, and at once; each costs us a store look-up and an HMAC.
+const ATTEMPTS: (u32, u32) = (5, 20);
+
 pub struct Acceptor {
-    pub authority: Arc<Authority>,
+    authority: Arc<Authority>,
     /// Tells the owner that membership changed.
-    pub changed: Arc<dyn Fn() + Send + Sync>,
+    changed: Arc<dyn Fn() + Send + Sync>,
+    attempts: Limiter,
+}
+
+impl Acceptor {
+    pub fn new(authority: Arc<Authority>, changed: Arc<dyn Fn() + Send + Sync>) -> Self {
+        Self { authority, changed, attempts: Limiter::new(ATTEMPTS.0, ATTEMPTS.1) }
+    }
 }
 
 /// A token with which another cluster can join this one.
@@ -41,6 +52,8 @@ pub fn create_token(authority: &Authority, addresses: Vec<String>, life: Duratio
 
 /// Joins the mesh of the token's issuer; returns its cluster's name.
 pub async fn dial(authority: &Authority, token: &JoinToken) -> anyhow::Result<String> {
+    // Joining is a new incarnation: it beats a revocation of the one before.
+    authority.reincarnate()?;
     let mut last = anyhow::anyhow!("the token names no address");
     for address in &token.addresses {
         match dial_one(authority, token, address).await {
@@ -77,6 +90,7 @@ async fn dial_one(authority: &Authority, token: &JoinToken, address: &str) -> an
     let joined = pending.finish(&answer)?;
     let cluster = joined.member.cluster.clone();
     // First the one whose proof we hold, in our own name; then those it vouches for, by its now known bundle.
+    authority.attach_here(&cluster)?;
     authority.declare(Statement::Introduce(joined.member))?;
     authority.absorb(&joined.introductions)?;
     Ok(cluster)
@@ -85,15 +99,17 @@ async fn dial_one(authority: &Authority, token: &JoinToken, address: &str) -> an
 #[tonic::async_trait]
 impl Join for Acceptor {
     async fn join(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status> {
-        let exporter = match request.extensions().get::<Caller>() {
-            Some(caller) => caller.exporter,
-            None => return Err(Status::internal("connection without TLS")),
+        if !self.attempts.take(Instant::now()) {
+            return Err(Status::resource_exhausted("too many attempts to join; try again in a few seconds"));
+        }
+        let Some(Caller { exporter, address, .. }) = request.extensions().get::<Caller>().cloned() else {
+            return Err(Status::internal("connection without TLS"));
         };
         let request: JoinRequest =
             serde_json::from_slice(&request.get_ref().json).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let internal = |e: anyhow::Error| Status::internal(format!("{e:#}"));
         let introductions = self.authority.reintroduce().map_err(internal)?;
-        let shared = !self.authority.ca().is_root();
+        let shared = self.authority.is_shared();
         let (answer, newcomer) = self
             .authority
             .with_membership(|me, membership| {
@@ -101,8 +117,12 @@ impl Join for Acceptor {
                 let store = self.authority.store().as_ref();
                 join::accept(&request, exporter, store, roster, introductions, now(), &mut SystemRandom)
             })
-            .map_err(|e| Status::permission_denied(e.to_string()))?;
-        tracing::info!(cluster = newcomer.cluster, "a cluster joined");
+            .map_err(|e| {
+                tracing::warn!(%address, "an attempt to join is refused: {e}");
+                Status::permission_denied(e.to_string())
+            })?;
+        tracing::info!(%address, cluster = newcomer.cluster, "a cluster joined");
+        self.authority.attach_here(&newcomer.cluster).map_err(internal)?;
         self.authority.declare(Statement::Introduce(newcomer)).map_err(internal)?;
         (self.changed)();
         let json = serde_json::to_vec(&answer).map_err(|e| Status::internal(e.to_string()))?;

@@ -3,21 +3,31 @@
 //! One task ([`owner`]) owns all state and a closed set of events; everything else is I/O around it. Never touches a request.
 //! Invariants: local traffic never waits for a peer; a restart changes no version; what was revoked stays revoked.
 
-pub mod admin;
+pub mod codes;
+pub mod scale;
+
+mod admin;
 mod authority;
 mod caller;
 mod certificates;
+mod connections;
 mod discovery;
 mod event;
 mod joining;
+mod keeper;
+mod last_good;
+mod limiter;
+mod listing;
+mod mesh_file;
 mod options;
 mod owner;
 mod peers;
-mod proxies;
+mod publisher;
 mod reports;
 mod run;
 mod store;
+mod streams;
 mod world;
 
-pub use options::ControlOptions;
-pub use run::run;
+pub use options::{ControlOptions, ControlTimings};
+pub use run::{run, serve};

@@ -22,4 +22,30 @@ pub struct ControlOptions {
     pub cacerts: Option<PathBuf>,
     /// Longest life of a workload's certificate.
     pub certificate_lifetime: Duration,
+    /// The clocks of the staleness contract; the defaults are what is documented.
+    pub timings: ControlTimings,
+}
+
+/// How long things hold without news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlTimings {
+    /// A peer whose control stream ended is stale after this. Default 15 s.
+    pub lease: Duration,
+    /// A proxy's report outlives its stream by this. Default 10 s.
+    pub report_grace: Duration,
+    /// After a start the reports of before hold this long, so that proxies have time to come back. Default 30 s.
+    pub restart_grace: Duration,
+    /// Changes within this window are resolved together. Default 8 ms.
+    pub coalesce: Duration,
+}
+
+impl Default for ControlTimings {
+    fn default() -> Self {
+        Self {
+            lease: fairlead_peering::Lease::DURATION,
+            report_grace: Duration::from_secs(10),
+            restart_grace: Duration::from_secs(30),
+            coalesce: Duration::from_millis(8),
+        }
+    }
 }

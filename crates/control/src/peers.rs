@@ -4,21 +4,27 @@
 
 use crate::authority::Authority;
 use crate::event::Event;
+use crate::keeper::Keeper;
+use crate::store::Bucket;
 use fairlead_identity::{Expected, Member, SpiffeId};
 use fairlead_model::ClusterId;
-use fairlead_peering::Receiver;
-use fairlead_proto::ResourceType;
-use fairlead_xds::client::{Client, ClientConfig, client, connector};
+use fairlead_peering::{KINDS, Receiver};
+use fairlead_xds::client::{Client, ClientConfig, Saved, client, connector};
 use rustls::pki_types::ServerName;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
+/// What a peer told is kept this long after it came: changes come in bursts.
+const KEEP_AFTER: Duration = Duration::from_millis(300);
+
 pub struct Peers {
     authority: Arc<Authority>,
+    keeper: Arc<Keeper>,
     events: mpsc::UnboundedSender<Event>,
     links: BTreeMap<String, Link>,
 }
@@ -40,8 +46,8 @@ impl Drop for Link {
 }
 
 impl Peers {
-    pub fn new(authority: Arc<Authority>, events: mpsc::UnboundedSender<Event>) -> Self {
-        Self { authority, events, links: BTreeMap::new() }
+    pub fn new(authority: Arc<Authority>, keeper: Arc<Keeper>, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self { authority, keeper, events, links: BTreeMap::new() }
     }
 
     /// Opens links to new members and closes those to former ones.
@@ -78,9 +84,12 @@ impl Peers {
         });
         let (updates, mut told) = mpsc::unbounded_channel();
         let receiver = Receiver::new(cluster.clone(), updates);
-        let config = ClientConfig::new(member.control_addresses.clone()).node_id(self.authority.ca().cluster());
+        let mut config = ClientConfig::new(member.control_addresses.clone()).node_id(self.authority.ca().cluster());
+        if let Some(saved) = self.saved(&member.cluster) {
+            config = config.saved(saved);
+        }
         let (handle, run) = client(config, connect, receiver);
-        for kind in [ResourceType::PeerMember, ResourceType::PeerServiceSummary, ResourceType::PeerEndpoint] {
+        for kind in KINDS {
             handle.subscribe_all(kind.url());
         }
         let events = self.events.clone();
@@ -89,21 +98,46 @@ impl Peers {
                 let _ = events.send(Event::Peer(update));
             }
         });
-        let (events, mut status) = (self.events.clone(), handle.status());
+        let (events, mut status, watched) = (self.events.clone(), handle.status(), cluster.clone());
         let watch = tokio::spawn(async move {
             let mut connected = None;
             loop {
                 let now = status.borrow_and_update().server.is_some();
                 if connected != Some(now) {
                     connected = Some(now);
-                    let _ = events.send(Event::PeerLink { cluster: cluster.clone(), connected: now });
+                    let _ = events.send(Event::PeerLink { cluster: watched.clone(), connected: now });
                 }
                 if status.changed().await.is_err() {
                     return;
                 }
             }
         });
-        let tasks = vec![tokio::spawn(run).abort_handle(), forward.abort_handle(), watch.abort_handle()];
+        let keep = tokio::spawn(keep(handle.clone(), self.keeper.clone(), member.cluster.clone()));
+        let tasks = vec![tokio::spawn(run).abort_handle(), forward.abort_handle(), watch.abort_handle(), keep.abort_handle()];
         Link { addresses: member.control_addresses.clone(), identity, _client: handle, tasks }
+    }
+
+    /// What the stream before a restart had told.
+    fn saved(&self, cluster: &str) -> Option<Saved> {
+        let report = |e: String| tracing::error!(peer = cluster, "what it had told cannot be read and is asked for anew: {e}");
+        let bytes = self.authority.store().load_bytes(Bucket::PeerStreams, cluster);
+        let bytes = bytes.inspect_err(|e| report(format!("{e:#}"))).ok()??;
+        Saved::decode(&bytes).inspect_err(|e| report(e.to_string())).ok()
+    }
+}
+
+/// Writes what the stream has told whenever that changes.
+async fn keep(client: Client, keeper: Arc<Keeper>, cluster: String) {
+    let mut status = client.status();
+    let mut kept = status.borrow_and_update().revision;
+    while status.changed().await.is_ok() {
+        let revision = status.borrow_and_update().revision;
+        if revision == kept {
+            continue;
+        }
+        tokio::time::sleep(KEEP_AFTER).await;
+        kept = status.borrow_and_update().revision;
+        let Some(saved) = client.saved().await else { return };
+        keeper.save_bytes(Bucket::PeerStreams, cluster.clone(), saved.encode());
     }
 }

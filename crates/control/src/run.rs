@@ -3,20 +3,25 @@
 //! Invariant: it comes up whatever its peers do; it is ready when its own objects were read.
 
 use crate::admin::{self, Admin};
-use crate::authority::Authority;
+use crate::authority::{Authority, Opening};
 use crate::caller::accept;
 use crate::certificates::Issuer;
+use crate::connections::Connections;
 use crate::discovery::Streams;
 use crate::event::Event;
 use crate::joining::Acceptor;
+use crate::keeper::Keeper;
+use crate::last_good::LastGood;
+use crate::mesh_file::{self, MeshFile};
 use crate::options::ControlOptions;
-use crate::owner::Owner;
+use crate::owner::{Owner, Published};
 use crate::peers::Peers;
+use crate::publisher::Publisher;
 use crate::reports::Sink;
 use crate::store::Store;
 use crate::world::World;
 use anyhow::Context as _;
-use fairlead_identity::{Ca, Member};
+use fairlead_model::settings::Trust;
 use fairlead_proto::certificates::CertificatesServer;
 use fairlead_proto::join::JoinServer;
 use fairlead_proto::reports::ReportsServer;
@@ -31,75 +36,92 @@ use tokio::sync::mpsc;
 
 /// How often `mesh.yaml` is looked at; it changes rarely and is small.
 const MESH_POLL: Duration = Duration::from_millis(500);
+/// Streams get this long to end by themselves when the process is told to.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: ControlOptions) -> anyhow::Result<()> {
+    let mut listeners = Vec::new();
+    for address in &options.listen {
+        listeners.push(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?);
+    }
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let end = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    serve(options, listeners, end).await
+}
+
+/// Runs on listeners that are open already, until `end`.
+pub async fn serve(
+    options: ControlOptions,
+    listeners: Vec<TcpListener>,
+    end: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
     let store = Arc::new(Store::open(&options.state)?);
-    let trust_domain = trust_domain(&options)?;
-    let advertise = options.advertise.clone();
-    let authority = Authority::open(
-        &options.cluster,
-        &trust_domain,
-        options.cacerts.as_deref(),
-        options.certificate_lifetime,
-        |ca, incarnation| member(ca, incarnation, &advertise),
-        store,
-    )
-    .context("the certificate authority")?;
-    let authority = Arc::new(authority);
+    let cluster = options.cluster.as_str().into();
+    let mesh_file = MeshFile::load(&cluster, &store)?;
+    let (trust_domain, shared) = trust(&options, &mesh_file);
+    let opening = Opening {
+        cluster: &options.cluster,
+        trust_domain: &trust_domain,
+        shared,
+        cacerts: options.cacerts.as_deref(),
+        certificate_lifetime: options.certificate_lifetime,
+        advertise: &options.advertise,
+    };
+    let authority = Arc::new(Authority::open(&opening, store.clone()).context("the certificate authority")?);
     let (events, inbox) = mpsc::unbounded_channel();
-    let name = folder_name(&options);
+    let world = World::new(authority.clone(), folder_name(&options), options.timings)?;
+    let last_good = LastGood::load(cluster, options.directory.clone(), &store)?;
+    watch_objects(&options, last_good, world.keeper.clone(), &events);
     let owner = Owner {
-        world: World::new(authority.clone(), name)?,
+        publisher: Publisher::new(world.memo.clone())?,
+        peers: Peers::new(authority.clone(), world.keeper.clone(), events.clone()),
+        world,
+        mesh_file,
         events: inbox,
-        peers: Peers::new(authority.clone(), events.clone()),
+        published: Published::default(),
     };
     tokio::spawn(owner.run());
-    watch_objects(&options, &events);
-    tokio::spawn(watch_mesh(options.directory.join("mesh.yaml"), events.clone()));
+    tokio::spawn(watch_mesh(options.directory.join(mesh_file::NAME), events.clone()));
     tokio::spawn(renew(authority.clone()));
+    tokio::spawn(tell_of_trust(authority.clone(), events.clone()));
 
-    let (connections, accepted) = mpsc::channel(64);
-    for address in &options.listen {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        tracing::info!(%address, cluster = options.cluster, "serving proxies and peers");
-        tokio::spawn(accept(listener, authority.clone(), connections.clone()));
+    let connections = Arc::new(Connections::default());
+    let trusted = authority.clone();
+    tokio::spawn(connections.clone().follow(authority.trust_changes(), move || trusted.trust()));
+    let (into, accepted) = mpsc::channel(64);
+    for listener in listeners {
+        tracing::info!(address = ?listener.local_addr(), cluster = options.cluster, "serving proxies and peers");
+        tokio::spawn(accept(listener, authority.clone(), connections.clone(), into.clone()));
     }
     let changed = {
         let events = events.clone();
         Arc::new(move || drop(events.send(Event::Membership)))
     };
+    let config = ServiceConfig::default();
+    let drain = config.drain.clone();
     let streams = Streams { authority: authority.clone(), events: events.clone() };
     let router = builder()
-        .add_service(DiscoveryService::new(Arc::new(streams), ServiceConfig::default()).into_server())
-        .add_service(CertificatesServer::new(Arc::new(Issuer { authority: authority.clone() })))
-        .add_service(ReportsServer::new(Arc::new(Sink { authority: authority.clone(), events: events.clone() })))
-        .add_service(JoinServer::new(Arc::new(Acceptor { authority: authority.clone(), changed })));
+        .add_service(DiscoveryService::new(Arc::new(streams), config).into_server())
+        .add_service(CertificatesServer::new(Arc::new(Issuer::new(authority.clone(), events.clone()))))
+        .add_service(ReportsServer::new(Arc::new(Sink::new(authority.clone(), events.clone()))))
+        .add_service(JoinServer::new(Arc::new(Acceptor::new(authority.clone(), changed))));
     let incoming = tokio_stream::wrappers::ReceiverStream::new(accepted);
+    let socket = admin::bind(&options.admin)?;
     let admin = Admin { authority, events, advertise: Arc::new(options.advertise.clone()) };
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         served = router.serve_with_incoming(incoming) => served?,
-        served = admin::serve(admin, &options.admin) => served?,
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+        served = admin::serve(admin, socket) => served?,
+        () = end => {
+            let _left = drain.run(DRAIN).await;
+        }
     }
     Ok(())
-}
-
-fn member(ca: &Ca, incarnation: u64, advertise: &[String]) -> Member {
-    Member {
-        cluster: ca.cluster().to_owned(),
-        incarnation,
-        revision: 0,
-        state: Default::default(),
-        bundle: ca.bundle().clone(),
-        issuing_keys: BTreeSet::from([ca.issuing_key()]),
-        control_addresses: advertise.to_vec(),
-        networks: Default::default(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        capabilities: BTreeSet::new(),
-    }
 }
 
 /// The mesh's name when its object has none: its folder's.
@@ -108,21 +130,16 @@ fn folder_name(options: &ControlOptions) -> String {
     path.file_name().map_or_else(|| "mesh".into(), |n| n.to_string_lossy().into_owned())
 }
 
-/// The trust domain is settled once, at the first start: certificates already carry it.
-fn trust_domain(options: &ControlOptions) -> anyhow::Result<String> {
-    let bytes = std::fs::read(options.directory.join("mesh.yaml")).unwrap_or_default();
+/// The own trust domain, and whether all members share one. The domain is settled at the start: certificates carry it.
+fn trust(options: &ControlOptions, mesh_file: &MeshFile) -> (String, bool) {
     let cluster = options.cluster.as_str().into();
-    let decoding = fairlead_resources::decode(&cluster, &"mesh.yaml".into(), &bytes);
-    let mesh = decoding.objects.into_iter().find_map(|d| match d.object {
-        fairlead_resources::Object::Mesh(mesh) => Some(mesh),
-        _ => None,
-    });
+    let mesh = mesh_file.first(&cluster, &options.directory);
     let settings =
         fairlead_resolve::settings(&folder_name(options), mesh.as_ref(), &BTreeSet::from([cluster.clone()]), &[]);
-    Ok(settings.mesh.trust_domain_of(&cluster))
+    (settings.mesh.trust_domain_of(&cluster), settings.mesh.trust == Trust::Shared)
 }
 
-fn watch_objects(options: &ControlOptions, events: &mpsc::UnboundedSender<Event>) {
+fn watch_objects(options: &ControlOptions, mut last_good: LastGood, keeper: Arc<Keeper>, events: &mpsc::UnboundedSender<Event>) {
     let folder = options.directory.join("clusters").join(&options.cluster);
     let reader = DirectoryReader::new(options.cluster.as_str().into(), &options.directory, &folder);
     let (states, mut received) = mpsc::channel(4);
@@ -130,6 +147,13 @@ fn watch_objects(options: &ControlOptions, events: &mpsc::UnboundedSender<Event>
     let events = events.clone();
     tokio::spawn(async move {
         while let Some(objects) = received.recv().await {
+            let keeper = keeper.clone();
+            let work = move || {
+                let objects = last_good.complete(objects, &keeper);
+                (last_good, objects)
+            };
+            let Ok((kept, objects)) = tokio::task::spawn_blocking(work).await else { return };
+            last_good = kept;
             if events.send(Event::Objects(objects)).is_err() {
                 return;
             }
@@ -140,7 +164,8 @@ fn watch_objects(options: &ControlOptions, events: &mpsc::UnboundedSender<Event>
 async fn watch_mesh(path: PathBuf, events: mpsc::UnboundedSender<Event>) {
     let mut last = None;
     loop {
-        let bytes = tokio::fs::read(&path).await.ok();
+        let looked_at = path.clone();
+        let Ok(bytes) = tokio::task::spawn_blocking(move || mesh_file::read(&looked_at)).await else { return };
         if last.as_ref() != Some(&bytes) {
             last = Some(bytes.clone());
             if events.send(Event::MeshFile(bytes)).is_err() {
@@ -148,6 +173,16 @@ async fn watch_mesh(path: PathBuf, events: mpsc::UnboundedSender<Event>) {
             }
         }
         tokio::time::sleep(MESH_POLL).await;
+    }
+}
+
+/// A change of trust is published by the owner, whoever made it.
+async fn tell_of_trust(authority: Arc<Authority>, events: mpsc::UnboundedSender<Event>) {
+    let mut changes = authority.trust_changes();
+    while changes.changed().await.is_ok() {
+        if events.send(Event::Membership).is_err() {
+            return;
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use anyhow::Context as _;
 use fairlead_identity::join_token::StoreError;
 use fairlead_identity::{StoredToken, TokenId, TokenStore};
+use rustls::pki_types::UnixTime;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ use std::path::Path;
 const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 
 /// What belongs together; a key is `bucket/key`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bucket {
     /// The CA's PEM and secrets of this control plane.
     Authority,
@@ -30,6 +31,14 @@ pub enum Bucket {
     DetachedHere,
     /// Last good summary by peer.
     Peers,
+    /// What a peer's stream had told, so that a new one tells differences only. Not JSON.
+    PeerStreams,
+    /// Last report by workload.
+    Reports,
+    /// The last version of each file in which nothing was refused. Not JSON.
+    LastGood,
+    /// `mesh.yaml` as it last was good. Not JSON.
+    Mesh,
     /// This cluster's own switches, such as being drained.
     Switches,
 }
@@ -50,6 +59,10 @@ impl Bucket {
             Self::Membership => "membership",
             Self::DetachedHere => "detached-here",
             Self::Peers => "peers",
+            Self::PeerStreams => "peer-streams",
+            Self::Reports => "reports",
+            Self::LastGood => "last-good",
+            Self::Mesh => "mesh",
             Self::Switches => "switches",
         }
     }
@@ -63,6 +76,15 @@ impl Store {
         let database = Database::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Self::with(database)
+    }
+
+    /// A store that forgets: for measuring and for tests.
+    pub fn in_memory() -> anyhow::Result<Self> {
+        Self::with(Database::builder().create_with_backend(redb::backends::InMemoryBackend::new())?)
+    }
+
+    fn with(database: Database) -> anyhow::Result<Self> {
         let write = database.begin_write()?;
         write.open_table(TABLE)?;
         write.commit()?;
@@ -74,11 +96,17 @@ impl Store {
         let table = read.open_table(TABLE)?;
         let name = format!("{}/{key}", bucket.name());
         let Some(value) = table.get(name.as_str())? else { return Ok(None) };
-        Ok(readable(&name, value.value()))
+        Ok(readable(bucket, key, value.value()))
     }
 
     /// All of a bucket, by key.
     pub fn all<T: DeserializeOwned>(&self, bucket: Bucket) -> anyhow::Result<Vec<(String, T)>> {
+        let entries = self.all_bytes(bucket)?.into_iter();
+        Ok(entries.filter_map(|(key, bytes)| Some((key.clone(), readable(bucket, &key, &bytes)?))).collect())
+    }
+
+    /// All of a bucket that does not hold JSON, by key.
+    pub fn all_bytes(&self, bucket: Bucket) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let read = self.database.begin_read()?;
         let table = read.open_table(TABLE)?;
         let prefix = format!("{}/", bucket.name());
@@ -86,11 +114,33 @@ impl Store {
         for entry in table.range(prefix.as_str()..)? {
             let (name, value) = entry?;
             let Some(key) = name.value().strip_prefix(&prefix) else { break };
-            if let Some(value) = readable(name.value(), value.value()) {
-                found.push((key.to_owned(), value));
-            }
+            found.push((key.to_owned(), value.value().to_owned()));
         }
         Ok(found)
+    }
+
+    /// Several writes at once; `None` removes.
+    pub fn write(&self, writes: impl IntoIterator<Item = (Bucket, String, Option<Vec<u8>>)>) -> anyhow::Result<()> {
+        let write = self.database.begin_write()?;
+        {
+            let mut table = write.open_table(TABLE)?;
+            for (bucket, key, bytes) in writes {
+                let name = format!("{}/{key}", bucket.name());
+                match bytes {
+                    Some(bytes) => table.insert(name.as_str(), bytes.as_slice())?,
+                    None => table.remove(name.as_str())?,
+                };
+            }
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// The bytes of a value that is not JSON.
+    pub fn load_bytes(&self, bucket: Bucket, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(TABLE)?;
+        Ok(table.get(format!("{}/{key}", bucket.name()).as_str())?.map(|value| value.value().to_owned()))
     }
 
     pub fn save<T: Serialize>(&self, bucket: Bucket, key: &str, value: &T) -> anyhow::Result<()> {
@@ -99,6 +149,15 @@ impl Store {
         write.open_table(TABLE)?.insert(format!("{}/{key}", bucket.name()).as_str(), bytes.as_slice())?;
         write.commit()?;
         Ok(())
+    }
+
+    /// Forgets tokens, used or not, that are of no use any more because they ended.
+    pub fn forget_expired(&self, now: UnixTime) -> anyhow::Result<()> {
+        let used = self.all::<u64>(Bucket::Burned)?.into_iter().map(|(key, ends)| (Bucket::Burned, key, ends));
+        let tokens = self.all::<StoredToken>(Bucket::Tokens)?;
+        let unused = tokens.into_iter().map(|(key, token)| (Bucket::Tokens, key, token.expires));
+        let ended = used.chain(unused).filter(|(_, _, ends)| *ends < now.as_secs());
+        self.write(ended.map(|(bucket, key, _)| (bucket, key, None)))
     }
 
     /// Replaces all of a bucket at once.
@@ -113,13 +172,6 @@ impl Store {
                 table.insert(format!("{prefix}{key}").as_str(), serde_json::to_vec(value)?.as_slice())?;
             }
         }
-        write.commit()?;
-        Ok(())
-    }
-
-    pub fn remove(&self, bucket: Bucket, key: &str) -> anyhow::Result<()> {
-        let write = self.database.begin_write()?;
-        write.open_table(TABLE)?.remove(format!("{}/{key}", bucket.name()).as_str())?;
         write.commit()?;
         Ok(())
     }
@@ -159,8 +211,9 @@ fn store_error(error: anyhow::Error) -> StoreError {
     StoreError(format!("{error:#}"))
 }
 
-fn readable<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Option<T> {
-    serde_json::from_slice(bytes).inspect_err(|e| tracing::error!("stored {name} cannot be read and is left out: {e}")).ok()
+fn readable<T: DeserializeOwned>(bucket: Bucket, key: &str, bytes: &[u8]) -> Option<T> {
+    let report = |e: &serde_json::Error| tracing::error!("stored {}/{key} cannot be read and is left out: {e}", bucket.name());
+    serde_json::from_slice(bytes).inspect_err(report).ok()
 }
 
 #[cfg(test)]

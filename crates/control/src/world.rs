@@ -1,35 +1,42 @@
 //! All state of a control plane, and what is resolved from it.
 //!
-//! Owned by one task. Invariants: equal inputs resolve to equal meshes, so a restart changes no version; a peer that never answered
-//! is unknown, one that stopped answering keeps its last summary, marked stale.
+//! Owned by one task. Invariants: equal inputs resolve to equal meshes, so a restart changes no version, and a resolution that
+//! changes nothing has no new generation; a peer that never answered is unknown, one that stopped answering keeps its last summary,
+//! marked stale.
+
+mod judgement;
 
 use crate::authority::{Authority, TrustSettings};
-use crate::proxies::Streams;
+use crate::codes;
+use crate::keeper::Keeper;
+use crate::options::ControlTimings;
 use crate::store::Bucket;
+use crate::streams::Streams;
 use fairlead_identity::NamespaceBound;
 use fairlead_model::report::ProxyStatus;
+use fairlead_model::settings::Trust;
 use fairlead_model::summary::{ClusterSummary, PeerStatus};
-use fairlead_model::{ClientKind, ClusterId, Diagnostic, Health, MemberState, ProxyDescription, ProxyRole, ResolvedMesh, WorkloadRef};
+use fairlead_model::{ClusterId, Diagnostic, MemberState, ObjectKey, Origin, ResolvedMesh, WorkloadRef};
 use fairlead_peering::Lease;
 use fairlead_resolve::view::Peers;
 use fairlead_resolve::{ClusterInput, ClusterState, ObjectRef, Observed, ViewInput};
 use fairlead_resources::Object;
-use fairlead_resources::fairlead::{Mesh, Peer, TrustMode};
+use fairlead_resources::fairlead::{Mesh, Peer};
 use fairlead_sources::ClusterObjects;
 use fairlead_xdsgen::Memo;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// A report outlives its stream by this (staleness contract).
-const REPORT_GRACE: Duration = Duration::from_secs(10);
+use std::time::Instant;
 
 /// Names that are gone whose virtual IPs are still kept; the range holds 65,534.
 const VIRTUAL_IPS_OF_THE_GONE: usize = 8_192;
 
 pub struct World {
     pub authority: Arc<Authority>,
+    pub keeper: Arc<Keeper>,
+    pub timings: ControlTimings,
     pub cluster: ClusterId,
     /// The mesh's name when its object has none.
     pub name: String,
@@ -40,9 +47,8 @@ pub struct World {
     pub reports: BTreeMap<WorkloadRef, ReportState>,
     pub draining: bool,
     pub streams: Streams,
-    pub memo: Memo,
+    pub memo: Arc<Memo>,
     pub resolved: Option<Resolved>,
-    generation: u64,
     addresses: BTreeMap<WorkloadRef, IpAddr>,
     virtual_ips: BTreeMap<String, Ipv4Addr>,
 }
@@ -50,18 +56,22 @@ pub struct World {
 pub struct PeerState {
     pub summary: Option<Arc<ClusterSummary>>,
     pub lease: Lease,
-    pub connected: bool,
-    /// From gateways' probes; `None`: not probed.
-    pub path: Option<bool>,
-    /// When the last update came.
-    pub updated: Option<Instant>,
 }
 
+#[derive(Debug)]
 pub struct ReportState {
     pub status: ProxyStatus,
-    /// Streams that stand, and since when none does.
-    pub streams: usize,
-    pub ended: Option<Instant>,
+    /// The stream that said it.
+    pub stream: Option<u64>,
+    /// It holds until then; `None`: as long as its stream stands.
+    pub until: Option<Instant>,
+}
+
+/// A report as it is kept over restarts.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoredReport {
+    pub workload: WorkloadRef,
+    pub status: ProxyStatus,
 }
 
 /// The last resolution.
@@ -72,41 +82,35 @@ pub struct Resolved {
     pub diagnostics: Arc<Vec<Diagnostic>>,
 }
 
-impl PeerState {
-    pub fn new(now: Instant) -> Self {
-        Self { summary: None, lease: Lease::new(now), connected: false, path: None, updated: None }
-    }
-
-    pub fn status(&self, now: Instant) -> PeerStatus {
-        PeerStatus { stale: self.lease.is_stale(now), unreachable: self.path == Some(false) }
-    }
-}
-
 impl World {
-    pub fn new(authority: Arc<Authority>, name: String) -> anyhow::Result<Self> {
+    pub fn new(authority: Arc<Authority>, name: String, timings: ControlTimings) -> anyhow::Result<Self> {
         let store = authority.store().clone();
         let now = Instant::now();
         let revoked = authority.revoked();
         let mut peers = BTreeMap::new();
         for (cluster, summary) in store.all::<ClusterSummary>(Bucket::Peers)? {
             if !revoked.contains(&cluster) {
-                let state = PeerState { summary: Some(Arc::new(summary)), ..PeerState::new(now) };
-                peers.insert(cluster.into(), state);
+                let lease = Lease::new(now, timings.lease);
+                peers.insert(cluster.into(), PeerState { summary: Some(Arc::new(summary)), lease });
             }
         }
+        let until = Some(now + timings.restart_grace);
+        let stored = store.all::<StoredReport>(Bucket::Reports)?.into_iter();
+        let reports = stored.map(|(_, r)| (r.workload, ReportState { status: r.status, stream: None, until })).collect();
         Ok(Self {
+            keeper: Arc::new(Keeper::new(store.clone())?),
+            timings,
             cluster: authority.ca().cluster().into(),
             name,
             mesh: None,
             mesh_diagnostics: Vec::new(),
             objects: ClusterObjects { unavailable: Some("not read yet".into()), ..ClusterObjects::default() },
             peers,
-            reports: BTreeMap::new(),
+            reports,
             draining: store.load(Bucket::Switches, "draining")?.unwrap_or(false),
             streams: Streams::default(),
-            memo: Memo::default(),
+            memo: Arc::default(),
             resolved: None,
-            generation: 0,
             addresses: BTreeMap::new(),
             virtual_ips: store.all(Bucket::VirtualIps)?.into_iter().collect(),
             authority,
@@ -118,14 +122,15 @@ impl World {
         self.objects.unavailable.is_none() || !self.objects.objects.is_empty()
     }
 
-    /// Resolves everything anew; what did not change is shared with the resolution before.
-    pub fn resolve(&mut self, now: Instant) {
-        self.follow_members(now);
+    /// Resolves everything anew; what did not change is shared with the resolution before. Whether anything did that a proxy or a
+    /// peer may be told.
+    pub fn resolve(&mut self, now: Instant) -> bool {
         let objects: Vec<ObjectRef<'_>> =
             self.objects.objects.iter().map(|o| ObjectRef { decoded: &o.decoded, file: &o.file }).collect();
-        let members: BTreeSet<ClusterId> =
-            self.peers.keys().cloned().chain([self.cluster.clone()]).collect();
+        let members: BTreeSet<ClusterId> = self.authority.peers().into_iter().map(|m| m.cluster.into()).collect();
+        let members = members.into_iter().chain([self.cluster.clone()]).collect();
         let settings = fairlead_resolve::settings(&self.name, self.mesh.as_ref(), &members, &objects);
+        let shared = settings.mesh.trust == Trust::Shared;
         let observed = Observed {
             health: self.health(now),
             workload_addresses: self.addresses.clone(),
@@ -135,103 +140,78 @@ impl World {
         };
         let input = ClusterInput { cluster: &self.cluster, settings: &settings, objects: &objects, observed: &observed };
         let (state, mut diagnostics) = fairlead_resolve::cluster(&input);
+        drop(objects);
+        self.follow_members(now, shared);
         self.addresses = state.workload_addresses();
-        let told = |peer: &PeerState| Some((peer.summary.as_deref()?.clone(), peer.status(now)));
-        let peers: Peers = self.peers.iter().filter_map(|(cluster, peer)| Some((cluster.clone(), told(peer)?))).collect();
-        self.generation += 1;
-        let previous = self.resolved.as_ref().map(|r| r.mesh.clone());
+        let peers = self.told(&state, now);
+        let previous = self.resolved.take();
+        let first = previous.is_none();
+        let generation = previous.as_ref().map_or(1, |r| r.mesh.generation);
         let view = ViewInput {
             state: &state,
             peers: &peers,
-            generation: self.generation,
-            previous: previous.as_deref(),
+            generation,
+            previous: previous.as_ref().map(|r| &*r.mesh),
             kept: &self.virtual_ips,
         };
-        let (mesh, found) = fairlead_resolve::view_with(&view);
+        let (mut mesh, found) = fairlead_resolve::view_with(&view);
         self.keep_virtual_ips(&mesh);
         diagnostics.extend(found);
         diagnostics.extend(self.objects.diagnostics.iter().cloned());
         diagnostics.extend(self.mesh_diagnostics.iter().cloned());
+        diagnostics.extend(self.conflicts());
         diagnostics.sort();
         diagnostics.dedup();
-        self.resolved =
-            Some(Resolved { mesh: Arc::new(mesh), state: Arc::new(state), diagnostics: Arc::new(diagnostics) });
+        let unchanged = previous.filter(|last| is_equal(&last.mesh, &mesh));
+        let changed = unchanged.is_none();
+        let mesh = match unchanged {
+            Some(last) => last.mesh,
+            None => {
+                mesh.generation += u64::from(!first);
+                Arc::new(mesh)
+            }
+        };
+        self.forget_reports(&state, now);
+        self.resolved = Some(Resolved { mesh, state: Arc::new(state), diagnostics: Arc::new(diagnostics) });
+        changed
+    }
+
+    /// A new generation of an equal mesh, for what travels beside it.
+    pub fn next_generation(&mut self) {
+        if let Some(resolved) = &mut self.resolved {
+            let generation = resolved.mesh.generation + 1;
+            resolved.mesh = Arc::new(ResolvedMesh { generation, ..(*resolved.mesh).clone() });
+        }
+    }
+
+    /// What the peers told, and how each is judged now.
+    fn told(&self, state: &ClusterState, now: Instant) -> Peers {
+        let one = |(cluster, peer): (&ClusterId, &PeerState)| {
+            let summary = peer.summary.as_deref()?.clone();
+            let unreachable = self.path(cluster, &state.workloads, now) == Some(false);
+            Some((cluster.clone(), (summary, PeerStatus { stale: peer.lease.is_stale(now), unreachable })))
+        };
+        self.peers.iter().filter_map(one).collect()
     }
 
     /// A name keeps its virtual IP over edits and restarts; names that are gone keep theirs while there is room.
     fn keep_virtual_ips(&mut self, mesh: &ResolvedMesh) {
         let given = fairlead_resolve::view::virtual_ips(mesh);
-        let news: Vec<_> = given.iter().filter(|(host, ip)| self.virtual_ips.get(*host) != Some(*ip)).collect();
-        if news.is_empty() {
+        if given.iter().all(|(host, ip)| self.virtual_ips.get(host) == Some(ip)) {
             return;
         }
-        let mut kept = given.clone();
         let gone = self.virtual_ips.iter().filter(|(host, _)| !given.contains_key(*host));
-        kept.extend(gone.take(VIRTUAL_IPS_OF_THE_GONE).map(|(host, ip)| (host.clone(), *ip)));
-        let entries: Vec<_> = kept.iter().map(|(host, ip)| (host.clone(), *ip)).collect();
+        let gone: Vec<_> = gone.take(VIRTUAL_IPS_OF_THE_GONE).map(|(host, ip)| (host.clone(), *ip)).collect();
+        let entries: Vec<_> = given.into_iter().chain(gone).collect();
         if let Err(e) = self.authority.store().replace(Bucket::VirtualIps, &entries) {
             tracing::error!("virtual IPs cannot be kept: {e:#}");
         }
-        self.virtual_ips = kept;
-    }
-
-    /// What a peer is told.
-    pub fn summary_for(&self, audience: &ClusterId) -> Option<ClusterSummary> {
-        Some(fairlead_resolve::export(&self.resolved.as_ref()?.state, audience))
-    }
-
-    /// The description of a proxy that runs beside a workload of this cluster.
-    pub fn describe(&self, workload: &WorkloadRef, identity: &str, client: ClientKind) -> Option<ProxyDescription> {
-        use fairlead_model::mesh::GatewayKind;
-        let found = self.resolved.as_ref()?.mesh.workloads.get(workload)?;
-        Some(ProxyDescription {
-            workload: workload.clone(),
-            role: match found.gateway {
-                None => ProxyRole::Sidecar,
-                Some(GatewayKind::Ingress) => ProxyRole::Gateway,
-                Some(GatewayKind::EastWest) => ProxyRole::EastWest,
-            },
-            client,
-            network: found.network.clone(),
-            locality: found.locality.clone(),
-            addresses: found.addresses.clone(),
-            labels: found.labels.clone(),
-            service_account: found.service_account.clone(),
-            identity: identity.to_owned(),
-        })
-    }
-
-    /// Health by workload from reports; a program that was reported counts while its stream, or the grace, lives.
-    fn health(&self, now: Instant) -> BTreeMap<WorkloadRef, Health> {
-        let of = |report: &ReportState| {
-            if report.ended.is_some_and(|ended| now.duration_since(ended) >= REPORT_GRACE) || !report.status.ready {
-                Health::Unhealthy
-            } else if report.status.draining {
-                Health::Draining
-            } else {
-                Health::Healthy
-            }
-        };
-        self.reports.iter().map(|(workload, report)| (workload.clone(), of(report))).collect()
-    }
-
-    /// The next moment at which something changes by time alone.
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let reports = self.reports.values().filter_map(|r| r.ended).map(|ended| ended + REPORT_GRACE);
-        let leases = self
-            .peers
-            .values()
-            .filter(|p| !p.connected && !p.lease.is_stale(now))
-            .map(|_| now + Duration::from_secs(1));
-        reports.chain(leases).filter(|t| *t > now).min()
+        self.virtual_ips = entries.into_iter().collect();
     }
 
     /// Peers that are no members any more are forgotten; what the objects say of peers is given to the authority.
-    fn follow_members(&mut self, now: Instant) {
-        let mut settings = TrustSettings {
-            shared: self.mesh.as_ref().is_some_and(|m| m.spec.trust == Some(TrustMode::Shared)) || !self.authority.ca().is_root(),
-            ..TrustSettings::default()
-        };
+    fn follow_members(&mut self, now: Instant, shared: bool) {
+        let mut settings = TrustSettings { shared, ..TrustSettings::default() };
         for peer in self.objects.objects.iter().filter_map(|o| as_peer(&o.decoded.object)) {
             if let Some(namespaces) = &peer.spec.namespaces {
                 let bound = NamespaceBound::Only(namespaces.iter().cloned().collect());
@@ -245,11 +225,43 @@ impl World {
             tracing::error!("trust cannot be settled: {e:#}");
         }
         let members = self.authority.peers();
-        self.peers.retain(|cluster, _| members.iter().any(|m| m.cluster == cluster.as_str()));
+        let (keeper, lease) = (&self.keeper, self.timings.lease);
+        self.peers.retain(|cluster, _| {
+            let is_member = members.iter().any(|m| m.cluster == cluster.as_str());
+            if !is_member {
+                keeper.remove(Bucket::Peers, cluster.as_str());
+                keeper.remove(Bucket::PeerStreams, cluster.as_str());
+            }
+            is_member
+        });
         for member in members {
-            self.peers.entry(member.cluster.into()).or_insert_with(|| PeerState::new(now));
+            let unknown = || PeerState { summary: None, lease: Lease::new(now, lease) };
+            self.peers.entry(member.cluster.into()).or_insert_with(unknown);
         }
     }
+
+    fn conflicts(&self) -> Vec<Diagnostic> {
+        let at = || Origin {
+            object: ObjectKey::new(self.cluster.clone(), "Mesh", "", self.name.as_str()),
+            path: String::new(),
+            file: "mesh.yaml".into(),
+            line: 0,
+        };
+        let conflicts = self.authority.conflicts();
+        let diagnostic = |c: fairlead_identity::TrustConflict| Diagnostic::error(codes::TRUST_CONFLICT, at(), c.to_string());
+        conflicts.into_iter().map(|c| diagnostic(c).hint("`fairlead get clusters` lists the members and their trust domains")).collect()
+    }
+}
+
+/// But for the generation. Shared parts are equal at a glance.
+fn is_equal(a: &ResolvedMesh, b: &ResolvedMesh) -> bool {
+    a.cluster == b.cluster
+        && a.settings == b.settings
+        && a.members == b.members
+        && a.services == b.services
+        && a.workloads == b.workloads
+        && a.routes == b.routes
+        && a.gateways == b.gateways
 }
 
 fn as_peer(object: &Object) -> Option<&Peer> {

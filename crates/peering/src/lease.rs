@@ -1,7 +1,7 @@
 //! Whether a peer's control stream is fresh.
 //!
 //! Pure: time is an argument, from the receiver's monotonic clock. Invariant: a stream that is alive renews the lease by being alive
-//! (its HTTP/2 pings answer within 10 s); one that ended or is silent stops being fresh after [`Lease::DURATION`].
+//! (its HTTP/2 pings answer within 10 s); one that ended or is silent stops being fresh when the lease is over.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub struct Lease {
     connected: bool,
     renewed: Instant,
+    duration: Duration,
 }
 
 impl Lease {
@@ -16,8 +17,8 @@ impl Lease {
     pub const DURATION: Duration = Duration::from_secs(15);
 
     /// Not yet connected; counted from now.
-    pub fn new(now: Instant) -> Self {
-        Self { connected: false, renewed: now }
+    pub fn new(now: Instant, duration: Duration) -> Self {
+        Self { connected: false, renewed: now, duration }
     }
 
     pub fn connected(&mut self, now: Instant) {
@@ -32,8 +33,17 @@ impl Lease {
         self.connected = false;
     }
 
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     pub fn is_stale(&self, now: Instant) -> bool {
-        !self.connected && now.duration_since(self.renewed) >= Self::DURATION
+        self.ends().is_some_and(|end| now >= end)
+    }
+
+    /// When it is over; never, while the stream stands.
+    pub fn ends(&self) -> Option<Instant> {
+        (!self.connected).then(|| self.renewed + self.duration)
     }
 }
 
@@ -44,13 +54,15 @@ mod tests {
     #[test]
     fn ends_fifteen_seconds_after_the_stream() {
         let t = Instant::now();
-        let mut lease = Lease::new(t);
+        let mut lease = Lease::new(t, Lease::DURATION);
         assert!(!lease.is_stale(t));
         lease.connected(t);
         assert!(!lease.is_stale(t + Duration::from_secs(3600)));
+        assert_eq!(lease.ends(), None);
         lease.disconnected(t + Duration::from_secs(100));
         lease.disconnected(t + Duration::from_secs(110));
         assert!(!lease.is_stale(t + Duration::from_secs(114)));
         assert!(lease.is_stale(t + Duration::from_secs(115)));
+        assert_eq!(lease.ends(), Some(t + Duration::from_secs(115)));
     }
 }

@@ -8,9 +8,15 @@ mod lease;
 mod receive;
 mod send;
 
+use fairlead_proto::ResourceType;
+
 pub use lease::Lease;
 pub use receive::{PeerUpdate, Receiver};
-pub use send::{PeerView, resources};
+pub use send::{PeerView, Sender};
+
+/// What a peering stream carries, in the order in which it is told.
+pub const KINDS: [ResourceType; 3] =
+    [ResourceType::PeerMember, ResourceType::PeerServiceSummary, ResourceType::PeerEndpoint];
 
 /// Name of the resource in which a member describes itself.
 const SELF: &str = "self";
@@ -18,3 +24,6 @@ const SELF: &str = "self";
 const STATEMENT: &str = "statement/";
 /// Revision of the JSON shapes; a receiver refuses a later one.
 const REVISION: u32 = 1;
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! A peer's resources, put together to the summary they came from.
 //!
-//! Invariant: after every update the receiver holds exactly the summary the peer's stream has told so far; an endpoint of a service
-//! that was not told is kept aside until it is.
+//! Invariant: after every update the receiver holds exactly the summary the peer's stream has told so far; nothing is published
+//! before every kind was told once, so that a new stream never looks like a peer without services.
 
-use crate::{REVISION, SELF, STATEMENT};
+use crate::{KINDS, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
 use fairlead_model::ClusterId;
 use fairlead_model::endpoint::Endpoint;
@@ -12,13 +12,15 @@ use fairlead_proto::{JsonResource, ResourceType};
 use fairlead_xds::Resource;
 use fairlead_xds::client::{Handler, Rejection, Update};
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Most services and endpoints a peer may tell.
 const MAX_SERVICES: usize = 20_000;
 const MAX_ENDPOINTS: usize = 200_000;
+/// Two about each of as many members as a mesh may have.
+const MAX_STATEMENTS: usize = 2 * fairlead_identity::membership::MAX_MEMBERS;
 
 /// What a peer's stream has told.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Receiver {
     statements: BTreeMap<String, SignedStatement>,
     services: BTreeMap<String, Arc<ServiceSummary>>,
     endpoints: BTreeMap<String, Arc<Endpoint>>,
+    /// Kinds that were told at least once, on this stream or an earlier one.
+    told: BTreeSet<ResourceType>,
     updates: mpsc::UnboundedSender<PeerUpdate>,
 }
 
@@ -47,6 +51,7 @@ impl Receiver {
             statements: BTreeMap::new(),
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            told: BTreeSet::new(),
             updates,
         }
     }
@@ -62,14 +67,25 @@ impl Receiver {
                 self.member = Some(member);
             }
             ResourceType::PeerMember if name.starts_with(STATEMENT) => {
+                if !self.statements.contains_key(&name) {
+                    bound(self.statements.len(), MAX_STATEMENTS, "statements about members")?;
+                }
                 self.statements.insert(name, read(kind, resource)?);
             }
             ResourceType::PeerServiceSummary => {
-                bound(self.services.len(), MAX_SERVICES, "services")?;
-                self.services.insert(name, Arc::new(read(kind, resource)?));
+                if !self.services.contains_key(&name) {
+                    bound(self.services.len(), MAX_SERVICES, "services")?;
+                }
+                let service: ServiceSummary = read(kind, resource)?;
+                if format!("{}/{}", service.namespace, service.name) != name {
+                    return Err(format!("{name} calls itself {}/{}", service.namespace, service.name));
+                }
+                self.services.insert(name, Arc::new(service));
             }
             ResourceType::PeerEndpoint => {
-                bound(self.endpoints.len(), MAX_ENDPOINTS, "endpoints")?;
+                if !self.endpoints.contains_key(&name) {
+                    bound(self.endpoints.len(), MAX_ENDPOINTS, "endpoints")?;
+                }
                 let endpoint: Endpoint = read(kind, resource)?;
                 if endpoint.workload.cluster != self.cluster {
                     return Err(format!("{} tells an endpoint of {}", self.cluster, endpoint.workload.cluster));
@@ -116,7 +132,11 @@ impl Handler for Receiver {
         for name in update.removed {
             self.drop_named(kind, name);
         }
-        self.publish();
+        self.told.insert(kind);
+        let whole = KINDS.iter().all(|kind| self.told.contains(kind));
+        if whole && !update.restored {
+            self.publish();
+        }
         rejections
     }
 }

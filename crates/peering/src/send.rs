@@ -1,27 +1,76 @@
 //! A cluster's summary for one audience, as resources.
 //!
-//! Invariant: equal summaries give equal resources, byte for byte.
+//! Invariants: equal summaries give equal resources, byte for byte; what did not change since the last view is not encoded again.
 
-use crate::{REVISION, SELF, STATEMENT};
+use crate::{KINDS, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
-use fairlead_model::summary::ClusterSummary;
+use fairlead_model::endpoint::Endpoint;
+use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
 use fairlead_proto::{JsonResource, ResourceType};
-use fairlead_xds::{Resource, Resources, ResourceView, Snapshot};
+use fairlead_xds::{Resource, ResourceView, Resources, Snapshot};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What one peer may see at one moment.
 #[derive(Debug)]
 pub struct PeerView(Snapshot);
 
-impl PeerView {
-    pub fn new(generation: u64, summary: &ClusterSummary, statements: &[SignedStatement]) -> Self {
-        let mut snapshot = Snapshot::new(generation);
-        for (kind, resources) in resources(summary, statements) {
-            snapshot = snapshot.share(kind.url(), Arc::new(resources));
+/// Makes one peer's views, one after the other.
+#[derive(Debug, Default)]
+pub struct Sender {
+    member: Option<(MemberSummary, Resource)>,
+    statements: BTreeMap<String, (SignedStatement, Resource)>,
+    services: BTreeMap<String, (Arc<ServiceSummary>, Resource)>,
+    endpoints: BTreeMap<String, (Arc<Endpoint>, Resource)>,
+    last: Option<Last>,
+}
+
+/// Members, services, endpoints as last told.
+type Last = [Arc<Resources>; 3];
+
+impl Sender {
+    /// The next view, or `None` when the peer has been told all of it.
+    pub fn view(&mut self, revision: u64, summary: &ClusterSummary, statements: &[SignedStatement]) -> Option<PeerView> {
+        let next = self.resources(summary, statements);
+        let next = match &self.last {
+            Some(last) if last.iter().zip(&next).all(|(a, b)| **a == *b) => return None,
+            Some(last) => {
+                let mut last = last.iter();
+                next.map(|new| last.next().filter(|old| ***old == new).cloned().unwrap_or_else(|| Arc::new(new)))
+            }
+            None => next.map(Arc::new),
+        };
+        let mut snapshot = Snapshot::new(revision);
+        for (kind, resources) in KINDS.into_iter().zip(&next) {
+            snapshot = snapshot.share(kind.url(), resources.clone());
         }
-        Self(snapshot)
+        self.last = Some(next);
+        Some(PeerView(snapshot))
+    }
+
+    /// Members, services (`namespace/name`) and endpoints (`namespace/name/id`).
+    fn resources(&mut self, summary: &ClusterSummary, statements: &[SignedStatement]) -> [Resources; 3] {
+        let [member_kind, service_kind, endpoint_kind] = KINDS;
+        let mut members = Resources::default();
+        let own = self.member.take().filter(|(last, _)| *last == summary.member).map(|(_, resource)| resource);
+        if let Some(own) = own.or_else(|| encode(member_kind, SELF, &summary.member)) {
+            members.insert(own.clone());
+            self.member = Some((summary.member.clone(), own));
+        }
+        let named = statements.iter().map(|s| (format!("{STATEMENT}{}", digest(s.signature.as_bytes())), s.clone()));
+        renew(&mut self.statements, named, member_kind, &mut members);
+        let mut services = Resources::default();
+        let named = summary.services.iter().map(|(name, service)| (name.clone(), service.clone()));
+        renew(&mut self.services, named, service_kind, &mut services);
+        let mut endpoints = Resources::default();
+        let of_service = |(service, list): (&String, &Vec<Arc<Endpoint>>)| {
+            let service = service.clone();
+            list.clone().into_iter().map(move |endpoint| (format!("{service}/{}", endpoint.id), endpoint))
+        };
+        renew(&mut self.endpoints, summary.endpoints.iter().flat_map(of_service), endpoint_kind, &mut endpoints);
+        [members, services, endpoints]
     }
 }
 
@@ -35,39 +84,34 @@ impl ResourceView for PeerView {
     }
 }
 
-/// Members, services (`namespace/name`) and endpoints (`namespace/name/id`).
-pub fn resources(summary: &ClusterSummary, statements: &[SignedStatement]) -> Vec<(ResourceType, Resources)> {
-    let mut members = Resources::default();
-    insert(&mut members, ResourceType::PeerMember, SELF, &summary.member);
-    for statement in statements {
-        let name = format!("{STATEMENT}{}", digest(statement.body.as_bytes()));
-        insert(&mut members, ResourceType::PeerMember, &name, statement);
-    }
-    let mut services = Resources::default();
-    for (name, service) in &summary.services {
-        insert(&mut services, ResourceType::PeerServiceSummary, name, service);
-    }
-    let mut endpoints = Resources::default();
-    for (service, list) in &summary.endpoints {
-        for endpoint in list {
-            insert(&mut endpoints, ResourceType::PeerEndpoint, &format!("{service}/{}", endpoint.id), endpoint);
+/// Puts a resource for each value into `into`, and keeps it in `known` for the next time.
+fn renew<T: Serialize + PartialEq>(
+    known: &mut BTreeMap<String, (T, Resource)>,
+    values: impl Iterator<Item = (String, T)>,
+    kind: ResourceType,
+    into: &mut Resources,
+) {
+    let mut last = std::mem::take(known);
+    for (name, value) in values {
+        let kept = last.remove(&name).filter(|(old, _)| *old == value).map(|(_, resource)| resource);
+        if let Some(resource) = kept.or_else(|| encode(kind, &name, &value)) {
+            into.insert(resource.clone());
+            known.insert(name, (value, resource));
         }
     }
-    vec![
-        (ResourceType::PeerMember, members),
-        (ResourceType::PeerServiceSummary, services),
-        (ResourceType::PeerEndpoint, endpoints),
-    ]
 }
 
-fn insert<T: Serialize>(into: &mut Resources, kind: ResourceType, name: &str, value: &T) {
+fn encode<T: Serialize>(kind: ResourceType, name: &str, value: &T) -> Option<Resource> {
     match serde_json::to_vec(value) {
         Ok(json) => {
             let version = digest(&json);
             let body = JsonResource::new(REVISION, json).to_any_bytes(kind);
-            into.insert(Resource::new(name, version.as_str(), body));
+            Some(Resource::new(name, version.as_str(), body))
         }
-        Err(e) => tracing::error!("{kind} {name} cannot be written: {e}"),
+        Err(e) => {
+            tracing::error!("{kind} {name} cannot be written: {e}");
+            None
+        }
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Invariant: sorted, and equal for equal states.
 
+use crate::event::Client;
+use crate::publisher::describe;
+use crate::streams::Stream;
 use crate::world::World;
 use fairlead_model::listing::{ClusterRow, EndpointRow, PeerRow, ProxyRow, RouteRow, ServiceRow};
 use fairlead_model::route::{Backend, HttpAction, RouteSet};
@@ -29,12 +32,12 @@ pub fn clusters(world: &World) -> Value {
             gateways: member.gateways.iter().map(|g| g.address.to_string()).collect(),
             stream: match peer {
                 _ if own => "self",
-                Some(peer) if peer.status(now).stale => "stale",
+                Some(peer) if peer.lease.is_stale(now) => "stale",
                 Some(_) => "fresh",
                 None => "unknown",
             }
             .into(),
-            path: if own { "self".into() } else { path(peer.and_then(|p| p.path)).into() },
+            path: if own { "self".into() } else { path(seen(world, &member.cluster, now)).into() },
             services,
             endpoints,
         });
@@ -54,11 +57,12 @@ pub fn peers(world: &World) -> Value {
         .peers()
         .into_iter()
         .map(|member| {
-            let state = world.peers.get(&ClusterId::from(member.cluster.clone()));
+            let cluster = ClusterId::from(member.cluster.clone());
+            let state = world.peers.get(&cluster);
             PeerRow {
-                connected: state.is_some_and(|s| s.connected),
-                stale: state.is_none_or(|s| s.status(now).stale),
-                path: path(state.and_then(|s| s.path)).into(),
+                connected: state.is_some_and(|s| s.lease.is_connected()),
+                stale: state.is_none_or(|s| s.lease.is_stale(now)),
+                path: path(seen(world, &cluster, now)).into(),
                 trust_domain: member.trust_domain().to_string(),
                 addresses: member.control_addresses,
                 incarnation: member.incarnation,
@@ -105,6 +109,7 @@ pub fn endpoints(world: &World) -> Value {
                 locality: endpoint.locality.to_string(),
                 health: format!("{:?}", endpoint.health).to_lowercase(),
                 weight: endpoint.weight,
+                ports: endpoint.ports.clone(),
                 identity: endpoint.identity.clone(),
                 mutual_tls: !endpoint.mutual_tls.is_empty(),
             });
@@ -120,28 +125,25 @@ pub fn routes(world: &World) -> Value {
 }
 
 pub fn proxies(world: &World) -> Value {
-    let mut rows: Vec<ProxyRow> = world
-        .streams
-        .proxies
-        .values()
-        .map(|proxy| {
-            let report = world.reports.get(&proxy.workload);
-            let role = world.describe(&proxy.workload, &proxy.identity, proxy.client).map(|d| d.role);
-            ProxyRow {
-                workload: proxy.workload.to_string(),
-                role: role.map_or_else(|| "unknown".into(), |r| format!("{r:?}").to_lowercase()),
-                client: proxy.version.clone(),
-                offered: proxy.taken.offered,
-                generation: proxy.taken.generation,
-                at_ms: proxy.taken.at_ms,
-                rejected: proxy.taken.rejected,
-                nacks: proxy.taken.nacks,
-                last_nack: proxy.taken.last_nack.clone(),
-                ready: report.is_some_and(|r| r.status.ready),
-                reason: report.map_or_else(|| "has not reported".into(), |r| r.status.reason.clone()),
-            }
+    let row = |(workload, stream): (&WorkloadRef, &Stream)| {
+        let Client::Proxy { identity, kind, version, .. } = &stream.slot.client else { return None };
+        let report = world.reports.get(workload);
+        let role = mesh(world).and_then(|mesh| describe(mesh, workload, identity, *kind)).map(|d| d.role);
+        Some(ProxyRow {
+            workload: workload.to_string(),
+            role: role.map_or_else(|| "unknown".into(), |r| format!("{r:?}").to_lowercase()),
+            client: version.clone(),
+            offered: stream.slot.offered(),
+            generation: stream.taken.generation,
+            at_ms: stream.taken.at_ms,
+            rejected: stream.taken.rejected,
+            nacks: stream.taken.nacks,
+            last_nack: stream.taken.last_nack.clone(),
+            ready: report.is_some_and(|r| r.status.ready),
+            reason: report.map_or_else(|| "has not reported".into(), |r| r.status.reason.clone()),
         })
-        .collect();
+    };
+    let mut rows: Vec<ProxyRow> = world.streams.proxies().filter_map(row).collect();
     rows.sort_by(|a, b| a.workload.cmp(&b.workload));
     json!(rows)
 }
@@ -186,6 +188,10 @@ fn held(mesh: &ResolvedMesh, cluster: &ClusterId) -> (usize, usize) {
     let endpoints =
         mesh.services.values().flat_map(|s| &s.endpoints).filter(|e| e.workload.cluster == *cluster).count();
     (services, endpoints)
+}
+
+fn seen(world: &World, cluster: &ClusterId, now: Instant) -> Option<bool> {
+    world.path(cluster, &world.resolved.as_ref()?.state.workloads, now)
 }
 
 fn path(path: Option<bool>) -> &'static str {

@@ -1,0 +1,256 @@
+//! Who belongs to the mesh, as this control plane holds it: what is said, believed, stored and told on.
+//!
+//! Invariant: every change is stored before it takes effect, and the trust that follows is published with it.
+
+use super::{Authority, State, TrustSettings, now};
+use crate::store::Bucket;
+use anyhow::{Context as _, bail};
+use fairlead_identity::introduction::Signer;
+use fairlead_identity::membership::Merged;
+use fairlead_identity::{
+    Introduction, Member, Membership, SignedStatement, Statement, TrustBundleSet, TrustConflict, TrustPolicy,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Authority {
+    /// The other members that are not revoked.
+    pub fn peers(&self) -> Vec<Member> {
+        let state = self.state.lock();
+        let gone = |m: &Member| state.detached_here.contains(&m.cluster) || state.settings.revoked.contains(&m.cluster);
+        state.membership.members().filter(|m| m.cluster != self.cluster && !gone(m)).cloned().collect()
+    }
+
+    /// Clusters that are out: by tombstone, detached here, or by a Peer object.
+    pub fn revoked(&self) -> BTreeSet<String> {
+        let state = self.state.lock();
+        let tombstones = state.membership.tombstones().map(|t| t.cluster.clone());
+        tombstones.chain(state.detached_here.iter().cloned()).chain(state.settings.revoked.iter().cloned()).collect()
+    }
+
+    pub fn with_membership<T>(&self, read: impl FnOnce(&Member, &Membership) -> T) -> T {
+        let state = self.state.lock();
+        read(&state.me, &state.membership)
+    }
+
+    /// Everything known, said anew in our name: for a newcomer.
+    pub fn reintroduce(&self) -> anyhow::Result<Vec<SignedStatement>> {
+        let chain = self.own.load().chain().to_vec();
+        let signer = Signer { key: &self.key, chain: &chain };
+        Ok(self.state.lock().membership.reintroduce(signer, now())?)
+    }
+
+    /// Says something in our name and takes it in.
+    pub fn declare(&self, statement: Statement) -> anyhow::Result<bool> {
+        let chain = self.own.load().chain().to_vec();
+        let statement = match statement {
+            // Of others only their first record may be told; later ones are theirs to tell.
+            Statement::Introduce(member) if member.cluster != self.cluster => {
+                Statement::Introduce(Member { revision: 0, ..member })
+            }
+            own => own,
+        };
+        let introduction = statement.sign(Signer { key: &self.key, chain: &chain }, now())?;
+        self.merge([introduction])
+    }
+
+    /// Takes in what a peer said; whether anything changed. What cannot be believed is reported and left out.
+    pub fn absorb(&self, statements: &[SignedStatement]) -> anyhow::Result<bool> {
+        let mut state = self.state.lock();
+        let before = state.membership.clone();
+        let mut membership = before.clone();
+        let trust = |membership: &Membership| self.trust_of(&state, membership).map_or_else(|_| self.trust().as_ref().clone(), |(trust, _)| trust);
+        let (_, refused) = membership.absorb(statements, &trust, now());
+        for (_, error) in refused {
+            tracing::warn!("a statement about a member is not believed: {error}");
+        }
+        if membership == before {
+            return Ok(false);
+        }
+        state.membership = membership;
+        self.settle(&mut state)?;
+        Ok(true)
+    }
+
+    /// Detaches a cluster here only.
+    pub fn detach_here(&self, cluster: &str) -> anyhow::Result<()> {
+        self.refuse_ambiguous(cluster)?;
+        self.store.save(Bucket::DetachedHere, cluster, &true)?;
+        let mut state = self.state.lock();
+        state.detached_here.insert(cluster.into());
+        self.settle(&mut state)
+    }
+
+    /// A cluster that was detached here only has joined again.
+    pub fn attach_here(&self, cluster: &str) -> anyhow::Result<()> {
+        let mut state = self.state.lock();
+        if state.detached_here.remove(cluster) {
+            self.store.write([(Bucket::DetachedHere, cluster.to_owned(), None)])?;
+            self.settle(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// Where trust is shared, members are told apart by issuing key alone: detaching one of two that use the same key would put
+    /// out both, or the own cluster.
+    fn refuse_ambiguous(&self, cluster: &str) -> anyhow::Result<()> {
+        if cluster == self.cluster {
+            bail!("{cluster} is this cluster; detach it from another one");
+        }
+        let state = self.state.lock();
+        let shares = |c: &TrustConflict| match c {
+            TrustConflict::IssuingKey { clusters, .. } => clusters.contains(cluster),
+            TrustConflict::DetachedWithOthers { cluster: detached, .. } => detached == cluster,
+            TrustConflict::TrustDomain { .. } | TrustConflict::NotShared { .. } => false,
+        };
+        match state.conflicts.iter().find(|c| state.settings.shared && shares(c)) {
+            Some(conflict) => bail!("{cluster} cannot be told from others by its certificates, so it cannot be detached alone: {conflict}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Joining counts as a new incarnation, so that it beats a revocation of the one before.
+    pub fn reincarnate(&self) -> anyhow::Result<()> {
+        let me = {
+            let mut state = self.state.lock();
+            let incarnation = now().as_secs().max(state.me.incarnation + 1);
+            self.store.save(Bucket::Authority, "incarnation", &incarnation)?;
+            state.me.incarnation = incarnation;
+            state.me.revision += 1;
+            state.me.clone()
+        };
+        self.declare(Statement::Introduce(me))?;
+        Ok(())
+    }
+
+    /// Why some members are not believed.
+    pub fn conflicts(&self) -> Vec<TrustConflict> {
+        self.state.lock().conflicts.clone()
+    }
+
+    /// `trust: shared`.
+    pub fn is_shared(&self) -> bool {
+        self.state.lock().settings.shared
+    }
+
+    /// Revokes a cluster mesh-wide, also one that is dead.
+    pub fn detach(&self, cluster: &str) -> anyhow::Result<()> {
+        self.refuse_ambiguous(cluster)?;
+        let tombstone = self
+            .state
+            .lock()
+            .membership
+            .member(cluster)
+            .map(Member::tombstone)
+            .with_context(|| format!("{cluster} is no member of this mesh"))?;
+        self.declare(Statement::Revoke(tombstone))?;
+        Ok(())
+    }
+
+    /// Applies the settings that Mesh and Peer objects give.
+    pub fn configure(&self, settings: TrustSettings) -> anyhow::Result<()> {
+        let mut state = self.state.lock();
+        if state.settings == settings {
+            return Ok(());
+        }
+        state.settings = settings;
+        self.settle(&mut state)
+    }
+
+    /// Changes what this cluster tells of itself.
+    pub fn update_me(&self, change: impl FnOnce(&mut Member)) -> anyhow::Result<()> {
+        let me = {
+            let mut state = self.state.lock();
+            let mut me = state.me.clone();
+            change(&mut me);
+            if me == state.me {
+                return Ok(());
+            }
+            me.revision = state.me.revision + 1;
+            state.me = me.clone();
+            me
+        };
+        self.declare(Statement::Introduce(me))?;
+        Ok(())
+    }
+
+    fn merge(&self, introductions: impl IntoIterator<Item = Introduction>) -> anyhow::Result<bool> {
+        let mut state = self.state.lock();
+        let mut changed = false;
+        for introduction in introductions {
+            match state.membership.merge(introduction) {
+                Merged::Unchanged => {}
+                Merged::Clash { cluster } => {
+                    changed = true;
+                    tracing::error!("two clusters call themselves {cluster}: rename one of them");
+                }
+                Merged::Full => tracing::error!("the mesh has too many members; one is left out"),
+                Merged::Changed { .. } => changed = true,
+            }
+        }
+        if changed {
+            self.settle(&mut state)?;
+        }
+        Ok(changed)
+    }
+
+    /// Stores membership and publishes the trust that follows.
+    fn settle(&self, state: &mut State) -> anyhow::Result<()> {
+        let statements: Vec<_> =
+            state.membership.statements().enumerate().map(|(i, s)| (format!("{i:05}"), s.clone())).collect();
+        self.store.replace(Bucket::Membership, &statements)?;
+        state.revision += 1;
+        let (trust, conflicts) = self.trust_of(state, &state.membership)?;
+        for conflict in conflicts.iter().filter(|c| !state.conflicts.contains(c)) {
+            tracing::error!("{conflict}");
+        }
+        state.conflicts = conflicts;
+        let epoch = trust.epoch();
+        if epoch != self.trust.load().epoch() {
+            tracing::info!(epoch, domains = trust.domains().count(), "trust changed");
+            self.trust.store(Arc::new(trust));
+            self.changes.send_replace(epoch);
+        }
+        Ok(())
+    }
+
+    fn trust_of(&self, state: &State, membership: &Membership) -> anyhow::Result<(TrustBundleSet, Vec<TrustConflict>)> {
+        let detached: BTreeSet<String> = state.detached_here.union(&state.settings.revoked).cloned().collect();
+        let policy = TrustPolicy {
+            shared: state.settings.shared,
+            namespaces: &state.settings.namespaces,
+            detached_here: &detached,
+            admitted: None,
+        };
+        let own = BTreeSet::from([self.ca.issuing_key()]);
+        Ok(membership.trust_and_conflicts(&self.cluster, self.ca.bundle(), &own, policy)?)
+    }
+
+    pub(super) fn load_membership(&self) -> anyhow::Result<()> {
+        let stored = self.store.all::<SignedStatement>(Bucket::Membership)?;
+        let mut known = Vec::new();
+        for (_, statement) in stored {
+            match statement.stored() {
+                Ok(introduction) => known.push(introduction),
+                Err(e) => tracing::error!("a stored statement about a member cannot be read: {e}"),
+            }
+        }
+        self.merge(known)?;
+        // What was told of ourselves before a restart has a revision; it stands if nothing changed, else the next follows.
+        let me = {
+            let mut state = self.state.lock();
+            let last = state.membership.member(&self.cluster).cloned();
+            // Networks are known when the objects are.
+            state.me.networks = last.as_ref().map(|m| m.networks.clone()).unwrap_or_default();
+            state.me.revision = last.as_ref().map_or(1, |m| m.revision);
+            if last.as_ref() == Some(&state.me) {
+                self.settle(&mut state)?;
+                return Ok(());
+            }
+            state.me.revision = last.map_or(1, |m| m.revision + 1);
+            state.me.clone()
+        };
+        self.declare(Statement::Introduce(me))?;
+        Ok(())
+    }
+}

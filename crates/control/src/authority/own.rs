@@ -1,0 +1,78 @@
+//! What a control plane has of its own: CA, incarnation, token secret, control certificate; from the store, or made.
+//!
+//! Invariant: made once, and found again at every later start.
+
+use super::{OWN_LIFETIME, now};
+use crate::store::{Bucket, Store};
+use anyhow::Context as _;
+use fairlead_identity::membership::Member;
+use fairlead_identity::{Ca, CaPem, LeafRequest, RandomSource as _, SystemRandom, TrustDomain, WorkloadKey};
+use rustls::pki_types::CertificateDer;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+pub(super) fn ca(cluster: &str, domain: &TrustDomain, cacerts: Option<&Path>, store: &Store) -> anyhow::Result<Ca> {
+    if let Some(folder) = cacerts {
+        let read = |name: &str| {
+            std::fs::read_to_string(folder.join(name)).with_context(|| format!("cannot read {}", folder.join(name).display()))
+        };
+        let pem = CaPem {
+            ca_cert: read("ca-cert.pem")?,
+            ca_key: read("ca-key.pem")?,
+            root_cert: read("root-cert.pem")?,
+            cert_chain: read("cert-chain.pem")?,
+            sequence: 1,
+        };
+        return Ok(Ca::from_pem(cluster, domain, &pem)?);
+    }
+    if let Some(pem) = store.load::<CaPem>(Bucket::Authority, "ca")? {
+        return Ok(Ca::from_pem(cluster, domain, &pem)?);
+    }
+    let ca = Ca::create_root(cluster, domain, now(), &mut SystemRandom)?;
+    store.save(Bucket::Authority, "ca", &ca.to_pem())?;
+    Ok(ca)
+}
+
+/// Unix seconds of the first start with this store.
+pub(super) fn incarnation(store: &Store) -> anyhow::Result<u64> {
+    if let Some(incarnation) = store.load(Bucket::Authority, "incarnation")? {
+        return Ok(incarnation);
+    }
+    let incarnation = now().as_secs();
+    store.save(Bucket::Authority, "incarnation", &incarnation)?;
+    Ok(incarnation)
+}
+
+pub(super) fn token_secret(store: &Store) -> anyhow::Result<[u8; 32]> {
+    if let Some(secret) = store.load(Bucket::Authority, "token-secret")? {
+        return Ok(secret);
+    }
+    let mut secret = [0; 32];
+    SystemRandom.fill(&mut secret)?;
+    store.save(Bucket::Authority, "token-secret", &secret)?;
+    Ok(secret)
+}
+
+/// The chain with its root: a joining control plane looks for the pinned root in it.
+pub(super) fn chain(ca: &Ca, key: &WorkloadKey, domain: &TrustDomain) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let csr = key.csr()?;
+    let identity = domain.control();
+    let request = LeafRequest { csr_der: &csr, identity: &identity, workload: None, lifetime: OWN_LIFETIME, now: now() };
+    Ok(ca.with_root(ca.issue_reserved(&request, &mut SystemRandom)?))
+}
+
+/// The record in which this cluster introduces itself.
+pub(super) fn member(ca: &Ca, incarnation: u64, advertise: &[String]) -> Member {
+    Member {
+        cluster: ca.cluster().to_owned(),
+        incarnation,
+        revision: 0,
+        state: Default::default(),
+        bundle: ca.bundle().clone(),
+        issuing_keys: BTreeSet::from([ca.issuing_key()]),
+        control_addresses: advertise.to_vec(),
+        networks: Default::default(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        capabilities: BTreeSet::new(),
+    }
+}

@@ -1,0 +1,24 @@
+//! Diagnostic codes of the control plane, with meaning and remedy; docs/diagnostics.md is made from this table.
+//!
+//! Never reuse a number. Invariant: a code that this crate emits is in [`ALL`].
+
+use fairlead_resources::codes::Code;
+
+/// A refused object's last good version serves.
+pub const STALE_OBJECT: &str = "FL0501";
+/// Members that cannot be told apart, or one that claims what is not its own.
+pub const TRUST_CONFLICT: &str = "FL0502";
+
+/// The table.
+pub const ALL: &[Code] = &[
+    Code {
+        code: STALE_OBJECT,
+        meaning: "The object as it is written now was refused; the last version that was good keeps serving.",
+        remedy: "Correct what the file's other diagnostics name, or remove the object.",
+    },
+    Code {
+        code: TRUST_CONFLICT,
+        meaning: "Members of the mesh claim the same trust domain or issuing key, so that they cannot be told apart; none of them is believed.",
+        remedy: "Give each cluster its own trust domain or intermediate, or detach the false one.",
+    },
+];

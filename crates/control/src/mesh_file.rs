@@ -1,0 +1,74 @@
+//! `mesh.yaml` of the mesh directory: what it says, and what it last said well.
+//!
+//! Invariant: a file that cannot be read keeps the last good settings, also over a restart; a file that is gone means defaults.
+
+use crate::codes::STALE_OBJECT;
+use crate::store::{Bucket, Store};
+use crate::world::World;
+use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin};
+use fairlead_resources::fairlead::Mesh;
+use fairlead_resources::{Object, decode};
+use std::path::Path;
+
+/// Name of the file, and its key in the store; no cluster's file is called so.
+pub const NAME: &str = "mesh.yaml";
+/// Bytes of a mesh file that are looked at.
+const MOST: usize = fairlead_resources::limits::FILE_BYTES;
+
+pub struct MeshFile {
+    last_good: Option<Mesh>,
+}
+
+impl MeshFile {
+    pub fn load(cluster: &ClusterId, store: &Store) -> anyhow::Result<Self> {
+        let stored = store.load_bytes(Bucket::Mesh, NAME)?;
+        Ok(Self { last_good: stored.and_then(|bytes| parse(cluster, &bytes).0) })
+    }
+
+    /// What holds before the owner runs: the file, else what was last good.
+    pub fn first(&self, cluster: &ClusterId, directory: &Path) -> Option<Mesh> {
+        let bytes = read(&directory.join(NAME))?;
+        parse(cluster, &bytes).0.or_else(|| self.last_good.clone())
+    }
+
+    /// Takes the file as it is now into the world.
+    pub fn take(&mut self, world: &mut World, bytes: Option<Vec<u8>>) {
+        world.mesh_diagnostics.clear();
+        let Some(bytes) = bytes else {
+            world.mesh = None;
+            self.last_good = None;
+            world.keeper.remove(Bucket::Mesh, NAME);
+            return;
+        };
+        let (mesh, diagnostics) = parse(&world.cluster, &bytes);
+        world.mesh_diagnostics = diagnostics;
+        if mesh.is_some() {
+            world.keeper.save_bytes(Bucket::Mesh, NAME, bytes);
+            self.last_good = mesh;
+        } else if self.last_good.is_some() {
+            let object = ObjectKey::new(world.cluster.clone(), "Mesh", "", world.name.as_str());
+            let at = Origin { object, path: String::new(), file: NAME.into(), line: 1 };
+            let message = "mesh.yaml as it is written now was refused; the last good settings serve (stale-object)";
+            let stale = Diagnostic::warning(STALE_OBJECT, at, message).hint("correct what its other diagnostics name");
+            world.mesh_diagnostics.push(stale);
+        }
+        world.mesh = self.last_good.clone();
+    }
+}
+
+/// The file, cut where it is too large to be one.
+pub fn read(path: &Path) -> Option<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).ok()?.take(MOST as u64 + 1).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn parse(cluster: &ClusterId, bytes: &[u8]) -> (Option<Mesh>, Vec<Diagnostic>) {
+    let decoding = decode(cluster, &NAME.into(), bytes);
+    let mesh = decoding.objects.into_iter().filter(|d| !d.refused).find_map(|d| match d.object {
+        Object::Mesh(mesh) => Some(mesh),
+        _ => None,
+    });
+    (mesh, decoding.diagnostics)
+}

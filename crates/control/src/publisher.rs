@@ -1,0 +1,243 @@
+//! Makes each stream's view of the newest resolution, beside the owner, so that resolving never waits for generating.
+//!
+//! A queue of streams and a few threads. A stream that is due gets its view of whatever is newest when its turn comes, so what was
+//! resolved meanwhile reaches those still waiting at once, and those already served come again at the end. Invariants: a stream is
+//! made for by one thread at a time; it never goes back to an older resolution; equal content is the same allocation as before.
+
+use crate::event::Client;
+use fairlead_identity::SignedStatement;
+use fairlead_model::mesh::GatewayKind;
+use fairlead_model::{ClientKind, ProxyDescription, ProxyRole, ResolvedMesh, WorkloadRef};
+use fairlead_peering::Sender as PeerSender;
+use fairlead_proto::ResourceType;
+use fairlead_resolve::ClusterState;
+use fairlead_xds::server::Views;
+use fairlead_xds::{Resource, ResourceView, Resources, Snapshot};
+use fairlead_xdsgen::Memo;
+use parking_lot::{Condvar, Mutex};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{oneshot, watch};
+
+/// Threads that generate; more would only compete with the proxies on a small machine.
+const THREADS: usize = 2;
+
+/// What is there to be published.
+pub struct Edition {
+    /// Counts editions; the mesh's generation may stand still while trust or statements change.
+    pub number: u64,
+    pub mesh: Arc<ResolvedMesh>,
+    pub state: Arc<ClusterState>,
+    pub trust: Option<Resource>,
+    pub statements: Arc<Vec<SignedStatement>>,
+}
+
+/// One stream's place.
+pub struct Slot {
+    pub client: Client,
+    /// The newest generation its view was made of.
+    offered: AtomicU64,
+    work: Mutex<Work>,
+    queued: Mutex<bool>,
+}
+
+#[derive(Default)]
+struct Work {
+    edition: u64,
+    views: Option<watch::Sender<Arc<dyn ResourceView>>>,
+    reply: Option<oneshot::Sender<Result<Views, String>>>,
+    resources: BTreeMap<&'static str, Arc<Resources>>,
+    sender: PeerSender,
+    dismissed: bool,
+}
+
+/// The queue and its threads; they end with it.
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    memo: Arc<Memo>,
+    state: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    newest: Option<Arc<Edition>>,
+    due: VecDeque<Arc<Slot>>,
+    closed: bool,
+}
+
+impl Slot {
+    /// A place for a stream that waits for its first view.
+    pub fn new(client: Client, reply: oneshot::Sender<Result<Views, String>>) -> Arc<Self> {
+        let work = Work { reply: Some(reply), ..Work::default() };
+        Arc::new(Self { client, offered: AtomicU64::new(0), work: Mutex::new(work), queued: Mutex::new(false) })
+    }
+
+    pub fn offered(&self) -> u64 {
+        self.offered.load(Ordering::Relaxed)
+    }
+
+    /// Ends the stream.
+    pub fn dismiss(&self) {
+        let mut work = self.work.lock();
+        work.dismissed = true;
+        work.views = None;
+        work.reply = None;
+    }
+}
+
+impl Publisher {
+    pub fn new(memo: Arc<Memo>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared { memo, state: Mutex::default(), wake: Condvar::new() });
+        for _ in 0..THREADS {
+            let shared = shared.clone();
+            std::thread::Builder::new().name("publisher".into()).spawn(move || shared.run())?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// There is something new for these streams.
+    pub fn publish(&self, edition: Arc<Edition>, slots: impl IntoIterator<Item = Arc<Slot>>) {
+        self.shared.state.lock().newest = Some(edition);
+        for slot in slots {
+            self.enqueue(slot);
+        }
+    }
+
+    /// One stream is due.
+    pub fn enqueue(&self, slot: Arc<Slot>) {
+        if !std::mem::replace(&mut *slot.queued.lock(), true) {
+            self.shared.state.lock().due.push_back(slot);
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.shared.state.lock().closed = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while let Some(slot) = self.next() {
+            // From here on a newer edition puts the slot into the queue again.
+            *slot.queued.lock() = false;
+            let mut work = slot.work.lock();
+            let Some(edition) = self.state.lock().newest.clone() else { continue };
+            if work.dismissed || work.edition >= edition.number {
+                continue;
+            }
+            work.edition = edition.number;
+            let made = match &slot.client {
+                Client::Proxy { workload, identity, kind, .. } => self.proxy(&mut work, &edition, workload, identity, *kind),
+                Client::Peer { cluster } => {
+                    let summary = fairlead_resolve::export(&edition.state, cluster);
+                    let view = work.sender.view(edition.number, &summary, &edition.statements);
+                    Ok(view.map(|view| Arc::new(view) as Arc<dyn ResourceView>))
+                }
+            };
+            slot.offered.store(edition.mesh.generation, Ordering::Relaxed);
+            give(&mut work, made);
+        }
+    }
+
+    fn next(&self) -> Option<Arc<Slot>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if state.newest.is_some() && let Some(slot) = state.due.pop_front() {
+                return Some(slot);
+            }
+            self.wake.wait(&mut state);
+        }
+    }
+
+    /// Everything one proxy may see.
+    fn proxy(
+        &self,
+        work: &mut Work,
+        edition: &Edition,
+        workload: &WorkloadRef,
+        identity: &str,
+        kind: ClientKind,
+    ) -> Result<Option<Arc<dyn ResourceView>>, String> {
+        let Some(proxy) = describe(&edition.mesh, workload, identity, kind) else {
+            // One that was known keeps its last view: it is about to end, or its object to come back.
+            return match work.views {
+                Some(_) => Ok(None),
+                None => Err(format!("{workload} is no workload that this control plane knows (yet)")),
+            };
+        };
+        let mut by_type: BTreeMap<&'static str, Resources> = BTreeMap::new();
+        for generated in fairlead_xdsgen::generate(&edition.mesh, &proxy, &self.memo) {
+            let resource = Resource::new(generated.name.to_string(), &*generated.version, generated.body.clone());
+            by_type.entry(generated.kind.url()).or_default().insert(resource);
+        }
+        if let Some(trust) = &edition.trust {
+            by_type.entry(ResourceType::TrustBundles.url()).or_default().insert(trust.clone());
+        }
+        let last = std::mem::take(&mut work.resources);
+        let mut snapshot = Snapshot::new(edition.mesh.generation);
+        for (url, resources) in by_type {
+            let same = last.get(url).filter(|old| is_same(old, &resources)).cloned();
+            let resources = same.unwrap_or_else(|| Arc::new(resources));
+            snapshot = snapshot.share(url, resources.clone());
+            work.resources.insert(url, resources);
+        }
+        Ok(Some(Arc::new(snapshot)))
+    }
+}
+
+/// Hands a view to the stream: the first through its reply, later ones through the channel.
+fn give(work: &mut Work, made: Result<Option<Arc<dyn ResourceView>>, String>) {
+    match (made, &work.views) {
+        (Ok(Some(view)), Some(views)) => drop(views.send_replace(view)),
+        (Ok(Some(view)), None) => {
+            let (views, receiver) = watch::channel(view);
+            work.views = Some(views);
+            if let Some(reply) = work.reply.take() {
+                let _ = reply.send(Ok(receiver));
+            }
+        }
+        (Ok(None), _) => {}
+        (Err(why), _) => {
+            if let Some(reply) = work.reply.take() {
+                let _ = reply.send(Err(why));
+            }
+        }
+    }
+}
+
+/// The description of a proxy that runs beside a workload of this cluster.
+pub fn describe(mesh: &ResolvedMesh, workload: &WorkloadRef, identity: &str, client: ClientKind) -> Option<ProxyDescription> {
+    let found = mesh.workloads.get(workload)?;
+    Some(ProxyDescription {
+        workload: workload.clone(),
+        role: match found.gateway {
+            None => ProxyRole::Sidecar,
+            Some(GatewayKind::Ingress) => ProxyRole::Gateway,
+            Some(GatewayKind::EastWest) => ProxyRole::EastWest,
+        },
+        client,
+        network: found.network.clone(),
+        locality: found.locality.clone(),
+        addresses: found.addresses.clone(),
+        labels: found.labels.clone(),
+        service_account: found.service_account.clone(),
+        identity: identity.to_owned(),
+    })
+}
+
+/// By names and versions: equal versions have equal bodies.
+fn is_same(a: &Resources, b: &Resources) -> bool {
+    a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.name == b.name && a.version == b.version)
+}

@@ -1,0 +1,107 @@
+//! What one side sends, the other receives.
+
+use crate::{KINDS, PeerUpdate, Receiver, Sender};
+use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
+use fairlead_xds::client::{Handler, Update};
+use fairlead_xds::{Name, Resource, ResourceView};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+fn summary(services: &[&str]) -> ClusterSummary {
+    let member = MemberSummary {
+        cluster: "west".into(),
+        incarnation: 1,
+        state: Default::default(),
+        trust_domain: "west.shop.example".into(),
+        networks: Vec::new(),
+        gateways: Vec::new(),
+        locality: Default::default(),
+        version: "0".into(),
+    };
+    let service = |name: &&str| {
+        let summary = ServiceSummary {
+            namespace: "shop".into(),
+            name: (*name).to_owned(),
+            ports: Vec::new(),
+            headless: false,
+            visibility: Default::default(),
+            labels: BTreeMap::new(),
+            service_accounts: Default::default(),
+            created: 0,
+            capacity: BTreeMap::new(),
+        };
+        (format!("shop/{name}"), Arc::new(summary))
+    };
+    ClusterSummary { member, services: services.iter().map(service).collect(), endpoints: BTreeMap::new() }
+}
+
+/// Gives the receiver all of a view, as one delta response a kind.
+fn give(receiver: &mut Receiver, view: &impl ResourceView, removed: &[Name], restored: bool) {
+    for kind in KINDS {
+        let resources: Vec<Resource> =
+            view.resources(kind.url()).map(|all| all.iter().cloned().collect()).unwrap_or_default();
+        let update = Update { type_url: kind.url(), upserts: &resources, removed, unavailable: &[], restored };
+        assert!(receiver.apply(update).is_empty());
+    }
+}
+
+fn receiver() -> (Receiver, mpsc::UnboundedReceiver<PeerUpdate>) {
+    let (updates, told) = mpsc::unbounded_channel();
+    (Receiver::new("west".into(), updates), told)
+}
+
+#[test]
+fn a_summary_arrives_whole_and_only_whole() {
+    let sent = summary(&["cart", "reviews"]);
+    let view = Sender::default().view(1, &sent, &[]).expect("the first view");
+    let (mut receiver, mut told) = receiver();
+    give(&mut receiver, &view, &[], false);
+    let first = told.try_recv().expect("told");
+    assert_eq!(*first.summary, sent, "nothing was published before the last kind came");
+    assert!(told.try_recv().is_err());
+    give(&mut receiver, &Sender::default().view(2, &summary(&["cart"]), &[]).expect("a view"), &["shop/reviews".into()], false);
+    let mut last = None;
+    while let Ok(update) = told.try_recv() {
+        last = Some(update);
+    }
+    assert_eq!(last.expect("told").summary.services.len(), 1);
+}
+
+#[test]
+fn what_was_restored_is_no_news() {
+    let view = Sender::default().view(1, &summary(&["cart"]), &[]).expect("the first view");
+    let (mut receiver, mut told) = receiver();
+    give(&mut receiver, &view, &[], true);
+    assert!(told.try_recv().is_err());
+    let kind = KINDS[1];
+    let update = Update { type_url: kind.url(), upserts: &[], removed: &["shop/cart".into()], unavailable: &[], restored: false };
+    receiver.apply(update);
+    assert!(told.try_recv().expect("told").summary.services.is_empty());
+}
+
+#[test]
+fn equal_summaries_are_told_once_and_encode_equally() {
+    let mut sender = Sender::default();
+    let first = sender.view(1, &summary(&["cart"]), &[]).expect("the first view");
+    assert!(sender.view(2, &summary(&["cart"]), &[]).is_none());
+    let again = Sender::default().view(9, &summary(&["cart"]), &[]).expect("another sender's first");
+    for kind in KINDS {
+        assert_eq!(first.resources(kind.url()), again.resources(kind.url()));
+    }
+    let more = sender.view(3, &summary(&["cart", "reviews"]), &[]).expect("a change");
+    let members = |view: &crate::PeerView| view.resources(KINDS[0].url()).expect("members");
+    assert!(Arc::ptr_eq(&members(&first), &members(&more)), "what did not change is shared");
+}
+
+#[test]
+fn a_peer_speaks_for_itself_only() {
+    let view = Sender::default().view(1, &summary(&[]), &[]).expect("a view");
+    let (updates, mut told) = mpsc::unbounded_channel();
+    let mut receiver = Receiver::new("north".into(), updates);
+    let members: Vec<Resource> = view.resources(KINDS[0].url()).expect("members").iter().cloned().collect();
+    let update = Update { type_url: KINDS[0].url(), upserts: &members, removed: &[], unavailable: &[], restored: false };
+    let refused = receiver.apply(update);
+    assert_eq!(refused[0].reason, "north calls itself west");
+    assert!(told.try_recv().is_err());
+}
