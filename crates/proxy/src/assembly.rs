@@ -102,10 +102,6 @@ impl Assembly {
         move |snapshot| apply(&commands, &names, &options, snapshot)
     }
 
-    pub fn commands(&self) -> UnboundedSender<Command> {
-        self.commands.clone()
-    }
-
     /// Where a listener is bound, once it is.
     pub async fn listening(&self, name: &str) -> SocketAddr {
         self.shared.addresses.wait(name).await
@@ -127,11 +123,6 @@ impl Assembly {
         let threads: Vec<_> = self.workers.into_iter().map(|worker| worker.thread).collect();
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         let _ = tokio::time::timeout(Duration::from_secs(2), joined).await;
-    }
-
-    /// Tells callers to leave without ending (`/drain`).
-    pub fn leave(&self) {
-        self.tell(&WorkerEvent::Drain(Stage::Leaving));
     }
 
     /// Senders to all workers.

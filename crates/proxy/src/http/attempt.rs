@@ -6,7 +6,7 @@
 use super::request_body::RequestBody;
 use super::response_body::Borrowed;
 use crate::upstream::{
-    ConnectFailure, Connected, InUse, Member, Purpose, Resource, Trouble, Upstream, World, connect, is_http1, is_http2,
+    Call, ClusterStats, ConnectFailure, Connected, InUse, Member, Purpose, Resource, Trouble, Upstream, World, connect, is_http1, is_http2,
 };
 use crate::worker::{Departed, PoolKey, PoolKind, Worker};
 use fairlead_engine::errors::ProxyError;
@@ -33,6 +33,8 @@ pub struct Outgoing {
     pub body: RequestBody,
     pub version: Version,
     pub upgrade: bool,
+    /// From an inbound listener to the program behind this proxy.
+    pub to_program: bool,
 }
 
 /// A head that came back.
@@ -63,6 +65,8 @@ pub struct Facts {
 
 /// Times that a request may come back unsent from a dead pooled connection before that counts as a failure.
 const STALE_LIMIT: u32 = 8;
+/// Pings of upstream connections: after 1 s of silence, given up 2 s later.
+const PING_LIMIT: Duration = Duration::from_millis(2900);
 
 /// Makes one try.
 pub async fn attempt(
@@ -97,10 +101,13 @@ async fn exchange(
     facts: &mut Facts,
 ) -> Result<(Response<Incoming>, Borrowed, bool), Failed> {
     let kind = pool_kind(upstream, member, &outgoing);
+    let to_program = outgoing.to_program;
+    let purpose = if kind == PoolKind::Http1 { Purpose::Http1 } else { Purpose::Http };
+    let call = Call { worker, world, upstream, member, purpose, to_program };
     let pool = worker.pools.of(PoolKey { slot: member.state.slot, kind });
     let mut stale = 0;
     loop {
-        let mut lease = acquire(worker, world, upstream, member, &pool, kind).await?;
+        let mut lease = acquire(call, &upstream.stats, &pool, kind).await?;
         let info = lease.connection().info();
         *facts = Facts { address: info.address, gateway: info.gateway, local: info.local, tls: info.tls };
         let far = info.gateway.or(info.address.filter(|_| info.far));
@@ -110,6 +117,7 @@ async fn exchange(
             outgoing.headers.insert(crate::telemetry::PEER_HEADER, own.clone());
         }
         let request = build(outgoing, lease.protocol());
+        let waited = far.map(|_| std::time::Instant::now());
         let sent = send(worker, member, &mut lease.sender, request, far).await;
         match sent {
             Ok(response) => {
@@ -126,13 +134,14 @@ async fn exchange(
             Err(Sent::Unsent(request)) if stale < STALE_LIMIT => {
                 stale += 1;
                 release(&pool, lease);
-                outgoing = unbuild(*request);
+                outgoing = Outgoing { to_program, ..unbuild(*request) };
             }
             Err(Sent::Unsent(_)) => {
                 release(&pool, lease);
                 return Err(Failed::unsent(ProxyError::UpstreamClosed, None));
             }
             Err(Sent::Failed(error, reason)) => {
+                let error = by_patience(error, lease.protocol(), waited);
                 let dead = error == ProxyError::PathDead;
                 if dead {
                     lease.connection().close();
@@ -145,6 +154,13 @@ async fn exchange(
             }
         }
     }
+}
+
+/// hyper ends an HTTP/2 connection whose pings go unanswered without saying so: its streams see a broken pipe, after just
+/// that long. Where a peer closed at that moment, the path is put in doubt for nothing, and a probe clears it.
+fn by_patience(error: ProxyError, protocol: Protocol, waited: Option<std::time::Instant>) -> ProxyError {
+    let pinged = waited.is_some_and(|since| since.elapsed() >= PING_LIMIT);
+    if error == ProxyError::UpstreamClosed && protocol == Protocol::Http2 && pinged { ProxyError::PathDead } else { error }
 }
 
 /// HTTP/2: the stream is over. HTTP/1: the connection is in no state to be used again, and closes.
@@ -237,13 +253,12 @@ fn reason(error: &hyper::Error) -> String {
 
 /// A connection for one request.
 async fn acquire(
-    worker: &Rc<Worker>,
-    world: &Arc<World>,
-    upstream: &Arc<Upstream>,
-    member: &Arc<Member>,
+    call: Call<'_>,
+    stats: &Arc<ClusterStats>,
     pool: &Rc<Pool<RequestBody>>,
     kind: PoolKind,
 ) -> Result<Lease<RequestBody>, Failed> {
+    let Call { worker, upstream, member, .. } = call;
     loop {
         if let Some(lease) = pool.take() {
             return Ok(lease);
@@ -258,13 +273,12 @@ async fn acquire(
         } else {
             None
         };
-        let Some(admitted) = upstream.stats.admit(Resource::Connection, &upstream.cluster.limits) else {
+        let Some(admitted) = stats.admit(Resource::Connection, &upstream.cluster.limits) else {
             drop(turn);
-            wait_for_room(upstream).await?;
+            wait_for_room(upstream, stats).await?;
             continue;
         };
-        let purpose = if kind == PoolKind::Http1 { Purpose::Http1 } else { Purpose::Http };
-        let connected = connect(worker, world, upstream, member, purpose).await.map_err(Failed::from)?;
+        let connected = connect(call).await.map_err(Failed::from)?;
         let alpn = connected.tls.as_ref().and_then(|tls| tls.alpn.as_deref());
         let h2 = match kind {
             PoolKind::Http1 => false,
@@ -298,9 +312,9 @@ async fn make(
 }
 
 /// Envoy's pending queue: so many requests may wait for a connection to become free.
-async fn wait_for_room(upstream: &Arc<Upstream>) -> Result<(), Failed> {
-    let freed = upstream.stats.freed();
-    let Some(_pending) = upstream.stats.admit(Resource::Pending, &upstream.cluster.limits) else {
+async fn wait_for_room(upstream: &Upstream, stats: &Arc<ClusterStats>) -> Result<(), Failed> {
+    let freed = stats.freed();
+    let Some(_pending) = stats.admit(Resource::Pending, &upstream.cluster.limits) else {
         return Err(Failed::unsent(ProxyError::Overflow, None));
     };
     // The connection that becomes free may belong to another endpoint or worker: look again before long.
@@ -390,6 +404,7 @@ fn unbuild(request: Request<RequestBody>) -> Outgoing {
         body,
         version: parts.version,
         upgrade,
+        to_program: false,
     }
 }
 

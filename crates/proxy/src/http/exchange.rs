@@ -88,10 +88,11 @@ async fn phases(
             return response;
         }
     };
+    let count_attempts = routes.virtual_host(&head.authority).is_some_and(|host| host.include_attempt_count);
     record.plan = Some(plan.clone());
     let deadline = plan.timeout_for(&head.view()).map(|limit| Instant::now() + limit);
     let source = (!body.is_end_stream()).then(|| Source::new(body, plan.retry.is_some(), record.grpc));
-    let mut exchange = Exchange { context, config, world, plan, head, allowed, source, deadline, record };
+    let mut exchange = Exchange { context, config, world, plan, head, allowed, source, deadline, record, count_attempts };
     let outcome = match deadline {
         None => exchange.run().await,
         Some(deadline) => match tokio::time::timeout_at(deadline, exchange.run()).await {
@@ -129,6 +130,8 @@ struct Exchange<'a> {
     source: Option<Rc<Source>>,
     deadline: Option<Instant>,
     record: Box<RequestRecord>,
+    /// The virtual host asks for `x-envoy-attempt-count`.
+    count_attempts: bool,
 }
 
 /// A head that will be passed on.
@@ -155,6 +158,10 @@ impl Exchange<'_> {
                 self.world = self.context.worker.world();
             }
             let (backend, upstream) = self.choose()?;
+            if upstream.is_itself(&self.context.connection) {
+                self.record.upstream = Some(upstream);
+                return Err(Ended { error: ProxyError::NoHealthyUpstream, sent: false, reason: None });
+            }
             let avoid = Avoid::of(&self.plan);
             let picked = upstream.pick(&self.allowed, &tried, avoid, self.context.connection.original);
             self.record.upstream = Some(upstream.clone());
@@ -174,7 +181,7 @@ impl Exchange<'_> {
             self.record.upstream_local = facts.local;
             self.record.upstream_tls = facts.tls;
             let decision = match &result {
-                Ok(answer) => self.after_answer(&member, answer, retrying.is_some()),
+                Ok(answer) => self.after_answer(&member, answer),
                 Err(failed) => self.after_failure(&member, failed),
             };
             match (decision, result) {
@@ -235,7 +242,7 @@ impl Exchange<'_> {
             Some(host) => host.to_owned(),
             None => self.head.authority.clone(),
         };
-        if self.record.attempts > 1 && headers.contains_key(headers::ATTEMPT_COUNT) {
+        if self.count_attempts {
             headers.insert(headers::ATTEMPT_COUNT, HeaderValue::from(self.record.attempts));
         }
         Outgoing {
@@ -246,10 +253,11 @@ impl Exchange<'_> {
             body: self.source.as_ref().map_or(RequestBody::Empty, Source::begin),
             version: self.head.version,
             upgrade: self.head.upgrade.is_some(),
+            to_program: self.context.connection.inbound,
         }
     }
 
-    fn after_answer(&mut self, member: &Arc<Member>, answer: &Answer, retried: bool) -> Decision {
+    fn after_answer(&mut self, member: &Arc<Member>, answer: &Answer) -> Decision {
         let response = &answer.response;
         let status = response.status().as_u16();
         let grpc_status = if self.record.grpc { grpc::status_of(response.headers()) } else { None };
@@ -257,8 +265,9 @@ impl Exchange<'_> {
         let program_reset = answer.mesh && response.headers().contains_key(PROGRAM_RESET);
         self.observe(member, TryResult::Status(http_status(status, grpc_status)));
         member.state.finished(status < 500);
-        let Some(policy) = self.plan.retry.as_deref() else { return Decision::Stop(Stop::NotRetriable) };
-        let _ = (policy, retried);
+        if self.plan.retry.is_none() {
+            return Decision::Stop(Stop::NotRetriable);
+        }
         let failure = if program_reset {
             Failure::Kind(RetryKind::ResetBeforeHead)
         } else {
@@ -334,8 +343,7 @@ impl Exchange<'_> {
 
     fn respond(mut self, answered: Answered, downstream: Option<hyper::upgrade::OnUpgrade>) -> Response<ResponseBody> {
         let Answered { answer, backend, began } = answered;
-        let Answer { mut response, borrowed, in_use, mesh } = answer;
-        let _ = mesh;
+        let Answer { mut response, borrowed, in_use, .. } = answer;
         let source = self.source.clone();
         let mut record = self.close_record();
         record.code = response.status().as_u16();

@@ -3,24 +3,11 @@
 //! Invariant: a gRPC caller never gets an HTTP error page: a failed call is 200 with `grpc-status` (gRPC over HTTP/2 spec,
 //! Envoy's `Grpc::Common`).
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue};
 
 /// `grpc-status` of trailers, or of a trailers-only response's head.
 pub fn status_of(headers: &HeaderMap) -> Option<i32> {
     headers.get("grpc-status")?.to_str().ok()?.trim().parse().ok()
-}
-
-/// gRPC status that an HTTP status of the proxy stands for (gRPC `http-grpc-status-mapping`).
-pub fn status_for(http: StatusCode) -> i32 {
-    match http.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 => 14,
-        504 => 4,
-        _ => 2,
-    }
 }
 
 /// Head of a trailers-only response.

@@ -3,7 +3,7 @@
 //! Invariant: nothing named `x-fairlead-*` crosses from or to anyone but an authenticated Fairlead proxy, and no hop-by-hop
 //! header is ever forwarded (RFC 9110 §7.6.1).
 
-use http::header::{CONNECTION, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Version};
 
 /// Set on a response by the callee's proxy when its program never got the request.
@@ -86,11 +86,6 @@ pub fn upgrade_of(headers: &HeaderMap, version: Version) -> Option<String> {
     }
     let protocol = headers.get(UPGRADE)?.to_str().ok()?.trim().to_ascii_lowercase();
     (!protocol.is_empty()).then_some(protocol)
-}
-
-/// Whether trailers may come that HTTP/1 must announce.
-pub fn announces_trailers(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRAILER)
 }
 
 #[cfg(test)]

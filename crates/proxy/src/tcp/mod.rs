@@ -3,7 +3,7 @@
 //! A caller that is refused sees a reset. Invariant: bytes are relayed only after the connection was allowed.
 
 use crate::telemetry::{Flags, TcpRecord};
-use crate::upstream::{Connected, Member, Purpose, Resource, Trouble, Upstream, World, connect};
+use crate::upstream::{Call, Connected, Member, Purpose, Resource, Trouble, Upstream, World, connect};
 use crate::worker::{Connection, Stage, Worker};
 use fairlead_engine::balance::{Avoid, Tried};
 use fairlead_engine::decide::{self, Allowed};
@@ -71,6 +71,9 @@ async fn reach(
         let world = worker.world();
         let upstream = world.upstream(&backend).cloned().ok_or(ProxyError::ClusterNotFound)?;
         record.upstream = Some(upstream.clone());
+        if upstream.is_itself(connection) {
+            return Err(ProxyError::NoHealthyUpstream);
+        }
         let picked = upstream.pick(allowed, &tried, Avoid::Elsewhere, connection.original);
         let member = picked.map_err(|_| ProxyError::NoHealthyUpstream)?;
         record.member = Some(member.clone());
@@ -78,9 +81,11 @@ async fn reach(
         let limits = &upstream.cluster.limits;
         let admitted = upstream.stats.admit(Resource::Connection, limits).ok_or(ProxyError::Overflow)?;
         let active = upstream.stats.request(limits, &member.state).ok_or(ProxyError::Overflow)?;
-        match connect(worker, &world, &upstream, &member, Purpose::Tcp).await {
+        let to_program = connection.inbound;
+        let (world, upstream, member) = (&*world, &*upstream, &*member);
+        match connect(Call { worker, world, upstream, member, purpose: Purpose::Tcp, to_program }).await {
             Ok(connected) => {
-                observe(worker, &upstream, &member, TryResult::Connected);
+                observe(worker, upstream, member, TryResult::Connected);
                 member.state.finished(true);
                 record.upstream_address = Some(connected.address);
                 record.gateway = connected.gateway;
@@ -89,11 +94,11 @@ async fn reach(
                 return Ok((connected, admitted, active));
             }
             Err(failure) => {
-                observe(worker, &upstream, &member, TryResult::ConnectFailed);
+                observe(worker, upstream, member, TryResult::ConnectFailed);
                 member.state.finished(false);
                 record.upstream_failure = Some(failure.to_string());
                 tried.note(&member.endpoint, true);
-                let limit = proxy.max_connect_attempts.max(mesh_attempts(&upstream));
+                let limit = proxy.max_connect_attempts.max(mesh_attempts(upstream));
                 if record.attempts >= limit {
                     return Err(if failure.is_timeout() { ProxyError::ConnectTimeout } else { ProxyError::ConnectFailed });
                 }

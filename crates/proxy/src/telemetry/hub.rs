@@ -55,11 +55,6 @@ impl Telemetry {
         Self { records, sink, logs: LogPlan::default(), families, own, http: RefCell::default() }
     }
 
-    /// The workload this proxy serves.
-    pub fn own(&self) -> &PeerInfo {
-        &self.own
-    }
-
     /// Forgets handles of an old configuration.
     pub fn forget(&self) {
         self.http.borrow_mut().clear();

@@ -6,7 +6,6 @@
 use super::flags::Flags;
 use super::peer::PeerInfo;
 use fairlead_runtime::metrics::{Counter, Family, Histogram, Registry};
-use std::sync::Arc;
 
 /// Which side reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -196,6 +195,3 @@ fn common<'a>(ends: &Ends<'a>, protocol: &'a str, flags: &'a str) -> Vec<&'a str
         security,
     ]
 }
-
-/// Shared by all workers.
-pub type SharedFamilies = Arc<Families>;

@@ -31,8 +31,6 @@ pub enum Command {
     Snapshot(Arc<Snapshot>),
     /// A probe's result.
     Probed { address: SocketAddr, ok: bool },
-    /// What the clusters' gateways say, through the control plane.
-    Reported { cluster: String, reachable: bool },
     /// Probe every path all the time and not only when in doubt (east-west gateways).
     ProbeAlways,
 }
@@ -140,18 +138,6 @@ impl Conductor {
                     way.probing = false;
                 }
                 self.path_event(address, if ok { PathEvent::ProbeOk } else { PathEvent::ProbeFailed });
-            }
-            Command::Reported { cluster, reachable } => {
-                let event = if reachable { PathEvent::ReportedUp } else { PathEvent::ReportedDown };
-                let concerned: Vec<_> =
-                    self.paths.iter().filter(|(_, way)| *way.cluster == *cluster).map(|(address, _)| *address).collect();
-                for address in concerned {
-                    // What this proxy has seen itself weighs more than what others say.
-                    if let (Some(at), Some(way)) = (self.shared.paths.last_answer(address), self.paths.get_mut(&address)) {
-                        way.path.on(PathEvent::PingOk, at);
-                    }
-                    self.path_event(address, event);
-                }
             }
         }
     }

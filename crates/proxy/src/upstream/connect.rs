@@ -112,10 +112,6 @@ pub async fn connect(call: Call<'_>) -> Result<Connected, ConnectFailure> {
     }
 }
 
-/// Mark of connections to the own program: capture must not send them to the inbound listener again, as it does with a call of
-/// the workload's own address.
-const INBOUND_MARK: u32 = 0x53a;
-
 /// The ALPN name means HTTP/2.
 pub fn is_http2(alpn: Option<&str>) -> bool {
     matches!(alpn, Some("istio-h2" | "h2"))
@@ -194,12 +190,6 @@ fn way(world: &World, member: &Member) -> Result<(SocketAddr, Option<SocketAddr>
             Ok((address, Some(address)))
         }
     }
-}
-
-/// The connection goes to the program that this proxy stands before, at the address the caller dialled.
-fn is_own_program(upstream: &Upstream) -> bool {
-    let name = &upstream.cluster.name;
-    name.starts_with("inbound|") || &**name == "InboundPassthroughCluster"
 }
 
 fn is_foreign(worker: &Worker, member: &Member) -> bool {

@@ -5,6 +5,7 @@
 
 use super::member::{Member, MemberState};
 use super::stats::ClusterStats;
+use crate::worker::Connection;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use fairlead_engine::Snapshot;
@@ -80,6 +81,11 @@ impl Upstream {
 
     pub fn is_usable(&self) -> bool {
         matches!(self.cluster.kind, ClusterKind::OriginalDst) || self.balancer.load().is_usable()
+    }
+
+    /// Going where the connection was going would lead back here: nobody redirected it, it was made to this very listener.
+    pub fn is_itself(&self, connection: &Connection) -> bool {
+        matches!(self.cluster.kind, ClusterKind::OriginalDst) && connection.original == connection.local
     }
 
     /// Chooses the endpoint of one try. `original` is where the connection was going.

@@ -28,10 +28,8 @@ pub async fn serve(worker: Rc<Worker>, name: &str, accepted: Accepted) {
     let Accepted { io: mut raw, peer, local, original } = accepted;
     let want = SniffWant { tls: listener.tls_inspector, http: listener.http_inspector };
     let sniffed = match sniff(&mut raw, want, listener.sniff_timeout).await {
-        Ok(sniffed) if sniffed.silent && !listener.continue_on_sniff_timeout && (want.tls || want.http) => {
-            // A caller that says nothing is a server-first protocol only where the listener says so; a closed one is gone.
-            sniffed
-        }
+        // Who says nothing speaks a server-first protocol only where the listener says so.
+        Ok(sniffed) if sniffed.silent && !listener.continue_on_sniff_timeout => return,
         Ok(sniffed) => sniffed,
         Err(_) => return,
     };

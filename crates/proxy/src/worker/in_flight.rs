@@ -70,7 +70,8 @@ impl InFlight {
     }
 
     /// Attempts listed.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.entries.borrow().len() - self.free.borrow().len()
     }
 }

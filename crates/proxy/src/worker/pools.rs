@@ -60,13 +60,6 @@ impl Pools {
         }
     }
 
-    /// Everything finishes and takes no more.
-    pub fn retire_all(&self) {
-        for (_, pool) in self.pools.borrow_mut().drain() {
-            pool.retire_all();
-        }
-    }
-
     /// Drops connections idle for longer than `limit`, and empty pools.
     pub fn sweep(&self, limit: Duration) {
         self.pools.borrow_mut().retain(|_, pool| !pool.sweep(limit) || Rc::strong_count(pool) > 1);
