@@ -29,7 +29,6 @@ pub fn cluster(input: &ClusterInput) -> ec::Cluster {
             cluster.typed_extension_protocol_options = protocol::options(of, input.client);
             let config = aggregate_cluster::ClusterConfig {
                 clusters: clusters.iter().map(ToString::to_string).collect(),
-                ..Default::default()
             };
             cluster.cluster_discovery_type =
                 Some(ec::cluster::ClusterDiscoveryType::ClusterType(ec::cluster::CustomClusterType {
