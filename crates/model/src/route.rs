@@ -44,15 +44,99 @@ pub struct HttpRule {
     /// `None`: not written, so the profile's default.
     pub retries: Option<RetryPolicy>,
     pub headers: HeaderOperations,
+    /// Changes of path and authority; only beside [`HttpAction::Route`].
+    #[serde(default)]
+    pub rewrite: Option<Rewrite>,
+    #[serde(default)]
+    pub fault: Option<Fault>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HttpAction {
     Route(Vec<Backend>),
+    /// Answered with another address.
+    Redirect(Redirect),
+    /// Answered without a destination.
+    Respond(DirectAnswer),
     /// A rule that was refused: it keeps its place and answers 500, so that traffic meant for it is not taken by a later
     /// rule.
     Refused { reason: String },
+}
+
+/// Istio HTTPRedirect. What is `None` stays as the request has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Redirect {
+    /// Replaces the whole path; the query stays unless this has one.
+    pub uri: Option<String>,
+    pub authority: Option<String>,
+    pub scheme: Option<String>,
+    pub port: RedirectPort,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RedirectPort {
+    /// None is written unless the authority has one.
+    Protocol,
+    /// The port the request came to.
+    Request,
+    Number(u16),
+}
+
+/// Istio HTTPDirectResponse.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DirectAnswer {
+    /// 200 to 599.
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+/// Istio HTTPRewrite.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Rewrite {
+    pub uri: Option<UriRewrite>,
+    pub authority: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum UriRewrite {
+    /// Replaces the matched prefix, or the whole path where the match was none (exact, regular expression).
+    Prefix(String),
+    /// Replaces each occurrence of `matches` (RE2) by `with`, in which `\1` is a group.
+    Regex { matches: String, with: String },
+}
+
+/// Istio HTTPFaultInjection. Shares are parts per million of all requests, drawn independently.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fault {
+    pub delay: Option<FaultDelay>,
+    /// Comes after the delay.
+    pub abort: Option<FaultAbort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FaultDelay {
+    pub for_time: Duration,
+    pub per_million: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FaultAbort {
+    pub with: AbortWith,
+    pub per_million: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AbortWith {
+    /// 200 to 599.
+    Http(u16),
+    /// A gRPC status number; callers without gRPC get the HTTP status it maps to.
+    Grpc(u32),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -139,9 +139,6 @@ pub fn settle(object: &mut Object, findings: &mut Vec<Finding>) -> bool {
 }
 
 fn virtual_service(service: &mut VirtualService, spec: &FieldPath, findings: &mut Vec<Finding>) {
-    if service.spec.hosts.is_empty() {
-        findings.push(without_effect(spec.key("hosts"), "a VirtualService without hosts serves delegation only, which"));
-    }
     for (index, rule) in service.spec.http.iter_mut().enumerate() {
         http_rule(rule, &spec.key("http").index(index), findings);
     }
@@ -157,11 +154,6 @@ fn virtual_service(service: &mut VirtualService, spec: &FieldPath, findings: &mu
 
 fn http_rule(rule: &mut HttpRoute, at: &FieldPath, findings: &mut Vec<Finding>) {
     for (field, written) in [
-        ("redirect", rule.redirect.is_some()),
-        ("directResponse", rule.direct_response.is_some()),
-        ("delegate", rule.delegate.is_some()),
-        ("rewrite", rule.rewrite.is_some()),
-        ("fault", rule.fault.is_some()),
         ("mirror", rule.mirror.is_some()),
         ("mirrors", !rule.mirrors.is_empty()),
         ("corsPolicy", rule.cors_policy.is_some()),
@@ -171,6 +163,7 @@ fn http_rule(rule: &mut HttpRoute, at: &FieldPath, findings: &mut Vec<Finding>) 
             rule.refused = true;
         }
     }
+    answers(rule, at, findings);
     for (index, block) in rule.matches.iter().enumerate() {
         let path = at.key("match").index(index);
         if !block.stat_prefix.is_empty() {
@@ -182,6 +175,38 @@ fn http_rule(rule: &mut HttpRoute, at: &FieldPath, findings: &mut Vec<Finding>) 
                 rule.refused = true;
             }
         }
+    }
+}
+
+/// Statuses that Istio's check lets pass and no proxy can answer with, and faults that never happen.
+fn answers(rule: &mut HttpRoute, at: &FieldPath, findings: &mut Vec<Finding>) {
+    let code = rule.redirect.as_ref().map_or(0, |redirect| redirect.redirect_code);
+    if !matches!(code, 0 | 301 | 302 | 303 | 307 | 308) {
+        findings.push(not_implemented(at.key("redirect").key("redirectCode"), &format!("redirect status {code}")));
+        rule.refused = true;
+    }
+    if rule.direct_response.as_ref().is_some_and(|response| response.status == 600) {
+        findings.push(not_implemented(at.key("directResponse").key("status"), "status 600"));
+        rule.refused = true;
+    }
+    let Some(fault) = &rule.fault else { return };
+    let at = at.key("fault");
+    if let Some(abort) = &fault.abort {
+        let at = at.key("abort");
+        if abort.http_status == Some(600) {
+            findings.push(not_implemented(at.key("httpStatus"), "status 600"));
+            rule.refused = true;
+        } else if abort.http_status.is_none() && abort.grpc_status.is_none() {
+            findings.push(without_effect(at, "an abort without httpStatus or grpcStatus"));
+        } else if abort.percentage.is_none() {
+            findings.push(without_effect(at, "an abort without percentage"));
+        }
+    }
+    if let Some(delay) = &fault.delay
+        && delay.percentage.is_none()
+        && delay.percent.is_none()
+    {
+        findings.push(without_effect(at.key("delay"), "a delay without percentage"));
     }
 }
 

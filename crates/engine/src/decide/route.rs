@@ -1,7 +1,7 @@
 //! Which route takes a request.
 
 use crate::request::RequestHead;
-use crate::route::{DirectResponse, Route, RouteAction, RouteConfig, RoutePlan, VirtualHost};
+use crate::route::{DirectResponse, Fault, Redirect, Route, RouteAction, RouteConfig, RoutePlan, VirtualHost};
 use std::sync::Arc;
 
 /// What becomes of a request.
@@ -11,8 +11,22 @@ pub enum RouteOutcome<'a> {
     Plan(&'a Arc<RoutePlan>),
     /// Answer it.
     Direct(&'a Arc<DirectResponse>),
+    /// Answer it with another address.
+    Redirect(&'a Arc<Redirect>),
     /// No virtual host, or no route in it: 404, response flag `NR`.
     NotFound,
+}
+
+impl<'a> RouteOutcome<'a> {
+    /// What the fault filter does before anything else happens on the route.
+    pub fn fault(&self) -> Option<&'a Fault> {
+        match self {
+            Self::Plan(plan) => plan.fault.as_deref(),
+            Self::Direct(direct) => direct.fault.as_deref(),
+            Self::Redirect(redirect) => redirect.fault.as_deref(),
+            Self::NotFound => None,
+        }
+    }
 }
 
 /// The outcome for a request whose path was normalised: virtual host by authority, then the first route that matches.
@@ -21,6 +35,7 @@ pub fn route<'a>(config: &'a RouteConfig, head: &RequestHead<'_>) -> RouteOutcom
         Some((_, route)) => match &route.action {
             RouteAction::Forward(plan) => RouteOutcome::Plan(plan),
             RouteAction::Direct(direct) => RouteOutcome::Direct(direct),
+            RouteAction::Redirect(redirect) => RouteOutcome::Redirect(redirect),
         },
         None => RouteOutcome::NotFound,
     }

@@ -78,6 +78,8 @@ pub enum Routes {
 #[derive(Clone, Debug)]
 pub enum HttpFilter {
     Rbac(Arc<RbacFilter>),
+    /// Delays and failures that routes ask for; without them it does nothing.
+    Fault,
     Router,
 }
 
@@ -149,7 +151,7 @@ impl HttpManager {
             .iter()
             .filter_map(|filter| match filter {
                 HttpFilter::Rbac(filter) => Some(filter.clone()),
-                HttpFilter::Router => None,
+                HttpFilter::Fault | HttpFilter::Router => None,
             })
             .collect();
         let codec = match hcm.codec_type() {
@@ -284,6 +286,15 @@ fn decode_filter(filter: &proto::HttpFilter) -> Result<HttpFilter, Unknown> {
     };
     match wire::type_name(any) {
         "envoy.extensions.filters.http.router.v3.Router" => Ok(HttpFilter::Router),
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
+            let fault: fairlead_proto::envoy::http::fault::HttpFault =
+                wire::unpack(any, "typed_config").map_err(Unknown::Field)?;
+            if fault == Default::default() {
+                Ok(HttpFilter::Fault)
+            } else {
+                Err(Unknown::Field(DecodeError::unsupported("typed_config: faults of a whole listener")))
+            }
+        }
         "envoy.extensions.filters.http.rbac.v3.RBAC" => {
             let rbac = wire::unpack(any, "typed_config").map_err(Unknown::Field)?;
             let filter = RbacFilter::decode_http(&rbac).map_err(|e| Unknown::Field(e.inside("typed_config")))?;

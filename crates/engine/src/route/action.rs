@@ -1,7 +1,9 @@
 //! From `envoy.config.route.v3.Route` to [`Route`].
 
 use super::plan::istio_name;
-use super::{Backend, DirectResponse, HeaderOps, Route, RouteAction, RouteMatch, RoutePlan, RetryPolicy};
+use super::{
+    Backend, DirectResponse, Fault, HeaderOps, PathRewrite, Redirect, RetryPolicy, Route, RouteAction, RouteMatch, RoutePlan,
+};
 use crate::error::{DecodeError, Decoded};
 use crate::wire;
 use fairlead_proto::envoy::core::data_source::Specifier;
@@ -16,6 +18,8 @@ pub(super) struct Inherited {
     pub response: Option<Arc<HeaderOps>>,
     /// `most_specific_header_mutations_wins`: the most specific is applied last instead of first.
     pub general_first: bool,
+    /// `max_direct_response_body_size_bytes`.
+    pub direct_body: Option<usize>,
 }
 
 /// What routes of a virtual host share.
@@ -29,8 +33,12 @@ pub(super) struct Scope<'a> {
 
 /// Envoy's default for a route without `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Envoy's `max_direct_response_body_size_bytes`.
+/// Envoy's default of `max_direct_response_body_size_bytes`.
 const MAX_DIRECT_BODY: usize = 4096;
+/// More than this is refused whatever the configuration says; Istio's limit.
+const MAX_DIRECT_BODY_EVER: usize = 1 << 20;
+/// The filter whose configuration a route may have.
+const FAULT_FILTER: &str = "envoy.filters.http.fault";
 
 impl<'a> Scope<'a> {
     pub(super) fn of(host: &proto::VirtualHost, inherited: &'a Inherited) -> Decoded<Self> {
@@ -64,7 +72,7 @@ impl<'a> Scope<'a> {
         let matching = route.r#match.as_ref().ok_or_else(|| DecodeError::new("match", "is required"))?;
         let matching = RouteMatch::decode(matching).map_err(|e| e.inside("match"))?;
         let origin = wire::origin(&route.metadata);
-        let action = match self.action(route) {
+        let action = match self.action(route, &matching) {
             Ok(action) => action,
             Err(error) => {
                 report(error.clone());
@@ -75,6 +83,7 @@ impl<'a> Scope<'a> {
                     body: Arc::from(*b""),
                     response_headers: Vec::new(),
                     broken: Some(error.to_string().into()),
+                    fault: None,
                     origin: origin.clone(),
                 }))
             }
@@ -82,28 +91,52 @@ impl<'a> Scope<'a> {
         Ok(Route { name: route.name.as_str().into(), matching, action, origin })
     }
 
-    fn action(&self, route: &proto::Route) -> Decoded<RouteAction> {
-        if !route.typed_per_filter_config.is_empty() {
-            return Err(DecodeError::unsupported("typed_per_filter_config"));
-        }
+    fn action(&self, route: &proto::Route, matching: &RouteMatch) -> Decoded<RouteAction> {
+        let fault = fault(route)?;
         match &route.action {
             Some(proto::route::Action::Route(action)) => {
-                Ok(RouteAction::Forward(Arc::new(self.plan(route, action).map_err(|e| e.inside("route"))?)))
+                let plan = self.plan(route, action, matching, fault).map_err(|e| e.inside("route"))?;
+                Ok(RouteAction::Forward(Arc::new(plan)))
             }
             Some(proto::route::Action::DirectResponse(direct)) => {
-                Ok(RouteAction::Direct(Arc::new(self.direct(route, direct).map_err(|e| e.inside("direct_response"))?)))
+                let direct = self.direct(route, direct, fault).map_err(|e| e.inside("direct_response"))?;
+                Ok(RouteAction::Direct(Arc::new(direct)))
             }
-            Some(proto::route::Action::Redirect(_)) => Err(DecodeError::unsupported("redirect")),
+            Some(proto::route::Action::Redirect(redirect)) => {
+                let redirect = self.redirect(route, redirect, fault).map_err(|e| e.inside("redirect"))?;
+                Ok(RouteAction::Redirect(Arc::new(redirect)))
+            }
             Some(_) => Err(DecodeError::unsupported("filter_action and non_forwarding_action")),
             None => Err(DecodeError::new("route", "or direct_response is required")),
         }
     }
 
-    fn plan(&self, route: &proto::Route, action: &proto::RouteAction) -> Decoded<RoutePlan> {
+    fn redirect(&self, route: &proto::Route, action: &proto::RedirectAction, fault: Option<Arc<Fault>>) -> Decoded<Redirect> {
+        let parts = super::redirect::Parts::decode(action)?;
+        Ok(Redirect {
+            route_name: route.name.as_str().into(),
+            virtual_host: self.name.clone(),
+            status: parts.status,
+            scheme: parts.scheme,
+            host: parts.host,
+            port: parts.port,
+            path: parts.path,
+            strip_query: parts.strip_query,
+            response_headers: self.header_ops(route)?.1,
+            fault,
+            origin: wire::origin(&route.metadata),
+        })
+    }
+
+    fn plan(
+        &self,
+        route: &proto::Route,
+        action: &proto::RouteAction,
+        matching: &RouteMatch,
+        fault: Option<Arc<Fault>>,
+    ) -> Decoded<RoutePlan> {
         for (present, field) in [
             (action.metadata_match.is_some(), "metadata_match"),
-            (!action.prefix_rewrite.is_empty(), "prefix_rewrite"),
-            (action.regex_rewrite.is_some(), "regex_rewrite"),
             (action.path_rewrite_policy.is_some(), "path_rewrite_policy"),
             (!action.path_rewrite.is_empty(), "path_rewrite"),
             (!action.request_mirror_policies.is_empty(), "request_mirror_policies"),
@@ -152,6 +185,12 @@ impl<'a> Scope<'a> {
                 Some(HostRewriteSpecifier::AutoHostRewrite(on)) if !on.value => None,
                 Some(_) => return Err(DecodeError::unsupported("host rewriting other than host_rewrite_literal")),
             },
+            path_rewrite: match &action.regex_rewrite {
+                Some(rewrite) => Some(PathRewrite::regex(rewrite).map_err(|e| e.inside("regex_rewrite"))?),
+                None if action.prefix_rewrite.is_empty() => None,
+                None => Some(PathRewrite::prefix(&action.prefix_rewrite, &matching.path)),
+            },
+            fault,
             request_headers,
             response_headers,
             upgrades: action
@@ -172,7 +211,12 @@ impl<'a> Scope<'a> {
         })
     }
 
-    fn direct(&self, route: &proto::Route, direct: &proto::DirectResponseAction) -> Decoded<DirectResponse> {
+    fn direct(
+        &self,
+        route: &proto::Route,
+        direct: &proto::DirectResponseAction,
+        fault: Option<Arc<Fault>>,
+    ) -> Decoded<DirectResponse> {
         let status = u16::try_from(direct.status).ok().filter(|status| (200..600).contains(status));
         let status = status.ok_or_else(|| DecodeError::new("status", format!("{} is not in 200-599", direct.status)))?;
         if direct.body_format.is_some() {
@@ -184,8 +228,9 @@ impl<'a> Scope<'a> {
             Some(Specifier::InlineBytes(bytes)) => bytes.as_slice().into(),
             Some(_) => return Err(DecodeError::new("body", "must be inline")),
         };
-        if body.len() > MAX_DIRECT_BODY {
-            return Err(DecodeError::new("body", format!("is longer than {MAX_DIRECT_BODY} bytes")));
+        let most = self.inherited.direct_body.unwrap_or(MAX_DIRECT_BODY).min(MAX_DIRECT_BODY_EVER);
+        if body.len() > most {
+            return Err(DecodeError::new("body", format!("is longer than {most} bytes")));
         }
         Ok(DirectResponse {
             route_name: route.name.as_str().into(),
@@ -194,6 +239,7 @@ impl<'a> Scope<'a> {
             body,
             response_headers: self.header_ops(route)?.1,
             broken: None,
+            fault,
             origin: wire::origin(&route.metadata),
         })
     }
@@ -217,6 +263,20 @@ impl<'a> Scope<'a> {
             order(response, &self.response, &self.inherited.response),
         ))
     }
+}
+
+/// The fault filter's configuration; any other filter's is one this proxy would ignore.
+fn fault(route: &proto::Route) -> Decoded<Option<Arc<Fault>>> {
+    let mut found = None;
+    for (name, any) in &route.typed_per_filter_config {
+        let field = format!("typed_per_filter_config[{name}]");
+        if name != FAULT_FILTER {
+            return Err(DecodeError::unsupported(&field));
+        }
+        let config = wire::unpack(any, &field)?;
+        found = Some(Arc::new(Fault::decode(&config).map_err(|e| e.inside(&field))?));
+    }
+    Ok(found)
 }
 
 fn backends(action: &proto::RouteAction) -> Decoded<Vec<Backend>> {

@@ -1,6 +1,6 @@
 //! Route configurations and finding the virtual host of an authority.
 
-use super::{DirectResponse, HeaderOps, RouteMatch, RoutePlan};
+use super::{DirectResponse, HeaderOps, Redirect, RouteMatch, RoutePlan};
 use crate::error::{DecodeError, Decoded};
 use crate::wire;
 use ahash::AHashMap;
@@ -46,6 +46,7 @@ pub struct Route {
 pub enum RouteAction {
     Forward(Arc<RoutePlan>),
     Direct(Arc<DirectResponse>),
+    Redirect(Arc<Redirect>),
 }
 
 /// Domains in lower case; the index is that of the virtual host.
@@ -86,6 +87,7 @@ impl RouteConfig {
             request: request.map(Arc::new),
             response: response.map(Arc::new),
             general_first: proto.most_specific_header_mutations_wins,
+            direct_body: proto.max_direct_response_body_size_bytes.map(|size| size.value as usize),
         };
         for (index, host) in proto.virtual_hosts.iter().enumerate() {
             let at = |e: DecodeError| e.inside(format!("virtual_hosts[{index}]"));

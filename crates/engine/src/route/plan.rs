@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing in a plan depends on the request; the share of a backend is its weight over `total_weight`.
 
-use super::{HeaderOps, RetryPolicy};
+use super::{Fault, HeaderOps, PathRewrite, RetryPolicy};
 use fairlead_model::Origin;
 use http::HeaderValue;
 use std::sync::Arc;
@@ -33,6 +33,10 @@ pub struct RoutePlan {
     pub sibling_failover: bool,
     /// Replaces the authority towards the backend.
     pub host_rewrite: Option<HeaderValue>,
+    /// Replaces the path towards the backend.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Delays and failures for a share of the requests.
+    pub fault: Option<Arc<Fault>>,
     /// Header operations of route, virtual host and route configuration, in the order to apply them; the backend's own
     /// ([`Backend::request_headers`]) come before.
     pub request_headers: Vec<Arc<HeaderOps>>,
@@ -69,6 +73,7 @@ pub struct DirectResponse {
     pub response_headers: Vec<Arc<HeaderOps>>,
     /// Why the route could not be decoded, when this is the answer of a broken route.
     pub broken: Option<Arc<str>>,
+    pub fault: Option<Arc<Fault>>,
     pub origin: Option<Origin>,
 }
 

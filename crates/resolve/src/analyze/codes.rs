@@ -37,6 +37,7 @@ pub const STRANGE_ENDPOINTS: &str = "FL0403";
 pub const EXTERNAL_NAME: &str = "FL0404";
 pub const HOST_TAKEN: &str = "FL0405";
 pub const AUDIENCE_NOT_TOLD: &str = "FL0406";
+pub const SAME_ADDRESS: &str = "FL0409";
 pub const WITHOUT_EFFECT: &str = "FL0408";
 pub const UNKNOWN_REGISTRY: &str = "IST0126";
 pub const UNKNOWN_MEMBER: &str = "FL0407";
@@ -67,6 +68,7 @@ pub const ALL: &[Code] = &[
     code(EMPTY_SUBSET, "A subset selects no endpoint.", "Correct the labels, or start the workloads."),
     code(UNKNOWN_HOST, "A DestinationRule is for a host that does not exist.", "Correct the host, or remove the rule."),
     code(UNKNOWN_REGISTRY, "MeshNetworks names a registry that is no cluster of the mesh.", "Correct fromRegistry."),
+    code(SAME_ADDRESS, "Two Services of a cluster have one cluster IP.", "Give each its own, or leave clusterIP out."),
     code(WITHOUT_EFFECT, "A valid field has no effect on this mesh yet; it is passed over.", "Do not rely on the field."),
     code(EXPORT_WITHOUT_SERVICE, "A ServiceExport has no Service of its name and namespace.", "Create the Service, or remove the export."),
     code(EXPORT_WITHOUT_PORT, "fairlead.dev/export-ports names a port that the Service does not have.", "Name ports of the Service, by name or number."),

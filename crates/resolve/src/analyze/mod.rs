@@ -14,7 +14,7 @@ mod routes;
 mod services;
 mod single;
 
-pub(crate) use single::{external_name, host_taken, refused_by_profile};
+pub(crate) use single::{delegation, external_name, host_taken, refused_by_profile};
 
 use crate::registry::{ClusterState, Objects};
 use crate::settings::Settings;
@@ -31,6 +31,7 @@ pub(crate) fn own_objects(
     mesh_config::without_effect(state, settings, diagnostics);
     mesh_config::registries(state, settings, diagnostics);
     services::without_effect(objects, diagnostics);
+    services::same_addresses(objects, diagnostics);
     services::undeclared_ports(objects, diagnostics);
     services::export_audiences(state, diagnostics);
     entries::addresses(objects, &state.settings, settings.auto_allocate, diagnostics);

@@ -106,7 +106,7 @@ pub(super) fn destinations(state: &ClusterState, hosts: &Hosts<'_>, diagnostics:
     for set in &state.routes {
         let http = set.http.iter().flat_map(|rule| match &rule.action {
             HttpAction::Route(backends) => backends.as_slice(),
-            HttpAction::Refused { .. } => &[],
+            HttpAction::Redirect(_) | HttpAction::Respond(_) | HttpAction::Refused { .. } => &[],
         });
         let rest = set.tls.iter().flat_map(|rule| &rule.backends).chain(set.tcp.iter().flat_map(|rule| &rule.backends));
         for backend in http.chain(rest) {

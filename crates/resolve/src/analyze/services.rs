@@ -3,15 +3,16 @@
 //! Never reports a port of a system namespace: their owners know.
 
 use super::codes;
-use crate::registry::{ClusterState, Objects};
+use crate::registry::{ClusterState, Item, Objects};
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::ids::ClusterId;
 use fairlead_model::matching::host_covers;
 use fairlead_model::mesh::ResolvedMesh;
 use fairlead_model::service::{Protocol, Service};
 use fairlead_model::settings::{Profile, Trust};
+use fairlead_resources::core as kubernetes;
 use fairlead_resources::protocol;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 const SYSTEM_NAMESPACES: [&str; 5] = ["kube-system", "kube-public", "kube-node-lease", "istio-system", "fairlead-system"];
@@ -97,6 +98,26 @@ pub(super) fn without_effect(objects: &Objects<'_>, diagnostics: &mut Vec<Diagno
                         .hint("use trafficDistribution or a DestinationRule"),
                 );
             }
+        }
+    }
+}
+
+/// FL0409 on each of several.
+pub(super) fn same_addresses(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) {
+    let mut users: BTreeMap<&str, Vec<&Item<'_, kubernetes::Service>>> = BTreeMap::new();
+    for item in &objects.services {
+        for address in item.object.virtual_ips() {
+            users.entry(address).or_default().push(item);
+        }
+    }
+    for (address, items) in users.iter().filter(|(_, items)| items.len() > 1) {
+        let names: Vec<String> = items.iter().map(|item| format!("{}/{}", item.meta.namespace, item.meta.name)).collect();
+        for item in items {
+            let message = format!("{address} is the cluster IP of {}", names.join(" and "));
+            diagnostics.push(
+                Diagnostic::warning(codes::SAME_ADDRESS, item.origin("spec.clusterIP"), message)
+                    .hint("give each its own, or leave clusterIP out"),
+            );
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::codes;
 use crate::registry::Item;
+use crate::routes::Undelivered;
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::origin::Origin;
 use fairlead_model::settings::{MeshSettings, Profile};
@@ -19,6 +20,17 @@ pub(crate) fn host_taken(item: &Item<'_, ServiceEntry>, host: &str, by: &[Origin
     let by = by.first().map(ToString::to_string).unwrap_or_default();
     Diagnostic::warning(codes::HOST_TAKEN, item.origin("spec.hosts"), format!("host {host} is taken by {by}; this entry is not used for it"))
         .hint("keep one ServiceEntry for a host and namespace")
+}
+
+/// A delegation that leads nowhere: its rule is left out, as in Istio.
+pub(crate) fn delegation(problem: &Undelivered) -> Diagnostic {
+    let (origin, message) = (problem.origin.clone(), problem.message.clone());
+    if problem.missing {
+        return Diagnostic::error(codes::NOT_FOUND, origin, message)
+            .hint("correct delegate.name and delegate.namespace, or export the VirtualService");
+    }
+    Diagnostic::warning(codes::UNREACHABLE_RULE, origin, message)
+        .hint("make each match of the delegate a subset of a match of the rule that delegates")
 }
 
 /// `distribute` and `failover` together: profile `fairlead` composes them, Istio's validation refuses the rule.

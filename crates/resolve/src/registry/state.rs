@@ -15,7 +15,7 @@ use crate::analyze;
 use crate::destinations::{DestinationIndex, Rule};
 use crate::exports::own::offers;
 use crate::gateways::{BUILT_IN_NAME, BUILT_IN_NAMESPACE, EastWest, Gateways};
-use crate::routes::route_set;
+use crate::routes::{Delegates, route_set};
 use crate::security::{PeerAuthentications, Policy, PolicyIndex};
 use crate::settings::Settings;
 use fairlead_model::diagnostic::Diagnostic;
@@ -141,7 +141,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
             version: input.observed.version.clone(),
         },
         workloads: known,
-        routes: routes(input, &objects),
+        routes: routes(input, &objects, &mut diagnostics),
         gateways: gateways.configs.iter().cloned().map(Arc::new).collect(),
         services: services.into_iter().map(|(key, service)| (key, Arc::new(service))).collect(),
         policies: Arc::new(index.policies),
@@ -260,10 +260,20 @@ fn built_in(around: &Surroundings<'_>, settings: &MeshSettings, addresses: &[IpA
     }
 }
 
-fn routes(input: &ClusterInput<'_>, objects: &Objects<'_>) -> Vec<Arc<RouteSet>> {
+/// Delegates are in the rules that they continue, and nowhere else.
+fn routes(input: &ClusterInput<'_>, objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Arc<RouteSet>> {
     let domain = &input.settings.mesh.domain;
     let default = &input.settings.export_to.routes;
-    objects.routes.iter().map(|item| Arc::new(route_set(item.object, domain, default, &|path| item.origin(path)))).collect()
+    let mut delegates = Delegates::default();
+    let roots: Vec<_> =
+        objects.routes.iter().filter(|item| !delegates.add(item.object, domain, default, &|path| item.origin(path))).collect();
+    let mut problems = Vec::new();
+    let sets = roots
+        .into_iter()
+        .map(|item| Arc::new(route_set(item.object, domain, default, &delegates, &|path| item.origin(path), &mut problems)))
+        .collect();
+    diagnostics.extend(problems.iter().map(analyze::delegation));
+    sets
 }
 
 fn destinations(input: &ClusterInput<'_>, objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) -> DestinationIndex {

@@ -2,6 +2,7 @@
 //!
 //! Never lets a refused rule's traffic fall to a later rule: it keeps its place and answers 500.
 
+use super::action;
 use super::backends::{Target, backends, header_operations, port_number};
 use super::route_set::{Names, gateway_refs};
 use crate::settings::retry_policy;
@@ -24,7 +25,11 @@ pub(super) fn http_rule(rule: &written::HttpRoute, names: &Names<'_>, index: usi
     let backends = backends(targets, names.namespace, names.domain, |at| origin(&format!("{path}.route[{at}]")));
     let action = if rule.refused {
         HttpAction::Refused { reason: "a field of the rule is not implemented".into() }
-    } else if backends.is_empty() {
+    } else if let Some(redirect) = &rule.redirect {
+        action::redirect(redirect)
+    } else if let Some(response) = &rule.direct_response {
+        action::direct_response(response)
+    } else if backends.is_empty() && rule.delegate.is_none() {
         HttpAction::Refused { reason: "the rule has no destination with a weight".into() }
     } else {
         HttpAction::Route(backends)
@@ -37,6 +42,8 @@ pub(super) fn http_rule(rule: &written::HttpRoute, names: &Names<'_>, index: usi
         timeout: rule.timeout.map(|span| span.duration()),
         retries: rule.retries.as_ref().map(retry_policy),
         headers: rule.headers.as_ref().map(header_operations).unwrap_or_default(),
+        rewrite: rule.rewrite.as_ref().map(action::rewrite),
+        fault: rule.fault.as_ref().and_then(action::fault),
     }
 }
 

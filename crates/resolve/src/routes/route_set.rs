@@ -1,7 +1,8 @@
 //! One VirtualService as a whole.
 //!
-//! Never looks at other objects: whether its gateways and destinations exist is `analyze`'s question.
+//! Never looks at other objects but the delegates: whether its gateways and destinations exist is `analyze`'s question.
 
+use super::delegate::{Delegates, Undelivered};
 use super::{host, http, l4};
 use crate::settings::export_defaults::visibility;
 use fairlead_model::origin::Origin;
@@ -19,7 +20,9 @@ pub(crate) fn route_set(
     service: &VirtualService,
     domain: &str,
     default_export: &[String],
+    delegates: &Delegates,
     origin: &dyn Fn(&str) -> Origin,
+    problems: &mut Vec<Undelivered>,
 ) -> RouteSet {
     let namespace = service.metadata.namespace.as_str();
     let names = Names { namespace, domain };
@@ -28,13 +31,21 @@ pub(crate) fn route_set(
     if gateways.is_empty() {
         gateways.push(GatewayRef::Mesh);
     }
+    let mut rules = Vec::new();
+    for (at, rule) in spec.http.iter().enumerate() {
+        let own = http::http_rule(rule, &names, at, origin);
+        match &rule.delegate {
+            Some(to) => rules.extend(delegates.continued(&own, to, namespace, problems)),
+            None => rules.push(own),
+        }
+    }
     RouteSet {
         origin: origin(""),
         namespace: namespace.to_owned(),
         hosts: spec.hosts.iter().map(|name| host::expand(name, namespace, domain)).collect(),
         gateways,
         visibility: visibility(&spec.export_to, default_export, namespace),
-        http: spec.http.iter().enumerate().map(|(at, rule)| http::http_rule(rule, &names, at, origin)).collect(),
+        http: rules,
         tls: spec.tls.iter().enumerate().map(|(at, rule)| l4::tls_rule(rule, &names, at, origin)).collect(),
         tcp: spec.tcp.iter().enumerate().map(|(at, rule)| l4::tcp_rule(rule, &names, at, origin)).collect(),
     }

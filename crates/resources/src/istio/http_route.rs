@@ -6,6 +6,28 @@ use std::collections::BTreeMap;
 
 use super::{PortSelector, StringMatch};
 use crate::field::{Double, Span};
+use base64::Engine as _;
+
+/// Words of gRPC statuses; the position is the number.
+pub const GRPC_STATUS: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
 
 message! {
     /// One HTTP rule.
@@ -16,19 +38,19 @@ message! {
         matches: Vec<HttpMatch> = "match",
         /// Destinations.
         route: Vec<HttpRouteDestination>,
-        /// Not implemented.
+        /// An answer with another address, instead of destinations.
         redirect: Option<HttpRedirect>,
-        /// Not implemented.
+        /// A literal answer, instead of destinations.
         direct_response: Option<HttpDirectResponse>,
-        /// Not implemented.
+        /// Another VirtualService continues this rule.
         delegate: Option<Delegate>,
-        /// Not implemented.
+        /// Changes of path and authority on the way to the destinations.
         rewrite: Option<HttpRewrite>,
         /// The whole request's limit; unset is the default, 0 disables.
         timeout: Option<Span>,
         /// Retries; unset is the mesh's default.
         retries: Option<HttpRetry>,
-        /// Not implemented.
+        /// Delays and failures for a share of the requests.
         fault: Option<HttpFaultInjection>,
         /// Not implemented.
         mirror: Option<Destination>,
@@ -192,6 +214,17 @@ message! {
         string: Option<String>,
         /// Bytes, base64.
         bytes: Option<String>,
+    }
+}
+
+impl HttpBody {
+    /// The body's bytes; `None` if `bytes` is not base64.
+    pub fn content(&self) -> Option<Vec<u8>> {
+        match (&self.string, &self.bytes) {
+            (Some(text), _) => Some(text.clone().into_bytes()),
+            (None, Some(encoded)) => base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok(),
+            (None, None) => Some(Vec::new()),
+        }
     }
 }
 

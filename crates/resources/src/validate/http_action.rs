@@ -4,28 +4,10 @@ use super::check::Check;
 use super::http_route::percent;
 use super::{durations, http_match, ports, regexes};
 use crate::field::FieldPath;
-use crate::istio::{CorsPolicy, Headers, HttpDirectResponse, HttpFaultInjection, HttpRedirect, HttpRewrite, StringMatch};
+use crate::istio::{
+    CorsPolicy, GRPC_STATUS, Headers, HttpDirectResponse, HttpFaultInjection, HttpRedirect, HttpRewrite, StringMatch,
+};
 use crate::limits;
-
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE"];
 
@@ -147,6 +129,9 @@ pub(super) fn direct_response(response: &HttpDirectResponse, at: &FieldPath, che
     let Some(body) = &response.body else { return };
     if body.string.is_some() && body.bytes.is_some() {
         check.error(&at.key("body"), "only one of string and bytes may be set");
+    }
+    if body.content().is_none() {
+        check.error(&at.key("body").key("bytes"), "bytes must be base64");
     }
     // Base64 has four characters for three bytes.
     let size = body.string.as_ref().map(String::len).or(body.bytes.as_ref().map(|b| b.len() / 4 * 3)).unwrap_or(0);
