@@ -4,8 +4,13 @@
 //! 2 usage or input error.
 
 mod cli;
+mod control;
 mod echo;
+mod lab;
 mod lab_state;
+mod node;
+mod proxy;
+mod up;
 mod proxy_static;
 
 use clap::{Parser, Subcommand};
@@ -34,7 +39,13 @@ enum Command {
     Token(cli::get::TokenArgs),
     Join(cli::get::JoinArgs),
     Detach(cli::get::DetachArgs),
+    Up(up::UpArgs),
+    Lab(lab::LabArgs),
+    Control(control::ControlArgs),
+    Proxy(proxy::ProxyArgs),
     Echo(echo::EchoArgs),
+    #[command(hide = true)]
+    Node(node::NodeArgs),
     #[command(hide = true)]
     ProxyStatic(proxy_static::ProxyStaticArgs),
     Docs(cli::docs::DocsArgs),
@@ -45,10 +56,24 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // First of all, before any thread: in the process that becomes a lab this makes its namespaces.
+    let role = match fairlead_lab::role() {
+        Ok(role) => role,
+        Err(e) => {
+            eprintln!("fairlead: {e}");
+            return ExitCode::from(2);
+        }
+    };
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Analyze(args) => cli::analyze::run(&args),
+        Command::Test(args) if args.live => up::test_live(role, &args),
         Command::Test(args) => cli::test::run(&args),
+        Command::Up(args) => up::run(role, &args),
+        Command::Lab(args) => lab::run(&args),
+        Command::Control(args) => block_on(control::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Proxy(args) => proxy_runtime(proxy::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Node(args) => proxy_runtime(node::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => cli::explain::run(&args),
         Command::Get(args) => cli::get::get(&args),
         Command::Token(args) => cli::get::token(&args),
@@ -70,4 +95,14 @@ fn main() -> ExitCode {
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(future)
+}
+
+/// One thread: a proxy's data plane has threads of its own, and a node has little to do.
+fn proxy_runtime<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+fn logging() -> anyhow::Result<()> {
+    let format = fairlead_runtime::logging::Format::default();
+    fairlead_runtime::logging::init(format, "info").map_err(|e| anyhow::anyhow!("logging: {e:?}"))
 }

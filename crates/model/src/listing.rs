@@ -57,6 +57,8 @@ pub struct EndpointRow {
     pub locality: String,
     pub health: String,
     pub weight: u32,
+    /// Service port to the workload's port.
+    pub ports: std::collections::BTreeMap<u16, u16>,
     pub identity: Option<String>,
     pub mutual_tls: bool,
 }

@@ -38,7 +38,7 @@ pub fn print_value(value: &Value, output: Output) -> anyhow::Result<()> {
 
 fn table(rows: &Value, columns: Columns) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|(heading, _)| *heading));
     let rows = rows.as_array().map(Vec::as_slice).unwrap_or_default();
     for row in rows {

@@ -105,7 +105,8 @@ impl State {
             return Ok(());
         }
         for workload in lab.workloads_of(name)? {
-            self.faults.push(lab.kill_of(&workload));
+            // A workload that is down is down with its proxy: nobody listens at its address.
+            self.faults.push(Fault::Kill { target: workload.clone(), process: None });
             self.down.insert(workload);
         }
         Ok(())

@@ -1,0 +1,179 @@
+//! `fairlead proxy`: the data plane as a sidecar or gateway.
+//!
+//! Its first credential comes from a file, or is asked of the control plane's admin socket where that can be opened: whoever can
+//! open it runs that cluster's workloads anyway. Invariant: no credential is ever an argument.
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::{Args, ValueEnum};
+use fairlead_model::{ProxyRole, WorkloadRef};
+use fairlead_proxy::{AccessLogTarget, Bootstrap, ProbeKind, ProbeSpec, ProxyOptions};
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Run a proxy: a sidecar beside a program, an ingress gateway, or a gateway between clusters.
+///
+/// Example: fairlead proxy --role sidecar --workload east/shop/frontend --control 192.0.2.1:15012 --bootstrap first.json
+#[derive(Args, Debug)]
+pub struct ProxyArgs {
+    /// What it is.
+    #[arg(long, value_enum, default_value_t = Role::Sidecar)]
+    role: Role,
+    /// Whose proxy, as CLUSTER/NAMESPACE/WORKLOAD.
+    #[arg(long)]
+    workload: String,
+    /// Istio's canonical service of the workload; default: its name.
+    #[arg(long)]
+    canonical_service: Option<String>,
+    /// Istio's canonical revision of the workload.
+    #[arg(long, default_value = "latest")]
+    canonical_revision: String,
+    /// Control plane, HOST:PORT; may be given several times, tried in order.
+    #[arg(long, required = true)]
+    control: Vec<String>,
+    /// SPIFFE ID that the control plane must show (with --credentials-from).
+    #[arg(long)]
+    control_identity: Option<String>,
+    /// A file with the first credential: {token, controlIdentity, trustBundles}.
+    #[arg(long, required_unless_present = "credentials_from")]
+    bootstrap: Option<PathBuf>,
+    /// Admin socket of the control plane, to ask for the first credential.
+    #[arg(long, conflicts_with = "bootstrap", requires = "control_identity")]
+    credentials_from: Option<PathBuf>,
+    /// Socket mark of the proxy's own traffic (1337 where capture rules tell it by mark).
+    #[arg(long)]
+    mark: Option<u32>,
+    /// Where the last configuration is kept, without keys.
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// How to ask whether the program is ready: tcp:PORT or http:PORT/PATH.
+    #[arg(long, value_parser = probe_kind)]
+    probe: Option<ProbeKind>,
+    /// Where to ask that.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    probe_address: IpAddr,
+    /// Name server for names that are not the mesh's; may be given several times.
+    #[arg(long = "resolver")]
+    resolvers: Vec<SocketAddr>,
+    /// Data-plane threads.
+    #[arg(long, default_value_t = 1)]
+    concurrency: usize,
+    /// Per-call records kept for the admin interface; 0: none.
+    #[arg(long, default_value_t = 0)]
+    records: usize,
+    /// All access-log lines to this file.
+    #[arg(long)]
+    access_log: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Role {
+    Sidecar,
+    Gateway,
+    EastWest,
+}
+
+/// Kubernetes asks again after 10 s by default; here a dead program must leave rotation in less than that.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+const PROBE_FAILURES: u32 = 2;
+/// A control plane that starts at the same time is waited for.
+const CREDENTIAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
+    super::logging()?;
+    let workload = workload_ref(&args.workload)?;
+    let bootstrap = match (&args.bootstrap, &args.credentials_from) {
+        (Some(file), _) => {
+            let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            serde_json::from_slice(&text).with_context(|| format!("{} is no bootstrap file", file.display()))?
+        }
+        (None, Some(socket)) => ask(socket, &args.workload, args.control_identity.as_deref().unwrap_or_default()).await?,
+        (None, None) => bail!("--bootstrap FILE or --credentials-from SOCKET is needed"),
+    };
+    let role = match args.role {
+        Role::Sidecar => ProxyRole::Sidecar,
+        Role::Gateway => ProxyRole::Gateway,
+        Role::EastWest => ProxyRole::EastWest,
+    };
+    let mut options = ProxyOptions::new(role, workload);
+    if let Some(service) = args.canonical_service {
+        options.canonical_service = service;
+    }
+    options.canonical_revision = args.canonical_revision;
+    options.control = args.control;
+    options.bootstrap = bootstrap;
+    options.mark = args.mark;
+    options.state = args.state;
+    options.probe = args.probe.map(|kind| ProbeSpec {
+        kind,
+        address: args.probe_address,
+        period: PROBE_PERIOD,
+        timeout: Duration::from_secs(1),
+        failure_threshold: PROBE_FAILURES,
+    });
+    options.resolvers = args.resolvers;
+    options.concurrency = args.concurrency.max(1);
+    options.records = args.records;
+    if let Some(file) = args.access_log {
+        options.access_log = AccessLogTarget::File(file);
+    }
+    fairlead_proxy::run(options).await?;
+    Ok(())
+}
+
+/// Asks until it is given: the control plane may be starting, or may not have read the workload yet.
+async fn ask(socket: &Path, workload: &str, control_identity: &str) -> anyhow::Result<Bootstrap> {
+    let mut told = false;
+    loop {
+        match fairlead_lab::live::admin::post(socket, "/workload-token", &json!({"workload": workload})).await {
+            Ok(credential) => {
+                let text = |field: &str| credential[field].as_str().map(str::to_owned).with_context(|| format!("the credential has no {field}"));
+                let trust: Value = serde_json::from_str(&text("trust")?).context("the trust of the credential is no JSON")?;
+                return Ok(Bootstrap { token: text("token")?, control_identity: control_identity.to_owned(), trust_bundles: trust });
+            }
+            Err(e) => {
+                if !told {
+                    tracing::info!("no credential yet: {e}");
+                    told = true;
+                }
+                tokio::time::sleep(CREDENTIAL_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn workload_ref(text: &str) -> anyhow::Result<WorkloadRef> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let [cluster, namespace, name] = parts[..] else {
+        bail!("--workload `{text}`: write CLUSTER/NAMESPACE/WORKLOAD");
+    };
+    Ok(WorkloadRef { cluster: cluster.into(), namespace: namespace.into(), name: name.into() })
+}
+
+fn probe_kind(text: &str) -> anyhow::Result<ProbeKind> {
+    let wrong = || anyhow!("`{text}`: write tcp:PORT or http:PORT/PATH");
+    let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
+    let (port, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let port = port.parse().map_err(|_| wrong())?;
+    match kind {
+        "tcp" => Ok(ProbeKind::Tcp { port }),
+        "http" => Ok(ProbeKind::Http { port, path: path.to_owned() }),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_and_workloads() {
+        assert_eq!(probe_kind("tcp:9080").unwrap(), ProbeKind::Tcp { port: 9080 });
+        assert_eq!(probe_kind("http:80/ready?x").unwrap(), ProbeKind::Http { port: 80, path: "/ready?x".into() });
+        assert!(probe_kind("exec:ls").is_err());
+        assert_eq!(workload_ref("a/b/c").unwrap().to_string(), "a/b/c");
+        assert!(workload_ref("a/b").is_err());
+    }
+}
