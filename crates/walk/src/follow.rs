@@ -214,6 +214,9 @@ fn named(world: &World, workload: &Arc<Workload>, wire: &Wire) -> Vec<Arrival> {
     {
         return vec![Arrival::failed(Failure::Timeout)];
     }
+    if world.conditions.is_down(&workload.key) {
+        return vec![Arrival::failed(Failure::Refused)];
+    }
     world.deliver(workload, wire, 0)
 }
 

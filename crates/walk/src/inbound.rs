@@ -40,6 +40,7 @@ impl World {
         }
         match self.locate(&wire.place, wire.destination) {
             Found::Unreachable => vec![Arrival::failed(Failure::Timeout)],
+            Found::Dead => vec![Arrival::failed(Failure::Refused)],
             Found::Outside => vec![elsewhere(wire)],
             Found::Workload(workload) => self.deliver(&workload, wire, depth),
         }

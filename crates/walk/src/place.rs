@@ -22,6 +22,8 @@ pub(crate) enum Found {
     Workload(Arc<Workload>),
     /// Somebody is meant to be there, but no packet arrives.
     Unreachable,
+    /// The workload is down with its proxy: nobody listens.
+    Dead,
     /// No workload of the mesh.
     Outside,
 }
@@ -84,6 +86,12 @@ impl World {
         let gone = self.conditions.down_clusters.contains(cluster)
             || (workload.gateway.is_some() && self.conditions.is_down(&workload.key));
         let linked = place.cluster().is_none_or(|own| self.conditions.linked(own, cluster));
-        if gone || !linked { Found::Unreachable } else { Found::Workload(workload.clone()) }
+        if gone || !linked {
+            Found::Unreachable
+        } else if self.conditions.is_down(&workload.key) {
+            Found::Dead
+        } else {
+            Found::Workload(workload.clone())
+        }
     }
 }
