@@ -32,6 +32,13 @@ pub(crate) fn inputs(mesh: &ResolvedMesh, proxy: &ProxyDescription) -> Vec<Input
         ProxyRole::EastWest => east_west::plan(&scope, &mut plan),
     }
     crate::clusters::plan::plan(&scope, &mut plan);
+    if scope.has_faults() {
+        for input in &mut plan.inputs {
+            if let Input::Listener(listener) = input {
+                listener.http.faults = true;
+            }
+        }
+    }
     if proxy.client == ClientKind::Grpc {
         return plan.inputs;
     }

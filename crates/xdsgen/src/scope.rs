@@ -83,6 +83,12 @@ impl<'a> Scope<'a> {
         })
     }
 
+    /// Whether some rule that this proxy may follow injects faults.
+    pub fn has_faults(&self) -> bool {
+        let visible = self.mesh.routes.iter().filter(|set| set.visibility.allows(self.namespace()));
+        visible.flat_map(|set| &set.http).any(|rule| rule.fault.is_some())
+    }
+
     /// Hosts of sidecar route sets that are no service this proxy sees.
     pub fn unregistered_route_hosts(&self) -> BTreeMap<&'a str, &'a Arc<RouteSet>> {
         let exact = self.exact_routes.iter().map(|(host, set)| (*host, *set));

@@ -5,7 +5,7 @@
 
 use super::input::{HttpClass, HttpRoutes, HttpServing, ListenerInput};
 use crate::rbac::{self, Rules};
-use crate::routes::grpc_timeout;
+use crate::routes::{FAULT_FILTER, grpc_timeout, no_fault};
 use crate::wire::{ads, bool_value, duration};
 use fairlead_model::security::Action;
 use fairlead_model::settings::PathNormalization;
@@ -45,6 +45,9 @@ pub fn connection_manager(input: &ListenerInput, guarded: bool, serving: &HttpSe
     let mut http_filters = Vec::new();
     if guarded {
         http_filters.extend(policies(input));
+    }
+    if input.http.faults && serving.class != HttpClass::Inbound {
+        http_filters.push(filter(FAULT_FILTER, no_fault()));
     }
     http_filters.push(filter("envoy.filters.http.router", pack(&router::Router::default())));
     hcm::HttpConnectionManager {

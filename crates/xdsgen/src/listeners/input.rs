@@ -107,11 +107,17 @@ pub enum HttpRoutes {
 pub struct HttpSettings {
     pub normalization: PathNormalization,
     pub trusted_proxies: u32,
+    /// Some route may inject faults, so outbound connection managers draw them.
+    pub faults: bool,
 }
 
 impl HttpSettings {
     pub fn of(settings: &MeshSettings) -> Self {
-        Self { normalization: settings.path_normalization, trusted_proxies: settings.trusted_proxies }
+        Self {
+            normalization: settings.path_normalization,
+            trusted_proxies: settings.trusted_proxies,
+            faults: false,
+        }
     }
 }
 
@@ -182,7 +188,7 @@ pub fn gateway_hop(name: ResourceName) -> ListenerInput {
         chains: vec![Chain::tcp("", ChainMatch::default(), name.clone())],
         default: None,
         policies: Vec::new(),
-        http: HttpSettings { normalization: PathNormalization::None, trusted_proxies: 0 },
+        http: HttpSettings { normalization: PathNormalization::None, trusted_proxies: 0, faults: false },
         origins: Vec::new(),
         name,
     }

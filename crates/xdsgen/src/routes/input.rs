@@ -1,7 +1,7 @@
 //! What a route configuration is made of.
 
 use crate::names::ResourceName;
-use fairlead_model::route::{HeaderOperations, HttpMatch, RetryPolicy};
+use fairlead_model::route::{DirectAnswer, Fault, HeaderOperations, HttpMatch, Redirect, RetryPolicy, Rewrite};
 use fairlead_model::{ClientKind, Origin};
 use serde::Serialize;
 use std::time::Duration;
@@ -45,6 +45,8 @@ pub struct RouteEntry {
     pub timeout: Option<Duration>,
     pub retries: Retries,
     pub headers: HeaderOperations,
+    pub rewrite: Option<Rewrite>,
+    pub fault: Option<Fault>,
     pub origin: Option<Origin>,
 }
 
@@ -52,6 +54,9 @@ pub struct RouteEntry {
 pub enum RouteTarget {
     /// At least one. `siblings`: the share of one that is wholly down goes to the others of its host.
     Clusters { to: Vec<To>, siblings: bool },
+    /// `port` is the one the request came to.
+    Redirect { to: Redirect, port: u16 },
+    Respond(DirectAnswer),
     /// A rule that was refused: 500.
     Refused,
 }

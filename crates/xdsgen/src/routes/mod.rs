@@ -4,6 +4,7 @@
 //! keep their written order and end with the first that takes everything; a domain stands in one virtual host only; a
 //! known host without a matching rule is answered 404, an unknown one by `outboundTrafficPolicy`.
 
+mod action;
 mod domains;
 mod gateway;
 mod headers;
@@ -14,6 +15,7 @@ mod retries;
 mod rules;
 mod sidecar;
 
+pub use action::{FAULT_FILTER, no_fault};
 pub use gateway::{GatewayServer, plan_gateway};
 pub use input::RoutesInput;
 pub use resource::{grpc_timeout, route_configuration};

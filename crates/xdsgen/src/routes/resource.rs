@@ -1,5 +1,6 @@
 //! The generator of route configurations: a function of [`RoutesInput`] alone.
 
+use super::action::{self, FAULT_FILTER};
 use super::headers::{authority, edits};
 use super::input::{Fallback, HostInput, Retries, RouteEntry, RouteTarget, RoutesInput, To};
 use super::matching::route_match;
@@ -104,8 +105,19 @@ fn entry(input: &RoutesInput, rule: &RouteEntry) -> Route {
         metadata: if input.client == ClientKind::Fairlead { origin(rule) } else { None },
         ..Default::default()
     };
+    if let Some(fault) = &rule.fault {
+        route.typed_per_filter_config.insert(FAULT_FILTER.to_owned(), action::fault(fault));
+    }
     match &rule.target {
         RouteTarget::Refused => route.action = Some(answer(500)),
+        RouteTarget::Redirect { to, port } => {
+            edit(&mut route, &rule.headers);
+            route.action = Some(action::redirect(to, *port));
+        }
+        RouteTarget::Respond(with) => {
+            edit(&mut route, &rule.headers);
+            route.action = Some(action::respond(with));
+        }
         RouteTarget::Clusters { to, .. } => {
             edit(&mut route, &rule.headers);
             // The rule's timeout caps `grpc-timeout`; 0 lets the header hold as it is (Istio).
@@ -116,7 +128,9 @@ fn entry(input: &RoutesInput, rule: &RouteEntry) -> Route {
                 retry_policy: retries::envoy(&rule.retries),
                 ..Default::default()
             };
-            let mut rewritten = authority(&rule.headers);
+            action::rewrite(rule, &mut action);
+            let written = rule.rewrite.as_ref().and_then(|r| r.authority.as_deref());
+            let mut rewritten = written.or_else(|| authority(&rule.headers));
             action.cluster_specifier = Some(match to.as_slice() {
                 [one] => {
                     // A single destination's operations follow the rule's; the rule's authority wins.
@@ -165,7 +179,7 @@ fn origin(rule: &RouteEntry) -> Option<core::Metadata> {
     if let Some(origin) = &rule.origin {
         ours.fields.insert("origin".to_owned(), metadata::origin(origin));
     }
-    if rule.retries == Retries::Safe {
+    if rule.retries == Retries::Safe && matches!(rule.target, RouteTarget::Clusters { .. }) {
         ours.fields.insert("default_retry".to_owned(), yes());
     }
     if matches!(&rule.target, RouteTarget::Clusters { siblings: true, .. }) {

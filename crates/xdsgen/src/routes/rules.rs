@@ -34,6 +34,8 @@ pub fn entries(context: &Context<'_, '_>, set: &RouteSet) -> Vec<RouteEntry> {
             }
             let target = match &rule.action {
                 HttpAction::Refused { .. } => RouteTarget::Refused,
+                HttpAction::Redirect(to) => RouteTarget::Redirect { to: to.clone(), port: context.port },
+                HttpAction::Respond(with) => RouteTarget::Respond(with.clone()),
                 HttpAction::Route(backends) => match target(context, backends) {
                     Some(target) => target,
                     None => RouteTarget::Refused,
@@ -46,6 +48,8 @@ pub fn entries(context: &Context<'_, '_>, set: &RouteSet) -> Vec<RouteEntry> {
                 timeout: rule.timeout,
                 retries: retries::of(context.scope, rule.retries.as_ref()),
                 headers: rule.headers.clone(),
+                rewrite: rule.rewrite.clone(),
+                fault: rule.fault.clone(),
                 origin: Some(rule.origin.clone()),
             };
             let last = takes_everything(&entry.when);
@@ -70,6 +74,8 @@ pub fn service_entry(scope: &Scope<'_>, service: &Service, to: ResourceName) -> 
         timeout: None,
         retries: retries::of(scope, None),
         headers: HeaderOperations::default(),
+        rewrite: None,
+        fault: None,
         origin: service.origins.first().map(object_of),
     }
 }

@@ -98,8 +98,8 @@ pub fn durations(value: Value) -> Value {
                 .map(|(key, value)| {
                     let timed = matches!(
                         key.as_str(),
-                        "timeout" | "per_try_timeout" | "backoff" | "interval" | "base_ejection_time"
-                            | "connect_timeout" | "tcp_idle_timeout" | "http_idle_timeout" | "max_connection_duration"
+                        "timeout" | "for_time" | "per_try_timeout" | "backoff" | "interval"
+                            | "base_ejection_time" | "connect_timeout" | "tcp_idle_timeout" | "http_idle_timeout" | "max_connection_duration"
                     );
                     let value = match &value {
                         Value::Number(n) if timed => seconds(n.as_u64().unwrap_or_default()),
@@ -390,7 +390,13 @@ fn route_set(written: Value) -> Value {
                     "source_namespace": null, "gateways": []
                 }), m)
             }).collect();
-            let action = if rule["refused"].is_string() {
+            let action = if rule["redirect"].is_object() {
+                let below = json!({"uri": null, "authority": null, "scheme": null, "port": "protocol", "status": 301});
+                json!({"redirect": over(below, rule["redirect"].clone())})
+            } else if rule["respond"].is_object() {
+                let body: Vec<u8> = rule["respond"]["body"].as_str().unwrap_or_default().bytes().collect();
+                json!({"respond": {"status": rule["respond"]["status"], "body": body}})
+            } else if rule["refused"].is_string() {
                 json!({"refused": {"reason": rule["refused"]}})
             } else {
                 json!({"route": backends(&rule["route"], &origin)})
@@ -405,7 +411,8 @@ fn route_set(written: Value) -> Value {
             };
             json!({
                 "name": rule["name"].as_str().unwrap_or_default(), "origin": origin, "matches": matches, "action": action,
-                "timeout": rule["timeout"], "retries": retries, "headers": over(headers(), rule["headers"].clone())
+                "timeout": rule["timeout"], "retries": retries, "headers": over(headers(), rule["headers"].clone()),
+                "rewrite": rule["rewrite"], "fault": rule["fault"]
             })
         })
         .collect();
