@@ -19,7 +19,7 @@ mod telemetry;
 mod upstream;
 mod worker;
 
-pub use control::{CertificateError, RunError, run};
+pub use control::{CertificateError, ControlledProxy, RunError, run, start};
 pub use identity::MeshIdentity;
 pub use options::{AccessLogTarget, Bootstrap, DrainTimes, ProbeKind, ProbeSpec, ProxyOptions, ServeAddresses};
 pub use telemetry::{CallRecord, EndpointRecord};

@@ -11,4 +11,4 @@ mod run;
 
 pub use certificates::{CertificateError, read_bundles};
 pub use channel::ControlPlanes;
-pub use run::{RunError, run};
+pub use run::{ControlledProxy, RunError, run, start};

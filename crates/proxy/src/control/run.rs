@@ -12,6 +12,7 @@ use crate::assembly::Assembly;
 use crate::options::ProxyOptions;
 use fairlead_model::ProxyRole;
 use fairlead_runtime::Condition;
+use std::net::SocketAddr;
 use tokio::sync::watch;
 
 /// Why a proxy could not run.
@@ -31,16 +32,48 @@ pub enum RunError {
 pub async fn run(options: ProxyOptions) -> Result<(), RunError> {
     tokio::select! {
         started = start(options) => {
-            let assembly = started?;
+            let proxy = started?;
             crate::process::terminated().await;
-            assembly.end().await;
+            proxy.end().await;
             Ok(())
         }
         () = crate::process::terminated() => Ok(()),
     }
 }
 
-async fn start(options: ProxyOptions) -> Result<Assembly, RunError> {
+/// A proxy that its control plane tells what to do. Dropping it stops it at once.
+pub struct ControlledProxy {
+    assembly: Assembly,
+}
+
+impl ControlledProxy {
+    /// Where a listener is bound, once it is.
+    pub async fn listening(&self, listener: &str) -> SocketAddr {
+        self.assembly.listening(listener).await
+    }
+
+    /// Per-call records so far; empty unless the options keep them.
+    pub fn records(&self) -> Vec<crate::CallRecord> {
+        self.assembly.shared.records.as_ref().map(|records| records.since(0)).unwrap_or_default()
+    }
+
+    /// How often the certificate has been renewed.
+    pub fn renewals(&self) -> u64 {
+        let identity = self.assembly.shared.identity.as_ref();
+        identity.map_or(0, |identity| identity.tls().credentials().generation() - 1)
+    }
+
+    /// Drains and ends.
+    pub async fn end(self) {
+        self.assembly.end().await;
+    }
+}
+
+/// Starts a proxy; returns when it has its first certificate. The runtime it is called on becomes the control thread.
+///
+/// # Errors
+/// As [`run`].
+pub async fn start(options: ProxyOptions) -> Result<ControlledProxy, RunError> {
     let planes = ControlPlanes::new(&options.control, options.mark);
     let agent = CertificateAgent::bootstrap(planes.clone(), &options.bootstrap).await?;
     let identity = agent.identity().clone();
@@ -69,7 +102,7 @@ async fn start(options: ProxyOptions) -> Result<Assembly, RunError> {
     };
     tokio::spawn(reporter.run(agent.channel()));
     tokio::spawn(agent.run());
-    Ok(assembly)
+    Ok(ControlledProxy { assembly })
 }
 
 /// Takes snapshots into use: from the first that is whole on, each as it comes.

@@ -11,7 +11,7 @@ use super::reply::{self, PROGRAM_RESET};
 use super::request_body::{RequestBody, Source};
 use super::response_body::{Relayed, ResponseBody};
 use super::{grpc, upgrade};
-use crate::telemetry::{PEER_HEADER, RequestRecord};
+use crate::telemetry::{Flags, PEER_HEADER, RequestRecord};
 use crate::upstream::{Admitted, Member, Resource, Trouble, Upstream, World};
 use fairlead_engine::balance::{Avoid, Tried};
 use fairlead_engine::decide::{self, Allowed, RouteOutcome};
@@ -19,8 +19,10 @@ use fairlead_engine::errors::ProxyError;
 use fairlead_engine::listener::ServerHeader;
 use fairlead_engine::outlier::TryResult;
 use fairlead_engine::retry::{self, Decision, Failure, RetryKind, Stop};
-use fairlead_engine::route::{Backend, RoutePlan, ValueSource};
+use fairlead_engine::route::{Backend, PathRewrite, RoutePlan, ValueSource};
 use http::header::{CONNECTION, SERVER};
+use http::uri::PathAndQuery;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use std::borrow::Cow;
@@ -76,23 +78,56 @@ async fn phases(
     let Some(routes) = world.snapshot.routes_of(&config.manager) else {
         return reply::failure(record, ProxyError::RoutesMissing, None, false);
     };
-    let plan = match decide::route(routes, &head.view()) {
+    let outcome = decide::route(routes, &head.view());
+    if let Some(fault) = outcome.fault() {
+        let injected = fault.draw(fastrand::u32(..1_000_000), fastrand::u32(..1_000_000));
+        if let Some(delay) = injected.delay {
+            record.flags.insert(Flags::DELAY_INJECTED);
+            tokio::time::sleep(delay).await;
+        }
+        if let Some(abort) = injected.abort {
+            if let RouteOutcome::Plan(plan) = outcome {
+                record.plan = Some(plan.clone());
+            }
+            return reply::injected(record, abort);
+        }
+    }
+    let plan = match outcome {
+        RouteOutcome::Redirect(redirect) => {
+            let redirect = redirect.clone();
+            record.direct = Some(redirect.route_name.clone());
+            let mut response = reply::elsewhere(record, redirect.status, &redirect.location(&head.view()));
+            apply(&redirect.response_headers, None, response.headers_mut(), context, &head);
+            return response;
+        }
         RouteOutcome::Plan(plan) => plan.clone(),
         RouteOutcome::NotFound => return reply::failure(record, ProxyError::RouteNotFound, None, false),
         RouteOutcome::Direct(direct) => {
-            let direct = direct.clone();
-            record.direct = Some(direct.route_name.clone());
             let body = bytes::Bytes::copy_from_slice(&direct.body);
             let mut response = reply::direct(record, direct.status, body);
             apply(&direct.response_headers, None, response.headers_mut(), context, &head);
             return response;
         }
+        RouteOutcome::Redirect(redirect) => {
+            let mut response = reply::elsewhere(record, redirect.status, &redirect.location(&head.view()));
+            apply(&redirect.response_headers, None, response.headers_mut(), context, &head);
+            return response;
+        }
+    };
+    let rewritten = match &plan.path_rewrite {
+        None => None,
+        Some(rewrite) => match rewrite.apply(head.target.as_str()).parse::<PathAndQuery>() {
+            Ok(target) => Some(target),
+            Err(_) => return reply::failure(record, ProxyError::PathRejected, None, false),
+        },
     };
     let count_attempts = routes.virtual_host(&head.authority).is_some_and(|host| host.include_attempt_count);
-    record.plan = Some(plan.clone());
     let deadline = plan.timeout_for(&head.view()).map(|limit| Instant::now() + limit);
     let source = (!body.is_end_stream()).then(|| Source::new(body, plan.retry.is_some(), record.grpc));
-    let mut exchange = Exchange { context, config, world, plan, head, allowed, source, deadline, record, count_attempts };
+    // While a delay was waited for, endpoints may have come and gone.
+    let world = if record.flags.contains(Flags::DELAY_INJECTED) { context.worker.world() } else { world };
+    let mut exchange =
+        Exchange { context, config, world, plan, head, rewritten, allowed, source, deadline, record, count_attempts };
     let outcome = match deadline {
         None => exchange.run().await,
         Some(deadline) => match tokio::time::timeout_at(deadline, exchange.run()).await {
@@ -126,6 +161,8 @@ struct Exchange<'a> {
     world: Arc<World>,
     plan: Arc<RoutePlan>,
     head: Head,
+    /// The target towards the upstream, where the route rewrites it.
+    rewritten: Option<PathAndQuery>,
     allowed: Allowed,
     source: Option<Rc<Source>>,
     deadline: Option<Instant>,
@@ -237,7 +274,13 @@ impl Exchange<'_> {
                 ops.apply(&mut headers, &source);
             }
         }
-        let rewrite = rule.host_rewrite.as_ref().or(self.plan.host_rewrite.as_ref());
+        if self.rewritten.is_some()
+            && let Ok(original) = HeaderValue::from_str(self.head.target.as_str())
+        {
+            headers.insert(headers::ORIGINAL_PATH, original);
+        }
+        // Envoy applies the route's after the destination's.
+        let rewrite = self.plan.host_rewrite.as_ref().or(rule.host_rewrite.as_ref());
         let authority = match rewrite.and_then(|value| value.to_str().ok()) {
             Some(host) => host.to_owned(),
             None => self.head.authority.clone(),
@@ -245,9 +288,13 @@ impl Exchange<'_> {
         if self.count_attempts {
             headers.insert(headers::ATTEMPT_COUNT, HeaderValue::from(self.record.attempts));
         }
+        let target = match &self.plan.path_rewrite {
+            None => self.head.target.clone(),
+            Some(rewrite) => self.rewritten(rewrite, &mut headers),
+        };
         Outgoing {
             method: self.head.method.clone(),
-            target: self.head.target.clone(),
+            target,
             authority,
             headers,
             body: self.source.as_ref().map_or(RequestBody::Empty, Source::begin),
@@ -255,6 +302,17 @@ impl Exchange<'_> {
             upgrade: self.head.upgrade.is_some(),
             to_program: self.context.connection.inbound,
         }
+    }
+
+    /// The path as the upstream gets it; the caller's goes into `x-envoy-original-path`. One that would be no path any more
+    /// stays as it was.
+    fn rewritten(&self, rewrite: &PathRewrite, headers: &mut HeaderMap) -> PathAndQuery {
+        let original = &self.head.target;
+        let Ok(target) = rewrite.apply(original.as_str()).parse() else { return original.clone() };
+        if let Ok(value) = HeaderValue::from_str(original.as_str()) {
+            headers.insert(headers::ORIGINAL_PATH, value);
+        }
+        target
     }
 
     fn after_answer(&mut self, member: &Arc<Member>, answer: &Answer) -> Decision {
@@ -321,7 +379,6 @@ impl Exchange<'_> {
     }
 
     fn flag_stop(&mut self, stop: Stop) {
-        use crate::telemetry::Flags;
         match stop {
             Stop::LimitExceeded => self.record.flags.insert(Flags::RETRY_LIMIT),
             Stop::Overflow => self.record.flags.insert(Flags::UPSTREAM_OVERFLOW),

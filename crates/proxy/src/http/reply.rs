@@ -9,6 +9,8 @@ use super::response_body::ResponseBody;
 use crate::telemetry::{Flags, RequestRecord};
 use bytes::Bytes;
 use fairlead_engine::errors::{ProxyError, grpc_status_of};
+use fairlead_engine::route::Abort;
+use fairlead_engine::route::Abort;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use std::borrow::Cow;
@@ -33,20 +35,20 @@ pub fn failure(
         record.upstream_failure = reason.map(str::to_owned);
     }
     let status = StatusCode::from_u16(meaning.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    let mut response = text(record, status, &body_of(error, reason), false);
+    let mut response = text(record, status, &body_of(error, reason));
     mark(&mut response, error, sent);
     response
 }
 
 /// 403.
 pub fn denied(record: Box<RequestRecord>) -> Response<ResponseBody> {
-    text(record, StatusCode::FORBIDDEN, "RBAC: access denied", false)
+    text(record, StatusCode::FORBIDDEN, "RBAC: access denied")
 }
 
 /// 307 to the unescaped path.
 pub fn redirect(mut record: Box<RequestRecord>, location: &str) -> Response<ResponseBody> {
     record.details = Cow::Borrowed("path_normalization_redirect");
-    let mut response = text(record, StatusCode::TEMPORARY_REDIRECT, "", false);
+    let mut response = text(record, StatusCode::TEMPORARY_REDIRECT, "");
     if let Ok(value) = HeaderValue::from_str(location) {
         response.headers_mut().insert(LOCATION, value);
     }
@@ -57,16 +59,63 @@ pub fn redirect(mut record: Box<RequestRecord>, location: &str) -> Response<Resp
 pub fn direct(mut record: Box<RequestRecord>, status: u16, body: Bytes) -> Response<ResponseBody> {
     record.details = Cow::Borrowed("direct_response");
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    bytes(record, status, body, true)
+    bytes(record, status, body)
 }
 
-fn text(record: Box<RequestRecord>, status: StatusCode, body: &str, plain: bool) -> Response<ResponseBody> {
-    bytes(record, status, Bytes::copy_from_slice(body.as_bytes()), plain)
+/// The answer of a route that sends its callers elsewhere.
+pub fn elsewhere(record: Box<RequestRecord>, status: u16, location: &str) -> Response<ResponseBody> {
+    let mut response = direct(record, status, Bytes::new());
+    if let Ok(value) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, value);
+    }
+    response
 }
 
-fn bytes(mut record: Box<RequestRecord>, status: StatusCode, body: Bytes, plain: bool) -> Response<ResponseBody> {
-    if record.grpc && !plain {
-        let grpc_status = grpc_status_of(status.as_u16()) as i32;
+/// A failure that the route's fault asks for.
+pub fn aborted(mut record: Box<RequestRecord>, abort: &Abort) -> Response<ResponseBody> {
+    record.details = Cow::Borrowed("fault_filter_abort");
+    record.flags.insert(Flags::FAULT_INJECTED);
+    let status = StatusCode::from_u16(abort.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    answer(record, status, abort.grpc_status, Bytes::from_static(b"fault filter abort"))
+}
+
+/// The answer of a route that sends the caller elsewhere.
+pub fn elsewhere(mut record: Box<RequestRecord>, status: u16, location: &str) -> Response<ResponseBody> {
+    record.details = Cow::Borrowed("direct_response");
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::MOVED_PERMANENTLY);
+    let mut response = bytes(record, status, Bytes::new(), true);
+    if let Ok(value) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, value);
+    }
+    response
+}
+
+/// The answer of an injected failure.
+pub fn injected(mut record: Box<RequestRecord>, abort: &Abort) -> Response<ResponseBody> {
+    record.details = Cow::Borrowed("fault_filter_abort");
+    record.flags.insert(Flags::FAULT_INJECTED);
+    let status = StatusCode::from_u16(abort.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let asked = abort.grpc_status.and_then(|status| i32::try_from(status).ok());
+    let mut response = text(record, status, "fault filter abort", false);
+    if let (Some(status), true) = (asked, response.headers().contains_key("grpc-status")) {
+        response.headers_mut().insert("grpc-status", HeaderValue::from(status));
+        response.body_mut().set_grpc_status(status);
+    }
+    response
+}
+
+fn text(record: Box<RequestRecord>, status: StatusCode, body: &str) -> Response<ResponseBody> {
+    bytes(record, status, Bytes::copy_from_slice(body.as_bytes()))
+}
+
+fn bytes(record: Box<RequestRecord>, status: StatusCode, body: Bytes) -> Response<ResponseBody> {
+    answer(record, status, None, body)
+}
+
+/// `forced` is the status towards gRPC where it is not what `status` maps to.
+fn answer(mut record: Box<RequestRecord>, status: StatusCode, forced: Option<u32>, body: Bytes) -> Response<ResponseBody> {
+    if record.grpc {
+        let grpc_status = forced.unwrap_or_else(|| grpc_status_of(status.as_u16())) as i32;
         record.code = 200;
         record.grpc_status = Some(grpc_status);
         let headers = grpc::trailers_only(grpc_status, &String::from_utf8_lossy(&body));

@@ -54,6 +54,14 @@ flags! {
     OVERLOAD = 16, "OM";
     /// Failed local health check.
     LOCAL_UNHEALTHY = 17, "LH";
+    /// Delay injected by a route's fault.
+    DELAY_INJECTED = 18, "DI";
+    /// Failure injected by a route's fault.
+    FAULT_INJECTED = 19, "FI";
+    /// Delay injected.
+    DELAY_INJECTED = 18, "DI";
+    /// Fault injected.
+    FAULT_INJECTED = 19, "FI";
 }
 
 impl Flags {

@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod client;
+pub mod control_plane;
 pub mod echo;
 pub mod resources;
 
@@ -82,6 +83,7 @@ pub fn options(cluster: &str, workload: &str) -> ProxyOptions {
     options.serve = ServeAddresses { admin: Some(any_port()), metrics: None, ready: None, dns: None };
     options.access_log = AccessLogTarget::Off;
     options.records = 1000;
+    options.drain.limit = std::time::Duration::from_secs(2);
     options
 }
 
