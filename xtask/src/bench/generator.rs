@@ -128,8 +128,8 @@ impl<'a> Run<'a> {
             idle: (0..connections.len()).collect(),
             connections,
             started: Instant::now(),
-            latency: Histogram::new(3)?,
-            lag: Histogram::new(3)?,
+            latency: histogram()?,
+            lag: histogram()?,
             completed: 0,
             late: 0,
             window: None,
@@ -230,6 +230,11 @@ impl<'a> Run<'a> {
             steal: last.steal.share_since(first.steal),
         })
     }
+}
+
+/// Up to a minute, to three digits.
+fn histogram() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }
 
 impl Percentiles {
