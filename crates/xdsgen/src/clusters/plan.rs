@@ -38,6 +38,7 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
         let upstream = Upstream::FirstOf { clusters, of };
         plan.inputs.push(Input::Cluster(ClusterInput::new(name, scope.proxy.client, upstream, Vec::new())));
     }
+    hops.extend(probed(scope));
     for hop in hops {
         gateway_hop(scope, &hop, plan);
     }
@@ -50,6 +51,15 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
             plan.inputs.push(Input::Cluster(ClusterInput::new(name, scope.proxy.client, upstream, Vec::new())));
         }
     }
+}
+
+/// East-west gateways probe those of the other clusters and tell the control plane which answer (staleness contract).
+fn probed(scope: &Scope<'_>) -> BTreeSet<(NetworkId, ClusterId)> {
+    if scope.proxy.role != ProxyRole::EastWest || scope.proxy.client != ClientKind::Fairlead {
+        return BTreeSet::new();
+    }
+    let others = scope.mesh.members.values().filter(|member| member.cluster != scope.mesh.cluster);
+    others.flat_map(|m| m.gateways.iter().map(|g| (g.network.clone(), m.cluster.clone()))).collect()
 }
 
 fn siblings(name: &ResourceName) -> Vec<ResourceName> {
