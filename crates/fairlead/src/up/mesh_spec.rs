@@ -9,7 +9,8 @@ use fairlead_lab::live::{ClusterMesh, ExternalServer, MeshSpec, MeshWorkload, Pa
 use fairlead_model::matching::selects;
 use fairlead_model::mesh::{GatewayKind, Workload};
 use fairlead_model::service::Resolution;
-use fairlead_model::{ClusterId, Profile, ResolvedMesh, Trust};
+use fairlead_model::settings::Trust;
+use fairlead_model::{ClusterId, Profile, ResolvedMesh};
 use fairlead_resources::fairlead::WorkloadSpec;
 use fairlead_resources::field::IntOrString;
 use fairlead_resources::{Object, decode};
@@ -56,7 +57,7 @@ fn programs(directory: &Path) -> anyhow::Result<Programs> {
         let id: ClusterId = cluster.as_str().into();
         for file in files {
             for decoded in decode(&id, &file.path.as_str().into(), &file.bytes).objects {
-                let key = (cluster.clone(), decoded.key.namespace.clone(), decoded.key.name.clone());
+                let key = (cluster.clone(), decoded.key.namespace.to_string(), decoded.key.name.to_string());
                 match decoded.object {
                     Object::Workload(workload) => drop(found.processes.insert(key, workload.spec)),
                     Object::WorkloadEntry(entry) => {
