@@ -20,10 +20,19 @@ pub const KINDS: [ResourceType; 3] =
 
 /// Name of the resource in which a member describes itself.
 const SELF: &str = "self";
+/// Name of the resource that says how many services and endpoints are told, so that the receiver knows when it has them all.
+const COUNTS: &str = "counts";
 /// Prefix of resources that carry signed statements about members.
 const STATEMENT: &str = "statement/";
 /// Revision of the JSON shapes; a receiver refuses a later one.
 const REVISION: u32 = 1;
+
+/// See [`COUNTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Counts {
+    services: usize,
+    endpoints: usize,
+}
 
 #[cfg(test)]
 mod tests;

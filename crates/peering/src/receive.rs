@@ -1,15 +1,15 @@
 //! A peer's resources, put together to the summary they came from.
 //!
-//! Invariant: after every update the receiver holds exactly the summary the peer's stream has told so far; nothing is published
-//! before every kind was told once, so that a new stream never looks like a peer without services.
+//! Invariant: after every update the receiver holds exactly the summary the peer's stream has told so far; it is published only
+//! when nothing of it is still on its way, so that a new stream never looks like a peer that lost its services.
 
-use crate::{KINDS, REVISION, SELF, STATEMENT};
+use crate::{COUNTS, Counts, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
 use fairlead_model::ClusterId;
 use fairlead_model::endpoint::Endpoint;
 use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
 use fairlead_proto::{JsonResource, ResourceType};
-use fairlead_xds::Resource;
+use fairlead_xds::{Name, Resource};
 use fairlead_xds::client::{Handler, Rejection, Update};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +38,10 @@ pub struct Receiver {
     statements: BTreeMap<String, SignedStatement>,
     services: BTreeMap<String, Arc<ServiceSummary>>,
     endpoints: BTreeMap<String, Arc<Endpoint>>,
-    /// Kinds that were told at least once, on this stream or an earlier one.
-    told: BTreeSet<ResourceType>,
+    /// How much the peer tells.
+    counts: Option<Counts>,
+    /// What could not be taken, by kind: it is not waited for.
+    refused: BTreeSet<(ResourceType, Name)>,
     updates: mpsc::UnboundedSender<PeerUpdate>,
 }
 
@@ -51,7 +53,8 @@ impl Receiver {
             statements: BTreeMap::new(),
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            told: BTreeSet::new(),
+            counts: None,
+            refused: BTreeSet::new(),
             updates,
         }
     }
@@ -66,6 +69,7 @@ impl Receiver {
                 }
                 self.member = Some(member);
             }
+            ResourceType::PeerMember if name == COUNTS => self.counts = Some(read(kind, resource)?),
             ResourceType::PeerMember if name.starts_with(STATEMENT) => {
                 if !self.statements.contains_key(&name) {
                     bound(self.statements.len(), MAX_STATEMENTS, "statements about members")?;
@@ -106,6 +110,13 @@ impl Receiver {
         }
     }
 
+    fn is_whole(&self) -> bool {
+        let Some(counts) = self.counts else { return false };
+        let refused = |kind: ResourceType| self.refused.iter().filter(|(of, _)| *of == kind).count();
+        self.services.len() + refused(ResourceType::PeerServiceSummary) >= counts.services
+            && self.endpoints.len() + refused(ResourceType::PeerEndpoint) >= counts.endpoints
+    }
+
     fn publish(&self) {
         let Some(member) = self.member.clone() else { return };
         let mut endpoints: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();
@@ -125,16 +136,20 @@ impl Handler for Receiver {
         let Ok(kind) = update.type_url.parse::<ResourceType>() else { return Vec::new() };
         let mut rejections = Vec::new();
         for resource in update.upserts {
-            if let Err(reason) = self.take(kind, resource) {
-                rejections.push(Rejection::new(resource.name.clone(), reason));
+            let key = (kind, resource.name.clone());
+            match self.take(kind, resource) {
+                Ok(()) => drop(self.refused.remove(&key)),
+                Err(reason) => {
+                    rejections.push(Rejection::new(resource.name.clone(), reason));
+                    self.refused.insert(key);
+                }
             }
         }
         for name in update.removed {
             self.drop_named(kind, name);
+            self.refused.remove(&(kind, name.clone()));
         }
-        self.told.insert(kind);
-        let whole = KINDS.iter().all(|kind| self.told.contains(kind));
-        if whole && !update.restored {
+        if self.is_whole() && !update.restored {
             self.publish();
         }
         rejections

@@ -2,7 +2,7 @@
 //!
 //! Invariants: equal summaries give equal resources, byte for byte; what did not change since the last view is not encoded again.
 
-use crate::{KINDS, REVISION, SELF, STATEMENT};
+use crate::{COUNTS, Counts, KINDS, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
 use fairlead_model::endpoint::Endpoint;
 use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
@@ -58,6 +58,11 @@ impl Sender {
         if let Some(own) = own.or_else(|| encode(member_kind, SELF, &summary.member)) {
             members.insert(own.clone());
             self.member = Some((summary.member.clone(), own));
+        }
+        let counts =
+            Counts { services: summary.services.len(), endpoints: summary.endpoints.values().map(Vec::len).sum() };
+        if let Some(counts) = encode(member_kind, COUNTS, &counts) {
+            members.insert(counts);
         }
         let named = statements.iter().map(|s| (format!("{STATEMENT}{}", digest(s.signature.as_bytes())), s.clone()));
         renew(&mut self.statements, named, member_kind, &mut members);

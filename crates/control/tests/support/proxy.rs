@@ -2,7 +2,7 @@
 
 use super::{Plane, SOON};
 use fairlead_identity::{
-    CertHandle, Expected, MeshTls, SpiffeId, TrustBundleSet, TrustSource, VerifyError, WorkloadKey, certificate, verdict,
+    CertHandle, Expected, MeshTls, PeerVerifier, SpiffeId, TrustBundleSet, TrustSource, VerifyError, WorkloadKey, certificate, verdict,
 };
 use fairlead_model::listing::WorkloadCredential;
 use fairlead_model::report::{ProxyStatus, STATUS};
@@ -118,6 +118,13 @@ impl Identity {
         Proxy { received, client: handle, _runtime: runtime }
     }
 
+    /// This identity, calling another control plane.
+    pub fn at(&self, plane: &Plane) -> Self {
+        let connect = dialler(&self.trust, Some((&self.key, &self.chain)));
+        let key = WorkloadKey::generate().unwrap();
+        Self { chain: self.chain.clone(), key, trust: self.trust.clone(), connect, address: plane.address.clone() }
+    }
+
     /// Opens a report stream; what is sent into it is reported, and it ends with the sender.
     pub fn report(&self) -> (mpsc::Sender<JsonMessage>, tokio::runtime::Runtime) {
         let runtime = runtime();
@@ -195,8 +202,7 @@ impl Proxy {
         let received = self.received.lock().unwrap();
         let key = (ResourceType::ClusterLoadAssignment.url().to_owned(), name.to_owned());
         let Some(body) = received.bodies.get(&key) else { return Vec::new() };
-        let (_, bytes) = fairlead_proto::any::unpack_bytes(body).unwrap();
-        let assignment = <ClusterLoadAssignment as prost::Message>::decode(bytes).unwrap();
+        let assignment: ClusterLoadAssignment = fairlead_proto::any::unpack_bytes(body).unwrap();
         assignment.endpoints.into_iter().flat_map(|l| l.lb_endpoints).collect()
     }
 
@@ -231,8 +237,7 @@ fn dialler(trust: &Arc<TrustBundleSet>, own: Option<(&WorkloadKey, &[Certificate
         let trust = trust.clone();
         Arc::new(move || trust.clone())
     };
-    let (domain, _) = trust.domains().next().unwrap();
-    let expected = Expected::matching(|id: &SpiffeId| id.path() == "/fairlead/control");
+    let expected = Expected::matching("a control plane", |id: &SpiffeId| id.path() == "/fairlead/control");
     let config = match own {
         Some((key, chain)) => {
             let handle = CertHandle::new(key.certified(chain.to_vec()).unwrap());
@@ -240,8 +245,8 @@ fn dialler(trust: &Arc<TrustBundleSet>, own: Option<(&WorkloadKey, &[Certificate
             tls.client_config(&expected, &[b"h2"]).unwrap()
         }
         None => {
-            let _ = domain;
-            fairlead_identity::tls::client_config(None, source, &expected, &[b"h2"], &(Arc::new(DefaultTimeProvider) as _)).unwrap()
+            let verifier = PeerVerifier::new(source, expected);
+            fairlead_identity::tls::client_config(None, verifier, &(Arc::new(DefaultTimeProvider) as _), &[b"h2"]).unwrap()
         }
     };
     connector(move |address: String| {

@@ -1,0 +1,157 @@
+//! Several control planes: joining, what peers tell, and detaching.
+
+mod support;
+
+use fairlead_identity::TrustBundleSet;
+use fairlead_proto::ResourceType;
+use serde_json::{Value, json};
+use support::proxy::Identity;
+use support::{Mesh, Plane, rows, service};
+
+const MESH: &str = "apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\nmetadata: {name: shop}\nspec:\n  trustDomain: shop.example\n  clusters:\n    east: {network: n1}\n    west: {network: n1}\n    north: {network: n1}\n";
+
+fn mesh() -> Mesh {
+    let mesh = Mesh::new(MESH);
+    mesh.write("clusters/east/frontend.yaml", &service("frontend", "10.1.0.1", None));
+    mesh.write("clusters/west/reviews.yaml", &service("reviews", "10.2.0.1", Some("")));
+    mesh.write("clusters/west/cart.yaml", &service("cart", "10.2.0.2", Some("east")));
+    mesh.write("clusters/west/private.yaml", &service("private", "10.2.0.3", None));
+    mesh.write("clusters/north/ads.yaml", &service("ads", "10.3.0.1", Some("")));
+    mesh
+}
+
+fn hosts(listing: &Value) -> Vec<String> {
+    listing.as_array().into_iter().flatten().filter_map(|r| r["host"].as_str().map(str::to_owned)).collect()
+}
+
+fn sees(plane: &Plane, host: &str) {
+    plane.until("/services", &format!("with {host}"), |all| hosts(all).iter().any(|h| h == host));
+}
+
+fn trust(plane: &Plane) -> TrustBundleSet {
+    TrustBundleSet::from_json(&plane.get("/trust").to_string()).unwrap()
+}
+
+#[test]
+fn membership_and_services_reach_everybody_who_may_know() {
+    let mesh = mesh();
+    let (east, west, north) = (mesh.start("east"), mesh.start("west"), mesh.start("north"));
+    // West joins first; north later, at east, and meets west by east's word.
+    west.join(&east);
+    sees(&east, "cart.shop.svc.cluster.local");
+    north.join(&east);
+    for plane in [&east, &west, &north] {
+        plane.until("/clusters", "whole", |all| {
+            ["east", "west", "north"].iter().all(|c| rows(all, "cluster", c).iter().any(|r| r["stream"] == "self" || r["stream"] == "fresh"))
+        });
+        plane.until("/peers", "connected", |all| all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == true)));
+    }
+    sees(&north, "reviews.shop.svc.cluster.local");
+    sees(&west, "ads.shop.svc.cluster.local");
+    sees(&east, "ads.shop.svc.cluster.local");
+    // Told to east alone, and to nobody.
+    assert!(!hosts(&north.get("/services")).iter().any(|h| h.starts_with("cart.")), "cart is for east only");
+    for plane in [&east, &north] {
+        assert!(!hosts(&plane.get("/services")).iter().any(|h| h.starts_with("private.")));
+    }
+    let endpoint = &east.rows("/endpoints", "service", "reviews.shop.svc.cluster.local")[0];
+    assert_eq!(endpoint["address"], "10.2.0.1", "one network: addresses cross");
+    assert_eq!(endpoint["identity"], "spiffe://west.shop.example/ns/shop/sa/reviews");
+    // An edit in west is seen in north.
+    mesh.write("clusters/west/reviews.yaml", &service("reviews", "10.2.0.9", Some("")));
+    north.until("/endpoints", "moved", |all| rows(all, "address", "10.2.0.9").len() > 0);
+    mesh.remove("clusters/west/reviews.yaml");
+    north.until("/services", "without reviews", |all| !hosts(all).iter().any(|h| h.starts_with("reviews.")));
+}
+
+#[test]
+fn a_token_is_good_once() {
+    let mesh = mesh();
+    let (east, west, north) = (mesh.start("east"), mesh.start("west"), mesh.start("north"));
+    let token = east.post("/token", json!({}))["token"].clone();
+    assert_eq!(west.post("/join", json!({"token": token}))["joined"], "east");
+    let refused = north.post("/join", json!({"token": token}));
+    assert!(refused["error"].as_str().is_some_and(|e| e.contains("not good here")), "{refused}");
+    assert!(north.get("/peers").as_array().is_some_and(Vec::is_empty));
+    let ended = east.post("/token", json!({"seconds": 0}))["token"].clone();
+    assert!(north.post("/join", json!({"token": ended}))["error"].is_string());
+}
+
+#[test]
+fn attempts_to_join_are_limited() {
+    let mesh = mesh();
+    let (east, west) = (mesh.start("east"), mesh.start("west"));
+    let token = east.post("/token", json!({}))["token"].as_str().unwrap().to_owned();
+    west.post("/join", json!({"token": token}));
+    let errors: Vec<String> = (0..40).map(|_| west.post("/join", json!({"token": token}))["error"].to_string()).collect();
+    assert!(errors.iter().any(|e| e.contains("too many attempts")), "{errors:?}");
+}
+
+#[test]
+fn a_detached_cluster_is_out_everywhere_and_stays_out() {
+    let mesh = mesh();
+    let (mut east, west, north) = (mesh.start("east"), mesh.start("west"), mesh.start("north"));
+    west.join(&east);
+    north.join(&east);
+    sees(&north, "reviews.shop.svc.cluster.local");
+    let of_west = Identity::of(&west, "west/shop/reviews-1");
+    for plane in [&east, &north] {
+        plane.until("/trust", "trusting west", |_| of_west.verify_by(&trust(plane)).is_ok());
+    }
+    assert_eq!(east.post("/detach", json!({"cluster": "west"}))["detached"], "west");
+    for plane in [&east, &north] {
+        plane.until("/trust", "without west", |_| of_west.verify_by(&trust(plane)).is_err());
+        plane.until("/clusters", "without west", |all| rows(all, "cluster", "west").iter().all(|r| r["state"] == "revoked"));
+        plane.until("/services", "without west's", |all| !hosts(all).iter().any(|h| h.starts_with("reviews.")));
+    }
+    // West still believes them, and is put out of its streams and not let in again.
+    west.until("/peers", "cut off", |all| all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == false)));
+    east.kill();
+    east.start();
+    assert!(of_west.verify_by(&trust(&east)).is_err(), "after a restart too");
+    assert_eq!(east.rows("/clusters", "cluster", "west")[0]["state"], "revoked");
+    west.until("/peers", "still cut off", |all| rows(all, "cluster", "east").iter().all(|r| r["connected"] == false));
+    // North goes on.
+    east.until("/peers", "with north", |all| rows(all, "cluster", "north").iter().any(|r| r["connected"] == true));
+    // By a new token it comes back, as a new incarnation.
+    west.join(&east);
+    sees(&east, "reviews.shop.svc.cluster.local");
+    sees(&north, "reviews.shop.svc.cluster.local");
+}
+
+#[test]
+fn detaching_here_is_local() {
+    let mesh = mesh();
+    let (mut east, west, north) = (mesh.start("east"), mesh.start("west"), mesh.start("north"));
+    west.join(&east);
+    north.join(&east);
+    sees(&north, "reviews.shop.svc.cluster.local");
+    sees(&east, "reviews.shop.svc.cluster.local");
+    let of_west = Identity::of(&west, "west/shop/reviews-1");
+    east.post("/detach", json!({"cluster": "west", "here": true}));
+    east.until("/services", "without west's", |all| !hosts(all).iter().any(|h| h.starts_with("reviews.")));
+    assert!(of_west.verify_by(&trust(&east)).is_err());
+    east.kill();
+    east.start();
+    assert!(of_west.verify_by(&trust(&east)).is_err());
+    assert!(of_west.verify_by(&trust(&north)).is_ok());
+    sees(&north, "reviews.shop.svc.cluster.local");
+    assert!(east.post("/detach", json!({"cluster": "east"}))["error"].is_string(), "not oneself");
+    assert!(east.post("/detach", json!({"cluster": "south"}))["error"].is_string(), "nobody");
+}
+
+#[test]
+fn a_change_of_trust_reaches_proxies() {
+    let mesh = mesh();
+    let (east, west) = (mesh.start("east"), mesh.start("west"));
+    let proxy = Identity::of(&east, "east/shop/frontend-1").subscribe(None);
+    proxy.synced();
+    let before = proxy.version(ResourceType::TrustBundles, "trust").unwrap();
+    west.join(&east);
+    proxy.until("told of west's root", |r| {
+        r.versions.get(&(ResourceType::TrustBundles.url().to_owned(), "trust".to_owned())).is_some_and(|v| *v != before)
+    });
+    // A proxy of another cluster has no business here.
+    west.until("/peers", "connected", |all| all[0]["connected"] == true);
+    assert!(Identity::of(&west, "west/shop/reviews-1").at(&east).is_refused());
+}
