@@ -8,13 +8,15 @@ use crate::upstream::Target;
 use crate::wire::{HttpRequest, Payload, Security};
 use crate::world::World;
 use fairlead_calls::DecidedBy;
+use fairlead_model::Origin;
 use fairlead_engine::listener::HttpManager;
 use fairlead_engine::normalize::{self, Normalized};
 use fairlead_engine::retry::{self, Attempt, Decision, RetryKind, Stop};
-use fairlead_engine::route::{Backend, DirectResponse, HeaderOps, RoutePlan, ValueSource};
+use fairlead_engine::route::{Backend, DirectResponse, Fault, HeaderOps, Redirect, RoutePlan, ValueSource};
 use fairlead_engine::upstream::EndpointKey;
 use fairlead_engine::{RequestHead, RequestInfo, decide};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -55,10 +57,16 @@ impl World {
         if let Err(denied) = decide::authorize(&manager.authorization, &info) {
             return vec![self.denied(accepted, &denied, Some(request.grpc))];
         }
-        match decide::route(config, &head) {
+        let outcome = decide::route(config, &head);
+        let arrivals = match outcome {
             decide::RouteOutcome::Plan(plan) => self.follow_plan(accepted, plan, &request, depth),
-            decide::RouteOutcome::Direct(direct) => vec![answered(direct, request.grpc)],
+            decide::RouteOutcome::Direct(direct) => vec![answered(accepted, direct, &request)],
+            decide::RouteOutcome::Redirect(redirect) => vec![sent_elsewhere(accepted, redirect, &request)],
             decide::RouteOutcome::NotFound => vec![Arrival::by_proxy(404, &["NR"], request.grpc)],
+        };
+        match outcome.fault() {
+            None => arrivals,
+            Some(fault) => with_fault(fault, arrivals, &outcome, request.grpc),
         }
     }
 
@@ -285,10 +293,7 @@ fn respond(exchange: &Exchange<'_>, arrival: &mut Arrival) {
         insert(&mut headers, name, value.as_deref().unwrap_or_default());
     }
     apply(operations, &mut headers, exchange.accepted, &exchange.request);
-    response.headers = headers
-        .iter()
-        .map(|(n, v)| (n.to_string(), Some(String::from_utf8_lossy(v.as_bytes()).into_owned())))
-        .collect();
+    response.headers = listed(&headers);
 }
 
 /// The request as it leaves for a backend.
@@ -299,6 +304,10 @@ fn prepared(accepted: &Accepted<'_>, plan: &RoutePlan, backend: &Backend, reques
     let rewrite = plan.host_rewrite.as_ref().or(backend.host_rewrite.as_ref());
     if let Some(host) = rewrite.and_then(|h| h.to_str().ok()) {
         out.authority = host.to_owned();
+    }
+    if let Some(rewrite) = &plan.path_rewrite {
+        insert(&mut out.headers, "x-envoy-original-path", &request.path);
+        out.path = rewrite.apply(&request.path);
     }
     out
 }
@@ -324,16 +333,73 @@ fn apply<'o>(
     }
 }
 
-fn answered(direct: &DirectResponse, grpc: bool) -> Arrival {
-    let mut arrival = Arrival::by_proxy(direct.status, &[], grpc);
-    if let Some(origin) = &direct.origin {
-        arrival.outcome.route = Some(origin.to_string());
-        arrival.decided_by.push(DecidedBy::from(origin));
-    }
+fn answered(accepted: &Accepted<'_>, direct: &DirectResponse, request: &HttpRequest) -> Arrival {
+    let mut arrival = decided(Arrival::by_proxy(direct.status, &[], request.grpc), direct.origin.as_ref());
+    let mut headers = HeaderMap::new();
+    apply(direct.response_headers.iter(), &mut headers, accepted, request);
     if let Some(response) = &mut arrival.outcome.response {
+        response.headers = listed(&headers);
         response.body = Some(String::from_utf8_lossy(&direct.body).into_owned());
     }
     arrival
+}
+
+fn sent_elsewhere(accepted: &Accepted<'_>, redirect: &Redirect, request: &HttpRequest) -> Arrival {
+    let mut arrival = decided(Arrival::by_proxy(redirect.status, &[], request.grpc), redirect.origin.as_ref());
+    let mut headers = HeaderMap::new();
+    insert(&mut headers, "location", &redirect.location(&head(request)));
+    apply(redirect.response_headers.iter(), &mut headers, accepted, request);
+    if let Some(response) = &mut arrival.outcome.response {
+        response.headers = listed(&headers);
+    }
+    arrival
+}
+
+fn decided(mut arrival: Arrival, origin: Option<&Origin>) -> Arrival {
+    if let Some(origin) = origin {
+        arrival.outcome.route = Some(origin.to_string());
+        arrival.decided_by.push(DecidedBy::from(origin));
+    }
+    arrival
+}
+
+/// Delays and failures take their shares of what would have happened; each is drawn by itself.
+fn with_fault(fault: &Fault, arrivals: Vec<Arrival>, outcome: &decide::RouteOutcome<'_>, grpc: bool) -> Vec<Arrival> {
+    let part = |per_million: u32| f64::from(per_million) / 1e6;
+    let aborted = fault.abort.as_ref().map_or(0.0, |abort| part(abort.per_million));
+    let mut all: Vec<Arrival> = arrivals.into_iter().map(|arrival| arrival.scaled(1.0 - aborted)).collect();
+    if let Some(abort) = &fault.abort {
+        let origin = match outcome {
+            decide::RouteOutcome::Plan(plan) => plan.origin.as_ref(),
+            decide::RouteOutcome::Direct(direct) => direct.origin.as_ref(),
+            decide::RouteOutcome::Redirect(redirect) => redirect.origin.as_ref(),
+            decide::RouteOutcome::NotFound => None,
+        };
+        let mut arrival = decided(Arrival::by_proxy(abort.status, &["FI"], grpc), origin);
+        if let Some(status) = abort.grpc_status.filter(|_| grpc) {
+            arrival.outcome.grpc_status = Some(status);
+        }
+        if let Some(response) = &mut arrival.outcome.response {
+            response.body = Some("fault filter abort".into());
+        }
+        all.push(arrival.scaled(aborted));
+    }
+    if let Some(delay) = &fault.delay {
+        let delayed = part(delay.per_million);
+        let late = all.clone().into_iter().map(|mut arrival| {
+            arrival.delay += delay.time;
+            arrival.outcome.flags.insert(0, "DI".into());
+            arrival.scaled(delayed)
+        });
+        let late: Vec<Arrival> = late.collect();
+        all = all.into_iter().map(|arrival| arrival.scaled(1.0 - delayed)).chain(late).collect();
+    }
+    all.retain(|arrival| arrival.share > NEGLIGIBLE);
+    all
+}
+
+fn listed(headers: &HeaderMap) -> BTreeMap<String, Option<String>> {
+    headers.iter().map(|(n, v)| (n.to_string(), Some(String::from_utf8_lossy(v.as_bytes()).into_owned()))).collect()
 }
 
 fn retry_kind(failure: Failure, tls: bool) -> (RetryKind, &'static str) {

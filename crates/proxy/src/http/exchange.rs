@@ -19,9 +19,8 @@ use fairlead_engine::errors::ProxyError;
 use fairlead_engine::listener::ServerHeader;
 use fairlead_engine::outlier::TryResult;
 use fairlead_engine::retry::{self, Decision, Failure, RetryKind, Stop};
-use fairlead_engine::route::{Backend, PathRewrite, RoutePlan, ValueSource};
+use fairlead_engine::route::{Backend, RoutePlan, ValueSource};
 use http::header::{CONNECTION, SERVER};
-use http::uri::PathAndQuery;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -79,6 +78,12 @@ async fn phases(
         return reply::failure(record, ProxyError::RoutesMissing, None, false);
     };
     let outcome = decide::route(routes, &head.view());
+    match outcome {
+        RouteOutcome::Plan(plan) => record.plan = Some(plan.clone()),
+        RouteOutcome::Direct(direct) => record.direct = Some(direct.route_name.clone()),
+        RouteOutcome::Redirect(redirect) => record.direct = Some(redirect.route_name.clone()),
+        RouteOutcome::NotFound => {}
+    }
     if let Some(fault) = outcome.fault() {
         let injected = fault.draw(fastrand::u32(..1_000_000), fastrand::u32(..1_000_000));
         if let Some(delay) = injected.delay {
@@ -86,20 +91,10 @@ async fn phases(
             tokio::time::sleep(delay).await;
         }
         if let Some(abort) = injected.abort {
-            if let RouteOutcome::Plan(plan) = outcome {
-                record.plan = Some(plan.clone());
-            }
-            return reply::injected(record, abort);
+            return reply::aborted(record, abort);
         }
     }
     let plan = match outcome {
-        RouteOutcome::Redirect(redirect) => {
-            let redirect = redirect.clone();
-            record.direct = Some(redirect.route_name.clone());
-            let mut response = reply::elsewhere(record, redirect.status, &redirect.location(&head.view()));
-            apply(&redirect.response_headers, None, response.headers_mut(), context, &head);
-            return response;
-        }
         RouteOutcome::Plan(plan) => plan.clone(),
         RouteOutcome::NotFound => return reply::failure(record, ProxyError::RouteNotFound, None, false),
         RouteOutcome::Direct(direct) => {
@@ -288,13 +283,9 @@ impl Exchange<'_> {
         if self.count_attempts {
             headers.insert(headers::ATTEMPT_COUNT, HeaderValue::from(self.record.attempts));
         }
-        let target = match &self.plan.path_rewrite {
-            None => self.head.target.clone(),
-            Some(rewrite) => self.rewritten(rewrite, &mut headers),
-        };
         Outgoing {
             method: self.head.method.clone(),
-            target,
+            target: self.rewritten.as_ref().unwrap_or(&self.head.target).clone(),
             authority,
             headers,
             body: self.source.as_ref().map_or(RequestBody::Empty, Source::begin),
@@ -302,17 +293,6 @@ impl Exchange<'_> {
             upgrade: self.head.upgrade.is_some(),
             to_program: self.context.connection.inbound,
         }
-    }
-
-    /// The path as the upstream gets it; the caller's goes into `x-envoy-original-path`. One that would be no path any more
-    /// stays as it was.
-    fn rewritten(&self, rewrite: &PathRewrite, headers: &mut HeaderMap) -> PathAndQuery {
-        let original = &self.head.target;
-        let Ok(target) = rewrite.apply(original.as_str()).parse() else { return original.clone() };
-        if let Ok(value) = HeaderValue::from_str(original.as_str()) {
-            headers.insert(headers::ORIGINAL_PATH, value);
-        }
-        target
     }
 
     fn after_answer(&mut self, member: &Arc<Member>, answer: &Answer) -> Decision {

@@ -10,7 +10,6 @@ use crate::telemetry::{Flags, RequestRecord};
 use bytes::Bytes;
 use fairlead_engine::errors::{ProxyError, grpc_status_of};
 use fairlead_engine::route::Abort;
-use fairlead_engine::route::Abort;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use std::borrow::Cow;
@@ -77,31 +76,6 @@ pub fn aborted(mut record: Box<RequestRecord>, abort: &Abort) -> Response<Respon
     record.flags.insert(Flags::FAULT_INJECTED);
     let status = StatusCode::from_u16(abort.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     answer(record, status, abort.grpc_status, Bytes::from_static(b"fault filter abort"))
-}
-
-/// The answer of a route that sends the caller elsewhere.
-pub fn elsewhere(mut record: Box<RequestRecord>, status: u16, location: &str) -> Response<ResponseBody> {
-    record.details = Cow::Borrowed("direct_response");
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::MOVED_PERMANENTLY);
-    let mut response = bytes(record, status, Bytes::new(), true);
-    if let Ok(value) = HeaderValue::from_str(location) {
-        response.headers_mut().insert(LOCATION, value);
-    }
-    response
-}
-
-/// The answer of an injected failure.
-pub fn injected(mut record: Box<RequestRecord>, abort: &Abort) -> Response<ResponseBody> {
-    record.details = Cow::Borrowed("fault_filter_abort");
-    record.flags.insert(Flags::FAULT_INJECTED);
-    let status = StatusCode::from_u16(abort.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    let asked = abort.grpc_status.and_then(|status| i32::try_from(status).ok());
-    let mut response = text(record, status, "fault filter abort", false);
-    if let (Some(status), true) = (asked, response.headers().contains_key("grpc-status")) {
-        response.headers_mut().insert("grpc-status", HeaderValue::from(status));
-        response.body_mut().set_grpc_status(status);
-    }
-    response
 }
 
 fn text(record: Box<RequestRecord>, status: StatusCode, body: &str) -> Response<ResponseBody> {

@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 
 /// What hyper sends downstream.
 pub enum ResponseBody {
-    Own { bytes: Bytes, record: Option<Box<RequestRecord>> },
+    Own { bytes: Bytes, _record: Option<Box<RequestRecord>> },
     Upstream(Box<Relayed>),
 }
 
@@ -58,16 +58,7 @@ impl ResponseBody {
         if let Some(record) = &record {
             record.sent.set(bytes.len() as u64);
         }
-        Self::Own { bytes, record }
-    }
-}
-
-impl ResponseBody {
-    /// Corrects the record of an answer of the proxy's own.
-    pub fn set_grpc_status(&mut self, status: i32) {
-        if let Self::Own { record: Some(record), .. } = self {
-            record.grpc_status = Some(status);
-        }
+        Self::Own { bytes, _record: record }
     }
 }
 

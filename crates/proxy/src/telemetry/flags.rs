@@ -58,10 +58,6 @@ flags! {
     DELAY_INJECTED = 18, "DI";
     /// Failure injected by a route's fault.
     FAULT_INJECTED = 19, "FI";
-    /// Delay injected.
-    DELAY_INJECTED = 18, "DI";
-    /// Fault injected.
-    FAULT_INJECTED = 19, "FI";
 }
 
 impl Flags {
