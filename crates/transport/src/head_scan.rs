@@ -192,10 +192,8 @@ impl HeadScan {
         let value = trim(&line[name.len() + 1..]);
         // Dispatch by length first: most headers are none of these.
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
-                if std::mem::replace(&mut self.head.host, true) {
-                    return Err(Refusal::RepeatedHost);
-                }
+            4 if name.eq_ignore_ascii_case(b"host") && std::mem::replace(&mut self.head.host, true) => {
+                return Err(Refusal::RepeatedHost);
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.head.upgrade = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {

@@ -73,7 +73,6 @@ pub fn upstream(remote: SocketAddr, source: Option<SocketAddr>, mark: Option<u32
     if let Some(source) = source {
         socket.bind(source)?;
     }
-    drop(options);
     Ok(socket)
 }
 

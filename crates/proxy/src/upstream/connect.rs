@@ -126,7 +126,7 @@ impl ConnectFailure {
     /// Behind a gateway only the way to the gateway itself counts: a handshake that is refused is the endpoint's word.
     fn is_about_the_path(&self, gateway: bool) -> bool {
         match self {
-            Self::Dial(error) => !(error.is_refused() && !gateway),
+            Self::Dial(error) => gateway || !error.is_refused(),
             Self::Tls(_) | Self::NoGateway(_) | Self::NoIdentity(_) => false,
         }
     }
