@@ -2,11 +2,11 @@
 //!
 //! Never turns a name that names one trust domain into another, and never invents a match for a malformed principal.
 //! Rule, profile `istio`: `cluster.local`, the mesh's own domain and its aliases stand for all of these; any other domain
-//! for itself. Profile `fairlead`: `cluster.local`, no domain, the bare mesh domain and its aliases mean the same account
+//! for itself; with a domain per cluster the first three mean any member's. Profile `fairlead`: `cluster.local`, no domain, the bare mesh domain and its aliases mean the same account
 //! in any member; a member's own domain means that one.
 
 use fairlead_model::matching::StringMatch;
-use fairlead_model::settings::{MeshSettings, Profile};
+use fairlead_model::settings::{MeshSettings, Profile, Trust};
 use std::collections::BTreeSet;
 
 /// The name Istio policies use for "here".
@@ -27,9 +27,10 @@ impl TrustDomains {
     pub fn new(settings: &MeshSettings, members: impl IntoIterator<Item = String>) -> Self {
         let mut general: BTreeSet<String> = settings.trust_domain_aliases.iter().cloned().collect();
         general.insert(settings.trust_domain.clone());
-        let meant = match settings.profile {
-            Profile::Istio => general.clone(),
-            Profile::Fairlead => {
+        let meant = match (settings.profile, settings.trust) {
+            (Profile::Istio, Trust::Shared) => general.clone(),
+            // The bare domain of a mesh with a domain per cluster means any member, in both profiles.
+            (Profile::Fairlead, _) | (Profile::Istio, Trust::PerCluster) => {
                 let mut meant: BTreeSet<String> = members.into_iter().collect();
                 meant.extend(settings.trust_domain_aliases.iter().cloned());
                 meant
@@ -149,6 +150,7 @@ mod tests {
     fn istio_widens_to_the_aliases() {
         let mut settings = settings_of(&[("east", "")]);
         settings.profile = Profile::Istio;
+        settings.trust = Trust::Shared;
         settings.trust_domain = "td1".into();
         settings.trust_domain_aliases = BTreeSet::from(["foo-td".to_owned(), "bar-td".to_owned()]);
         let domains = TrustDomains::new(&settings, []);
