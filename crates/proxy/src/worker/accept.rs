@@ -9,7 +9,8 @@ use crate::telemetry::{Flags, TcpRecord};
 use fairlead_engine::decide;
 use fairlead_engine::listener::{FilterChain, Listener, Mode, NetworkFilter, Sniffed as SniffedView, Transport};
 use fairlead_identity::{ClientAuth, Expected, verdict};
-use fairlead_transport::{Accepted, HttpKind, SniffWant, Sniffed, Stream, sniff, tls};
+use fairlead_transport::{Accepted, ClientHello, HttpKind, SniffWant, Sniffed, Stream, sniff, tls};
+use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -48,7 +49,7 @@ pub async fn serve(worker: Rc<Worker>, name: &str, accepted: Accepted) {
     let close = Rc::new(Notify::new());
     let stream = match &chain.tls {
         None => Stream::Plain(raw),
-        Some(context) => match terminate(&worker, raw, context, &mut connection, &close).await {
+        Some(context) => match terminate(&worker, raw, context, sniffed.tls.as_ref(), &mut connection, &close).await {
             Ok(stream) => stream,
             Err(reason) => {
                 tracing::debug!(listener = %listener.name, %peer, reason, "TLS refused");
@@ -107,6 +108,7 @@ async fn terminate(
     worker: &Rc<Worker>,
     raw: fairlead_transport::Raw,
     context: &Arc<fairlead_engine::listener::TlsContext>,
+    hello: Option<&ClientHello>,
     connection: &mut Connection,
     close: &Rc<Notify>,
 ) -> Result<Stream, String> {
@@ -123,6 +125,7 @@ async fn terminate(
         }
         identity.tls().server_config(auth, Expected::Any, &alpn).map_err(|e| e.to_string())
     })?;
+    let config = without_foreign_alpn(config, hello);
     let (stream, facts) = tls::accept(raw, config).await.map_err(|e| e.to_string())?;
     connection.tls = true;
     connection.alpn = facts.alpn;
@@ -142,6 +145,19 @@ async fn terminate(
         return Err("the client showed no certificate".to_owned());
     }
     Ok(stream)
+}
+
+/// A client whose protocols are all unknown here is served without one, as Envoy does: rustls would refuse it (RFC 7301 §3.2 lets a
+/// server do either).
+fn without_foreign_alpn(config: Arc<ServerConfig>, hello: Option<&ClientHello>) -> Arc<ServerConfig> {
+    let offered = hello.map(|hello| &hello.alpn[..]).unwrap_or_default();
+    let common = offered.iter().any(|name| config.alpn_protocols.iter().any(|own| own == name.as_bytes()));
+    if offered.is_empty() || common {
+        return config;
+    }
+    let mut without = ServerConfig::clone(&config);
+    without.alpn_protocols.clear();
+    Arc::new(without)
 }
 
 async fn shut(mut stream: Stream) {
