@@ -157,6 +157,7 @@ fn matching() {
         let got = match decide::route(config, &head) {
             RouteOutcome::Plan(plan) => serde_json::Value::from(&*plan.route_name),
             RouteOutcome::Direct(direct) => serde_json::Value::from(direct.status),
+            RouteOutcome::Redirect(redirect) => serde_json::Value::from(redirect.location(&head)),
             RouteOutcome::NotFound => serde_json::Value::from(404),
         };
         assert_eq!(got, case.gets, "{}: {}", case.why, case.request);
@@ -239,7 +240,7 @@ fn a_broken_action_answers_for_what_it_matches_and_a_broken_match_for_nothing() 
         ..Default::default()
     };
     let mut broken = route_of(&RouteCase { prefix: Some("/old".into()), ..good("broken") });
-    broken.action = Some(route::route::Action::Redirect(Default::default()));
+    broken.action = Some(route::route::Action::Redirect(route::RedirectAction { response_code: 9, ..Default::default() }));
     let unreadable = route_of(&RouteCase { prefix: None, regex: Some("(".into()), ..good("unreadable") });
     let host = route::VirtualHost {
         name: "h".into(),
@@ -257,7 +258,7 @@ fn a_broken_action_answers_for_what_it_matches_and_a_broken_match_for_nothing() 
         fields,
         [
             "virtual_hosts[0].routes[0].match.safe_regex.regex",
-            "virtual_hosts[0].routes[1].redirect",
+            "virtual_hosts[0].routes[1].redirect.response_code",
             "virtual_hosts[1].domains[0]"
         ]
     );

@@ -2,7 +2,7 @@
 //!
 //! Source: Istio HTTPRedirect, HTTPDirectResponse, HTTPRewrite, HTTPFaultInjection; Envoy's route and fault filter.
 
-use super::input::RouteEntry;
+use super::input::{HostInput, RouteEntry, RouteTarget};
 use crate::wire::{duration, regex};
 use fairlead_model::route::{AbortWith, DirectAnswer, Fault, Redirect, RedirectPort, UriRewrite};
 use fairlead_proto::any::{Any, pack};
@@ -19,11 +19,7 @@ pub fn redirect(to: &Redirect, request_port: u16) -> Action {
     use redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
     Action::Redirect(route::RedirectAction {
         host_redirect: to.authority.clone().unwrap_or_default(),
-        port_redirect: match to.port {
-            RedirectPort::Protocol => 0,
-            RedirectPort::Request => request_port.into(),
-            RedirectPort::Number(port) => port.into(),
-        },
+        port_redirect: redirect_port(to, request_port),
         response_code: match to.status {
             302 => RedirectResponseCode::Found,
             303 => RedirectResponseCode::SeeOther,
@@ -35,6 +31,29 @@ pub fn redirect(to: &Redirect, request_port: u16) -> Action {
         path_rewrite_specifier: to.uri.clone().map(PathRewriteSpecifier::PathRedirect),
         ..Default::default()
     })
+}
+
+/// 0 for none: a port that is its scheme's default is not written (Istio).
+fn redirect_port(to: &Redirect, request_port: u16) -> u32 {
+    let port = match to.port {
+        RedirectPort::Protocol => return 0,
+        RedirectPort::Request => request_port,
+        RedirectPort::Number(port) => port,
+    };
+    match (to.scheme.as_deref().unwrap_or("http"), port) {
+        ("http", 80) | ("https", 443) => 0,
+        _ => port.into(),
+    }
+}
+
+/// Envoy takes no larger body unless the route configuration says so; 0: nothing needs saying.
+pub fn largest_body(hosts: &[HostInput]) -> u32 {
+    const ENVOYS_OWN: usize = 4096;
+    let bodies = hosts.iter().flat_map(|host| &host.rules).filter_map(|rule| match &rule.target {
+        RouteTarget::Respond(with) => Some(with.body.len()),
+        _ => None,
+    });
+    bodies.max().filter(|size| *size > ENVOYS_OWN).and_then(|size| u32::try_from(size).ok()).unwrap_or(0)
 }
 
 pub fn respond(with: &DirectAnswer) -> Action {

@@ -26,6 +26,10 @@ pub fn route_configuration(input: &RoutesInput) -> RouteConfiguration {
         virtual_hosts,
         // A rule may name a destination that is not there yet; its requests get 503, the others are none the worse.
         validate_clusters: bool_value(false),
+        max_direct_response_body_size_bytes: match action::largest_body(&input.hosts) {
+            0 => None,
+            size => u32_value(size),
+        },
         ..Default::default()
     }
 }
