@@ -1,6 +1,7 @@
 //! Real control planes in one process: each on its own runtime, so that one can be killed with all its tasks and started again.
 #![allow(dead_code)]
 
+pub mod envoy;
 pub mod proxy;
 
 use fairlead_control::{ControlOptions, ControlTimings};

@@ -94,6 +94,17 @@ impl Identity {
         Ok(Self { chain, key, trust, connect, address: plane.address.clone() })
     }
 
+    /// A first certificate for a key that the caller keeps, as PEM.
+    pub fn chain_for(plane: &Plane, workload: &str, csr_der: Vec<u8>) -> (String, Arc<TrustBundleSet>) {
+        let answer = plane.post("/workload-token", json!({"workload": workload}));
+        let credential: WorkloadCredential =
+            serde_json::from_value(answer.clone()).unwrap_or_else(|e| panic!("{e}: {answer}"));
+        let trust = Arc::new(TrustBundleSet::from_json(&credential.trust).unwrap());
+        let request = SignRequest { csr_der: csr_der.into(), credential: credential.token, ..SignRequest::default() };
+        let (chain, trust) = ask(&dialler(&trust, None), &plane.address, request).unwrap();
+        (certificate::certificates_to_pem(&chain), trust)
+    }
+
     /// A new certificate by the current one.
     pub fn renew(&self) -> Result<(), tonic::Status> {
         sign(&self.connect, &self.address, &self.key, "").map(|_| ())
@@ -105,10 +116,15 @@ impl Identity {
 
     /// Opens a discovery stream.
     pub fn subscribe(&self, saved: Option<Saved>) -> Proxy {
+        self.subscribe_as("fairlead", saved)
+    }
+
+    /// As another kind of client.
+    pub fn subscribe_as(&self, user_agent: &str, saved: Option<Saved>) -> Proxy {
         let runtime = runtime();
         let received = Arc::new(Mutex::new(Received::default()));
         let mut config = ClientConfig::new([self.address.clone()]).node_id("test");
-        config.node.user_agent_name = "fairlead".into();
+        config.node.user_agent_name = user_agent.into();
         config.saved = saved;
         let (handle, run) = client(config, self.connect.clone(), Take(received.clone()));
         for kind in TYPES {
@@ -222,6 +238,14 @@ fn sign(
     credential: &str,
 ) -> Result<(Vec<CertificateDer<'static>>, Arc<TrustBundleSet>), tonic::Status> {
     let request = SignRequest { csr_der: key.csr().unwrap().into(), credential: credential.into(), ..SignRequest::default() };
+    ask(connect, address, request)
+}
+
+fn ask(
+    connect: &Connect,
+    address: &str,
+    request: SignRequest,
+) -> Result<(Vec<CertificateDer<'static>>, Arc<TrustBundleSet>), tonic::Status> {
     let answer = runtime().block_on(async {
         let client = CertificatesClient::new(open(address, connect.clone()).await);
         client.sign(request).await
