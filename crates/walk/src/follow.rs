@@ -214,7 +214,7 @@ fn named(world: &World, workload: &Arc<Workload>, wire: &Wire) -> Vec<Arrival> {
     {
         return vec![Arrival::failed(Failure::Timeout)];
     }
-    if world.conditions.is_down(&workload.key) {
+    if world.dies_whole(workload) {
         return vec![Arrival::failed(Failure::Refused)];
     }
     world.deliver(workload, wire, 0)

@@ -4,7 +4,7 @@
 
 use crate::world::World;
 use fairlead_model::mesh::Workload;
-use fairlead_model::{ClusterId, NetworkId, WorkloadRef};
+use fairlead_model::{ClusterId, NetworkId, Profile, WorkloadRef};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -88,10 +88,16 @@ impl World {
         let linked = place.cluster().is_none_or(|own| self.conditions.linked(own, cluster));
         if gone || !linked {
             Found::Unreachable
-        } else if self.conditions.is_down(&workload.key) {
+        } else if self.dies_whole(workload) {
             Found::Dead
         } else {
             Found::Workload(workload.clone())
         }
+    }
+
+    /// Down with its proxy: nobody listens. Where others judge (profile fairlead) the proxy stays and tells of its program.
+    pub(crate) fn dies_whole(&self, workload: &Workload) -> bool {
+        let mesh = self.meshes.get(&workload.key.cluster);
+        self.conditions.is_down(&workload.key) && mesh.is_some_and(|m| m.settings.profile == Profile::Istio)
     }
 }

@@ -105,8 +105,10 @@ impl State {
             return Ok(());
         }
         for workload in lab.workloads_of(name)? {
-            // A workload that is down is down with its proxy: nobody listens at its address.
-            self.faults.push(Fault::Kill { target: workload.clone(), process: None });
+            // Where nobody judges (profile istio) a workload that is down is down with its proxy, so that tries fail; else its
+            // proxy stays and reports the program's death.
+            let whole = Fault::Kill { target: workload.clone(), process: None };
+            self.faults.push(if lab.spec().judges { lab.kill_of(&workload) } else { whole });
             self.down.insert(workload);
         }
         Ok(())
