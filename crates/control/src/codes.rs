@@ -8,6 +8,8 @@ use fairlead_resources::codes::Code;
 pub const STALE_OBJECT: &str = "FL0501";
 /// Members that cannot be told apart, or one that claims what is not its own.
 pub const TRUST_CONFLICT: &str = "FL0502";
+/// A member that is not let in.
+pub const NOT_ADMITTED: &str = "FL0503";
 
 /// The table.
 pub const ALL: &[Code] = &[
@@ -20,5 +22,10 @@ pub const ALL: &[Code] = &[
         code: TRUST_CONFLICT,
         meaning: "Members of the mesh claim the same trust domain or issuing key, so that they cannot be told apart; none of them is believed.",
         remedy: "Give each cluster its own trust domain or intermediate, or detach the false one.",
+    },
+    Code {
+        code: NOT_ADMITTED,
+        meaning: "A member of the mesh is not trusted or dialled here: it waits for approval, or is not what its Peer object says.",
+        remedy: "Write a Peer object of its name that fits it, or detach it.",
     },
 ];

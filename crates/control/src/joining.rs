@@ -90,6 +90,7 @@ async fn dial_one(authority: &Authority, token: &JoinToken, address: &str) -> an
     let joined = pending.finish(&answer)?;
     let cluster = joined.member.cluster.clone();
     // First the one whose proof we hold, in our own name; then those it vouches for, by its now known bundle.
+    authority.introduced_here(&cluster)?;
     authority.attach_here(&cluster)?;
     authority.declare(Statement::Introduce(joined.member))?;
     authority.absorb(&joined.introductions)?;
@@ -122,6 +123,7 @@ impl Join for Acceptor {
                 Status::permission_denied(e.to_string())
             })?;
         tracing::info!(%address, cluster = newcomer.cluster, "a cluster joined");
+        self.authority.introduced_here(&newcomer.cluster).map_err(internal)?;
         self.authority.attach_here(&newcomer.cluster).map_err(internal)?;
         self.authority.declare(Statement::Introduce(newcomer)).map_err(internal)?;
         (self.changed)();

@@ -25,6 +25,7 @@ use fairlead_model::settings::Trust;
 use fairlead_proto::certificates::CertificatesServer;
 use fairlead_proto::join::JoinServer;
 use fairlead_proto::reports::ReportsServer;
+use fairlead_resources::fairlead::Admission;
 use fairlead_sources::{DirectoryReader, watch};
 use fairlead_xds::server::{DiscoveryService, ServiceConfig, builder};
 use std::collections::BTreeSet;
@@ -64,11 +65,12 @@ pub async fn serve(
     let store = Arc::new(Store::open(&options.state)?);
     let cluster = options.cluster.as_str().into();
     let mesh_file = MeshFile::load(&cluster, &store)?;
-    let (trust_domain, shared) = trust(&options, &mesh_file);
+    let Trusting { domain, shared, approve } = trusting(&options, &mesh_file);
     let opening = Opening {
         cluster: &options.cluster,
-        trust_domain: &trust_domain,
+        trust_domain: &domain,
         shared,
+        approve,
         cacerts: options.cacerts.as_deref(),
         certificate_lifetime: options.certificate_lifetime,
         advertise: &options.advertise,
@@ -130,13 +132,20 @@ fn folder_name(options: &ControlOptions) -> String {
     path.file_name().map_or_else(|| "mesh".into(), |n| n.to_string_lossy().into_owned())
 }
 
-/// The own trust domain, and whether all members share one. The domain is settled at the start: certificates carry it.
-fn trust(options: &ControlOptions, mesh_file: &MeshFile) -> (String, bool) {
+/// What must be known of trust before objects are read. The domain is settled at the start: certificates carry it.
+struct Trusting {
+    domain: String,
+    shared: bool,
+    approve: bool,
+}
+
+fn trusting(options: &ControlOptions, mesh_file: &MeshFile) -> Trusting {
     let cluster = options.cluster.as_str().into();
     let mesh = mesh_file.first(&cluster, &options.directory);
+    let approve = mesh.as_ref().is_some_and(|m| m.spec.admission == Some(Admission::Approve));
     let settings =
         fairlead_resolve::settings(&folder_name(options), mesh.as_ref(), &BTreeSet::from([cluster.clone()]), &[]);
-    (settings.mesh.trust_domain_of(&cluster), settings.mesh.trust == Trust::Shared)
+    Trusting { domain: settings.mesh.trust_domain_of(&cluster), shared: settings.mesh.trust == Trust::Shared, approve }
 }
 
 fn watch_objects(options: &ControlOptions, mut last_good: LastGood, keeper: Arc<Keeper>, events: &mpsc::UnboundedSender<Event>) {

@@ -41,6 +41,7 @@ impl Scale {
             cluster: "east",
             trust_domain: "east.scale.example",
             shared: false,
+            approve: false,
             cacerts: None,
             certificate_lifetime: Duration::from_secs(3600),
             advertise: &[],

@@ -29,6 +29,8 @@ pub enum Bucket {
     Membership,
     /// Clusters detached only here.
     DetachedHere,
+    /// Clusters that joined by a token of ours, or by whose token we joined.
+    Introduced,
     /// Last good summary by peer.
     Peers,
     /// What a peer's stream had told, so that a new one tells differences only. Not JSON.
@@ -58,6 +60,7 @@ impl Bucket {
             Self::Burned => "burned",
             Self::Membership => "membership",
             Self::DetachedHere => "detached-here",
+            Self::Introduced => "introduced",
             Self::Peers => "peers",
             Self::PeerStreams => "peer-streams",
             Self::Reports => "reports",

@@ -6,7 +6,7 @@
 
 mod judgement;
 
-use crate::authority::{Authority, TrustSettings};
+use crate::authority::{Authority, Pin, TrustSettings};
 use crate::codes;
 use crate::keeper::Keeper;
 use crate::options::ControlTimings;
@@ -21,7 +21,7 @@ use fairlead_peering::Lease;
 use fairlead_resolve::view::Peers;
 use fairlead_resolve::{ClusterInput, ClusterState, ObjectRef, Observed, ViewInput};
 use fairlead_resources::Object;
-use fairlead_resources::fairlead::{Mesh, Peer};
+use fairlead_resources::fairlead::{Admission, Mesh, Peer};
 use fairlead_sources::ClusterObjects;
 use fairlead_xdsgen::Memo;
 use serde::{Deserialize, Serialize};
@@ -159,7 +159,7 @@ impl World {
         diagnostics.extend(found);
         diagnostics.extend(self.objects.diagnostics.iter().cloned());
         diagnostics.extend(self.mesh_diagnostics.iter().cloned());
-        diagnostics.extend(self.conflicts());
+        diagnostics.extend(self.about_members());
         diagnostics.sort();
         diagnostics.dedup();
         let unchanged = previous.filter(|last| is_equal(&last.mesh, &mesh));
@@ -211,15 +211,27 @@ impl World {
 
     /// Peers that are no members any more are forgotten; what the objects say of peers is given to the authority.
     fn follow_members(&mut self, now: Instant, shared: bool) {
-        let mut settings = TrustSettings { shared, ..TrustSettings::default() };
+        let admission = self.mesh.as_ref().and_then(|m| m.spec.admission);
+        let approve = admission == Some(Admission::Approve);
+        let mut settings = TrustSettings { shared, approve, ..TrustSettings::default() };
         for peer in self.objects.objects.iter().filter_map(|o| as_peer(&o.decoded.object)) {
+            let name = &peer.metadata.name;
             if let Some(namespaces) = &peer.spec.namespaces {
                 let bound = NamespaceBound::Only(namespaces.iter().cloned().collect());
-                settings.namespaces.insert(peer.metadata.name.clone(), bound);
+                settings.namespaces.insert(name.clone(), bound);
             }
             if peer.spec.revoked {
-                settings.revoked.insert(peer.metadata.name.clone());
+                settings.revoked.insert(name.clone());
             }
+            if !peer.spec.addresses.is_empty() {
+                settings.addresses.insert(name.clone(), peer.spec.addresses.clone());
+            }
+            let roots = peer.spec.root_fingerprints.iter().map(|root| root.to_ascii_lowercase()).collect();
+            let pin = Pin { trust_domain: peer.spec.trust_domain.clone(), roots };
+            if pin != Pin::default() {
+                settings.pins.insert(name.clone(), pin);
+            }
+            settings.approved.insert(name.clone());
         }
         if let Err(e) = self.authority.configure(settings) {
             tracing::error!("trust cannot be settled: {e:#}");
@@ -240,16 +252,24 @@ impl World {
         }
     }
 
-    fn conflicts(&self) -> Vec<Diagnostic> {
-        let at = || Origin {
-            object: ObjectKey::new(self.cluster.clone(), "Mesh", "", self.name.as_str()),
+    /// Members that are not believed or not let in.
+    fn about_members(&self) -> Vec<Diagnostic> {
+        let at = |kind: &str, name: &str| Origin {
+            object: ObjectKey::new(self.cluster.clone(), kind, "", name),
             path: String::new(),
-            file: "mesh.yaml".into(),
+            file: "".into(),
             line: 0,
         };
-        let conflicts = self.authority.conflicts();
-        let diagnostic = |c: fairlead_identity::TrustConflict| Diagnostic::error(codes::TRUST_CONFLICT, at(), c.to_string());
-        conflicts.into_iter().map(|c| diagnostic(c).hint("`fairlead get clusters` lists the members and their trust domains")).collect()
+        let conflicts = self.authority.conflicts().into_iter().map(|conflict| {
+            let diagnostic = Diagnostic::error(codes::TRUST_CONFLICT, at("Mesh", &self.name), conflict.to_string());
+            diagnostic.hint("`fairlead get clusters` lists the members and their trust domains")
+        });
+        let left_out = self.authority.not_admitted().into_iter().map(|(cluster, why)| {
+            let message = format!("cluster {cluster} is a member of the mesh and is not let in here: {why}");
+            let hint = format!("write a Peer object named {cluster} that fits it, or `fairlead detach {cluster}`");
+            Diagnostic::warning(codes::NOT_ADMITTED, at("Peer", &cluster), message).hint(hint)
+        });
+        conflicts.chain(left_out).collect()
     }
 }
 

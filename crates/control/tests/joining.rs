@@ -1,4 +1,5 @@
 //! Several control planes: joining, what peers tell, and detaching.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 mod support;
 
@@ -154,4 +155,33 @@ fn a_change_of_trust_reaches_proxies() {
     // A proxy of another cluster has no business here.
     west.until("/peers", "connected", |all| all[0]["connected"] == true);
     assert!(Identity::of(&west, "west/shop/reviews-1").at(&east).is_refused());
+}
+
+#[test]
+fn approval_is_asked_for_where_the_mesh_says_so() {
+    let mesh = mesh();
+    mesh.write("mesh.yaml", &format!("{MESH}  admission: approve\n"));
+    let (east, west, north) = (mesh.start("east"), mesh.start("west"), mesh.start("north"));
+    // A token is approval on both sides; north and west meet by east's word alone.
+    west.join(&east);
+    north.join(&east);
+    sees(&east, "reviews.shop.svc.cluster.local");
+    north.until("/diagnostics", "asking for approval", |all| rows(all, "code", "FL0503").len() == 1);
+    let of_west = Identity::of(&west, "west/shop/reviews-1");
+    assert!(of_west.verify_by(&trust(&north)).is_err());
+    let peer = |rest: &str| format!("apiVersion: fairlead.dev/v1alpha1\nkind: Peer\nmetadata: {{name: west}}\nspec: {{{rest}}}\n");
+    mesh.write("clusters/north/peer.yaml", &peer("trustDomain: other.example"));
+    north.until("/diagnostics", "naming the trust domain", |all| {
+        rows(all, "code", "FL0503").iter().any(|r| r["message"].as_str().is_some_and(|m| m.contains("other.example")))
+    });
+    assert!(of_west.verify_by(&trust(&north)).is_err());
+    mesh.write("clusters/north/peer.yaml", &peer("trustDomain: west.shop.example"));
+    north.until("/trust", "trusting west", |_| of_west.verify_by(&trust(&north)).is_ok());
+    north.until("/diagnostics", "content", |all| rows(all, "code", "FL0503").is_empty());
+    mesh.write("clusters/west/peer.yaml", &peer("").replace("name: west", "name: north").replace("spec: {}", "spec: {namespaces: [shop]}"));
+    sees(&north, "reviews.shop.svc.cluster.local");
+    // The object revokes, too.
+    mesh.write("clusters/north/peer.yaml", &peer("revoked: true"));
+    north.until("/trust", "without west", |_| of_west.verify_by(&trust(&north)).is_err());
+    north.until("/services", "without west's", |all| !hosts(all).iter().any(|h| h.starts_with("reviews.")));
 }

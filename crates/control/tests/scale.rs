@@ -1,4 +1,5 @@
 //! Work follows the change, not the size.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 use fairlead_control::scale::Scale;
 use fairlead_proto::ResourceType;

@@ -1,4 +1,5 @@
 //! One control plane and its proxies: certificates, edits, wrong input, restarts, reports.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 mod support;
 

@@ -14,11 +14,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Authority {
-    /// The other members that are not revoked.
+    /// The other members that are in, with the addresses to dial.
     pub fn peers(&self) -> Vec<Member> {
         let state = self.state.lock();
-        let gone = |m: &Member| state.detached_here.contains(&m.cluster) || state.settings.revoked.contains(&m.cluster);
-        state.membership.members().filter(|m| m.cluster != self.cluster && !gone(m)).cloned().collect()
+        let peers = state.membership.members().filter(|m| m.cluster != self.cluster && !state.is_out(m));
+        let dialled = |member: &Member| match state.settings.addresses.get(&member.cluster) {
+            Some(addresses) => Member { control_addresses: addresses.clone(), ..member.clone() },
+            None => member.clone(),
+        };
+        peers.map(dialled).collect()
     }
 
     /// Clusters that are out: by tombstone, detached here, or by a Peer object.
@@ -216,11 +220,12 @@ impl Authority {
 
     fn trust_of(&self, state: &State, membership: &Membership) -> anyhow::Result<(TrustBundleSet, Vec<TrustConflict>)> {
         let detached: BTreeSet<String> = state.detached_here.union(&state.settings.revoked).cloned().collect();
+        let admitted = state.admitted(membership);
         let policy = TrustPolicy {
             shared: state.settings.shared,
             namespaces: &state.settings.namespaces,
             detached_here: &detached,
-            admitted: None,
+            admitted: admitted.as_ref(),
         };
         let own = BTreeSet::from([self.ca.issuing_key()]);
         Ok(membership.trust_and_conflicts(&self.cluster, self.ca.bundle(), &own, policy)?)
@@ -252,5 +257,14 @@ impl Authority {
         };
         self.declare(Statement::Introduce(me))?;
         Ok(())
+    }
+}
+
+impl State {
+    /// Whether a member is out here: detached, revoked by its Peer object, or not let in.
+    pub(super) fn is_out(&self, member: &Member) -> bool {
+        self.detached_here.contains(&member.cluster)
+            || self.settings.revoked.contains(&member.cluster)
+            || self.refuses(member).is_some()
     }
 }

@@ -3,6 +3,7 @@
 //! Invariants: trust is a function of membership, so that a revocation holds as soon as it is merged and after every restart; the
 //! control plane's own certificate is renewed without dropping a connection; secrets stay in the store and in memory.
 
+mod admission;
 mod members;
 mod own;
 mod vouch;
@@ -35,6 +36,23 @@ pub struct TrustSettings {
     pub namespaces: BTreeMap<String, NamespaceBound>,
     /// `Peer.spec.revoked`.
     pub revoked: BTreeSet<String>,
+    /// `Mesh.spec.admission: approve`.
+    pub approve: bool,
+    /// Clusters with a Peer object.
+    pub approved: BTreeSet<String>,
+    /// What Peer objects say a peer must be.
+    pub pins: BTreeMap<String, Pin>,
+    /// `Peer.spec.addresses`, in place of what the peer says of itself.
+    pub addresses: BTreeMap<String, Vec<String>>,
+}
+
+/// What a peer must be to be believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pin {
+    /// `Peer.spec.trustDomain`.
+    pub trust_domain: Option<String>,
+    /// `Peer.spec.rootFingerprints`; empty: any.
+    pub roots: BTreeSet<String>,
 }
 
 /// What an authority is opened with.
@@ -44,6 +62,8 @@ pub struct Opening<'a> {
     pub trust_domain: &'a str,
     /// `trust: shared`, as far as it is known before objects are read.
     pub shared: bool,
+    /// `Mesh.spec.admission: approve`, likewise.
+    pub approve: bool,
     /// A CA in Istio's `cacerts` layout instead of an own root.
     pub cacerts: Option<&'a Path>,
     /// Longest life of a workload's certificate.
@@ -71,6 +91,8 @@ struct State {
     membership: Membership,
     me: Member,
     detached_here: BTreeSet<String>,
+    /// Clusters that joined by a token of ours, or by whose token we joined.
+    introduced_here: BTreeSet<String>,
     settings: TrustSettings,
     conflicts: Vec<TrustConflict>,
     vouched: vouch::Vouched,
@@ -96,6 +118,7 @@ impl Authority {
         };
         let tls = MeshTls::new(own.clone(), source, Arc::new(DefaultTimeProvider));
         let detached_here = store.all::<bool>(Bucket::DetachedHere)?.into_iter().map(|(c, _)| c).collect();
+        let introduced_here = store.all::<bool>(Bucket::Introduced)?.into_iter().map(|(c, _)| c).collect();
         let authority = Self {
             cluster: opening.cluster.into(),
             tokens: WorkloadTokenIssuer::new(&own::token_secret(&store)?),
@@ -110,7 +133,8 @@ impl Authority {
                 membership: Membership::default(),
                 me,
                 detached_here,
-                settings: TrustSettings { shared: opening.shared, ..TrustSettings::default() },
+                introduced_here,
+                settings: TrustSettings { shared: opening.shared, approve: opening.approve, ..TrustSettings::default() },
                 conflicts: Vec::new(),
                 vouched: vouch::Vouched::default(),
                 revision: 0,

@@ -28,10 +28,11 @@ impl Authority {
         let state = &mut *state;
         let mut statements: Vec<SignedStatement> = state.membership.statements().cloned().collect();
         let mut members = std::mem::take(&mut state.vouched.members);
-        let gone = |m: &Member| state.detached_here.contains(&m.cluster) || state.settings.revoked.contains(&m.cluster);
-        for member in state.membership.members().filter(|m| m.cluster != self.cluster && !gone(m)) {
+        let others = state.membership.members().filter(|m| m.cluster != self.cluster);
+        let vouched: Vec<Member> = others.filter(|m| !state.is_out(m)).cloned().collect();
+        for member in vouched {
             // Revision 0 is what anybody may say of another; the member's own, later word beats it.
-            let said = Member { revision: 0, ..member.clone() };
+            let said = Member { revision: 0, ..member };
             let signed = match members.remove(&said.cluster).filter(|(last, _)| *last == said) {
                 Some((_, signed)) => signed,
                 None => Statement::Introduce(said.clone()).sign(signer, now())?.signed().clone(),
