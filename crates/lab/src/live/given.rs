@@ -158,6 +158,12 @@ impl State {
         self.revoked.len() * 1000 + clusters * 100 + self.apart.len() * 10 + parts
     }
 
+    /// Whether it gets no new requests unless nothing else can serve.
+    pub fn is_drained(&self, workload: &str) -> bool {
+        let cluster = workload.split('/').next().unwrap_or_default();
+        self.drained.contains(workload) || self.drained_clusters.contains(cluster)
+    }
+
     /// Whether a proxy in `viewer` gives requests to `workload`; None: it cannot be told, or either is fine.
     pub fn expected(&self, viewer: &str, workload: &str) -> Option<bool> {
         let cluster = workload.split('/').next().unwrap_or_default();
@@ -174,7 +180,7 @@ impl State {
             return if self.judges { Some(false) } else { None };
         }
         let out = self.down.contains(workload) || self.unhealthy.contains(workload);
-        let drained = self.drained.contains(workload) || self.drained_clusters.contains(cluster);
+        let drained = self.is_drained(workload);
         // News of health come by control planes: without one, or with a frozen stream, nobody may know.
         let silent = self.control_down(viewer) || self.control_down(cluster) || (!own && self.stale.contains(cluster));
         match (out, drained) {
