@@ -51,6 +51,8 @@ pub struct Chain {
     /// The workload's policies hold.
     pub guarded: bool,
     pub serve: Serve,
+    /// The rule it was made of, for `explain`.
+    pub origin: Option<Origin>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -150,11 +152,11 @@ impl Chain {
             max_duration: None,
             attempts: 1,
         };
-        Self { name: name.into(), when, tls: None, guarded: false, serve: Serve::Tcp(serving) }
+        Self { name: name.into(), when, tls: None, guarded: false, serve: Serve::Tcp(serving), origin: None }
     }
 
     pub fn http(name: impl Into<String>, when: ChainMatch, serving: HttpServing) -> Self {
-        Self { name: name.into(), when, tls: None, guarded: false, serve: Serve::Http(serving) }
+        Self { name: name.into(), when, tls: None, guarded: false, serve: Serve::Http(serving), origin: None }
     }
 
     /// HTTP of a sidecar's program, routed by `routes`.

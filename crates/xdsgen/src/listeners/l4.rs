@@ -66,7 +66,8 @@ fn chains(context: &Context<'_, '_>, set: &RouteSet, rules: Vec<Rule<'_>>, prefi
             found.complete |= when.is_any();
             found.origins.push(origin.clone());
             let name = format!("{prefix}-{index}-{nth}");
-            found.chains.push(Chain { name, when, tls: None, guarded: false, serve: Serve::Tcp(serving) });
+            let origin = Some(origin.clone());
+            found.chains.push(Chain { name, when, tls: None, guarded: false, serve: Serve::Tcp(serving), origin });
             if found.complete {
                 return found;
             }
