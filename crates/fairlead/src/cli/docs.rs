@@ -28,11 +28,17 @@ pub fn run(args: &DocsArgs) -> anyhow::Result<()> {
 
 fn diagnostics() -> String {
     let mut text = String::from(
-        "# Diagnostics\n\nEvery code that `fairlead analyze` can print. `IST…` codes are Istio's and keep Istio's meaning; `FL…` are \
-         Fairlead's own. Made by `cargo xtask gen`.\n\n| code | meaning | remedy |\n| --- | --- | --- |\n",
+        "# Diagnostics\n\nEvery code that `fairlead analyze` or a control plane can print. `IST…` codes are Istio's and keep Istio's \
+         meaning; `FL…` are Fairlead's own. Made by `cargo xtask gen`.\n\n| code | meaning | remedy |\n| --- | --- | --- |\n",
     );
-    for code in codes::ALL {
-        text.push_str(&format!("| `{}` | {} | {} |\n", code.code, code.meaning, code.remedy));
+    let reading = codes::ALL.iter().map(|c| (c.code, c.meaning, c.remedy));
+    let resolving = fairlead_resolve::analyze::codes::ALL.iter().map(|c| (c.code, c.meaning, c.remedy));
+    let running = fairlead_control::codes::ALL.iter().map(|c| (c.code, c.meaning, c.remedy));
+    let mut rows: Vec<_> = reading.chain(resolving).chain(running).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    for (code, meaning, remedy) in rows {
+        text.push_str(&format!("| `{code}` | {meaning} | {remedy} |\n"));
     }
     text
 }
