@@ -24,6 +24,7 @@ pub fn compare(call: &Call, got: &Got, names: &Names, mode: Mode) -> Result<Vec<
     let mut faults = Vec::new();
     // Names are checked first: an unknown name is a table error also when the call is undecided.
     check.destinations(&mut faults)?;
+    check.via(&mut faults)?;
     if let Some(reason) = &got.undecided {
         return Ok(vec![format!("undecided: {reason}")]);
     }
@@ -31,7 +32,6 @@ pub fn compare(call: &Call, got: &Got, names: &Names, mode: Mode) -> Result<Vec<
         return Ok(vec!["no outcome".into()]);
     }
     check.status(&mut faults);
-    check.via(&mut faults);
     check.last_hop(&mut faults);
     check.reasons(&mut faults);
     check.resolves(&mut faults);
@@ -84,12 +84,12 @@ impl Check<'_> {
         let grpc = Request::parse(&self.call.request).is_ok_and(|r| r.kind == RequestKind::Grpc);
         let expect = &self.call.expect;
         let matches = |wanted: &str, o: &Outcome| {
-            if !grpc || expect.grpc_status.is_some() {
+            if !grpc {
                 return o.status == wanted;
             }
             match o.proxy_status {
                 Some(status) if status.to_string() == wanted => true,
-                _ if wanted == "200" => o.status == "200" && o.grpc_status.unwrap_or(0) == 0,
+                _ if wanted == "200" && expect.grpc_status.is_none() => o.status == "200" && o.grpc_status.unwrap_or(0) == 0,
                 _ => o.status == wanted,
             }
         };
@@ -104,7 +104,7 @@ impl Check<'_> {
                 let wanted: BTreeMap<String, Share> = wanted.iter().map(|(k, v)| (k.0.clone(), *v)).collect();
                 let got = wanted
                     .keys()
-                    .map(|w| (w.clone(), self.got.outcomes.iter().filter(|o| matches(w, o)).map(|o| o.share).sum()))
+                    .map(|w| (w.clone(), total(self.got.outcomes.iter().filter(|o| matches(w, o)).map(|o| o.share))))
                     .collect();
                 self.compare_shares("status", &wanted, &got, faults);
             }
@@ -130,7 +130,7 @@ impl Check<'_> {
     fn destinations(&self, faults: &mut Vec<String>) -> Result<(), String> {
         let expect = &self.call.expect;
         let got = self.got.shares(|o| o.to.clone());
-        let sum = |set: &BTreeSet<String>| got.iter().filter(|(k, _)| set.contains(*k)).map(|(_, v)| v).sum::<f64>();
+        let sum = |set: &BTreeSet<String>| got.iter().filter(|(k, _)| set.contains(*k)).map(|(_, v)| *v).fold(0.0, |sum, v| sum + v);
         match &expect.to {
             Some(Destinations::Shares(wanted)) => {
                 let mut seen = BTreeMap::new();
@@ -180,36 +180,59 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn via(&self, faults: &mut Vec<String>) {
+    fn via(&self, faults: &mut Vec<String>) -> Result<(), String> {
         match &self.call.expect.via {
             Some(Via::Chain(wanted)) => {
+                let wanted = self.gateways(wanted.iter().map(String::as_str))?;
                 for outcome in &self.got.outcomes {
                     let holds = wanted.len() == outcome.via.len()
-                        && wanted.iter().zip(&outcome.via).all(|(w, g)| gateway_matches(w, g));
+                        && wanted.iter().zip(&outcome.via).all(|(w, g)| w.is(g));
                     if !holds {
-                        faults.push(format!("via: expected {wanted:?}, got {:?}", outcome.via));
-                        return;
+                        faults.push(format!("via: expected {:?}, got {:?}", self.call.expect.via, outcome.via));
+                        return Ok(());
                     }
                 }
             }
             Some(Via::Shares(wanted)) => {
+                let mut chains = Vec::new();
+                for key in wanted.keys() {
+                    chains.push(match key.as_str() {
+                        "direct" => Vec::new(),
+                        key => self.gateways(key.split('>').map(str::trim))?,
+                    });
+                }
+                let passed = |chain: &[Gateway], via: &[String]| {
+                    chain.len() == via.len() && chain.iter().zip(via).all(|(w, g)| w.is(g))
+                };
                 let got: BTreeMap<String, f64> = wanted
                     .keys()
-                    .map(|key| {
-                        let share = self.got.outcomes.iter().filter(|o| chain_matches(key, &o.via)).map(|o| o.share).sum();
-                        (key.clone(), share)
-                    })
+                    .zip(&chains)
+                    .map(|(key, chain)| (key.clone(), total(self.got.outcomes.iter().filter(|o| passed(chain, &o.via)).map(|o| o.share))))
                     .collect();
                 self.compare_shares("via", wanted, &got, faults);
-                let total: f64 = wanted.values().map(|s| s.value()).sum();
+                let sum: f64 = wanted.values().map(|s| s.value()).sum();
                 for outcome in &self.got.outcomes {
-                    if total > 0.999 && !wanted.keys().any(|key| chain_matches(key, &outcome.via)) {
+                    if sum > 0.999 && !chains.iter().any(|chain| passed(chain, &outcome.via)) {
                         faults.push(format!("via {}: not expected", chain(&outcome.via)));
                     }
                 }
             }
             None => {}
         }
+        Ok(())
+    }
+
+    /// The gateways of a chain as the table names them: `NAME` or `NAME@ADDRESS`.
+    fn gateways<'n>(&self, wanted: impl Iterator<Item = &'n str>) -> Result<Vec<Gateway>, String> {
+        wanted
+            .map(|name| {
+                let (name, address) = match name.split_once('@') {
+                    Some((name, address)) => (name, Some(address.to_owned())),
+                    None => (name, None),
+                };
+                Ok(Gateway { workloads: self.names.resolve(name)?, address })
+            })
+            .collect()
     }
 
     /// What the callee saw and what the caller was given; of those outcomes that reached somebody.
@@ -330,25 +353,30 @@ fn headers(
     }
 }
 
-fn gateway_matches(wanted: &str, got: &str) -> bool {
-    let strip = |g: &str| long_form(g.split('@').next().unwrap_or(g));
-    if wanted.contains('@') {
-        let address = |g: &str| g.split_once('@').map(|(_, a)| a.to_owned());
-        return strip(wanted) == strip(got) && address(wanted) == address(got);
-    }
-    strip(wanted) == strip(got)
+/// One gateway of a `via` chain.
+struct Gateway {
+    workloads: BTreeSet<String>,
+    address: Option<String>,
 }
 
-fn chain_matches(wanted: &str, via: &[String]) -> bool {
-    if wanted == "direct" {
-        return via.is_empty();
+impl Gateway {
+    /// Whether it is the one that was passed, `cluster/east-west@ADDRESS` or a workload's name.
+    fn is(&self, passed: &str) -> bool {
+        let (name, address) = match passed.split_once('@') {
+            Some((name, address)) => (name, Some(address)),
+            None => (passed, None),
+        };
+        self.workloads.contains(&long_form(name)) && (self.address.is_none() || self.address.as_deref() == address)
     }
-    let wanted: Vec<_> = wanted.split('>').map(str::trim).collect();
-    wanted.len() == via.len() && wanted.iter().zip(via).all(|(w, g)| gateway_matches(w, g))
+}
+
+/// A sum that is 0, not -0, of nothing.
+fn total(shares: impl Iterator<Item = f64>) -> f64 {
+    shares.fold(0.0, |sum, share| sum + share)
 }
 
 /// gRPC status by number or name (`UNAVAILABLE`, `unavailable`, `PermissionDenied`).
-fn grpc_code(scalar: &Scalar) -> Option<u32> {
+pub(crate) fn grpc_code(scalar: &Scalar) -> Option<u32> {
     const NAMES: [&str; 17] = [
         "ok", "cancelled", "unknown", "invalidargument", "deadlineexceeded", "notfound", "alreadyexists", "permissiondenied",
         "resourceexhausted", "failedprecondition", "aborted", "outofrange", "unimplemented", "internal", "unavailable",

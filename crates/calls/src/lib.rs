@@ -15,6 +15,7 @@ pub mod request;
 pub mod share;
 pub mod table;
 pub mod times;
+mod words;
 
 pub use call::{Call, Client};
 pub use compare::{Mode, compare};

@@ -91,6 +91,9 @@ impl Table {
             if let Err(message) = crate::times::times(&call) {
                 errors.push(error(line, message));
             }
+            if let Err(message) = crate::words::check(&call) {
+                errors.push(error(line, message));
+            }
             if call.why.trim().is_empty() {
                 errors.push(error(line, "`why` must say what the call proves".into()));
             }
@@ -131,6 +134,11 @@ mod tests {
             ("calls:\n- why: a\n  from: x\n  request: nope\n", 2, "SCHEME"),
             ("calls:\n- why: a\n  from: x\n  request: GET http://b/\n  expectt: {}\n", 5, "expectt"),
             ("calls:\n- why: a\n  from: x\n  request: GET http://b/\n  times: 10\n  expect: {to: {a: 50%}}\n", 2, "points"),
+            ("calls:\n- {why: a, from: x, request: GET http://b/, expect: {status: banana}}\n", 2, "banana"),
+            ("calls:\n- {why: a, from: x, request: GET http://b/, expect: {grpc-status: BANANA}}\n", 2, "BANANA"),
+            ("calls:\n- {why: a, from: x, request: GET http://b/, given: {answers: {a: maybe}}}\n", 2, "maybe"),
+            ("calls:\n- {why: a, from: x, request: GET http://b/, client: {certificate: good}}\n", 2, "good"),
+            ("calls:\n- {why: a, from: x, request: GET http://b/, given: {cut: [[a, a]]}}\n", 2, "itself"),
             ("nope", 1, ""),
         ] {
             let errors = Table::read(&[file(text)]).unwrap_err();
