@@ -2,7 +2,7 @@
 //!
 //! Invariant: drain goes through its stages in order and is bounded, whatever connections do.
 
-use crate::dns::DnsTable;
+use crate::dns::{DnsTable, Upstreams};
 use crate::identity::MeshIdentity;
 use crate::options::ProxyOptions;
 use crate::shared::{EndpointChanges, Shared};
@@ -61,12 +61,14 @@ impl Assembly {
             bind: options.bind.clone(),
             addresses: BoundAddresses::default(),
             mark: options.mark,
+            resolvers: Upstreams { servers: options.resolvers.clone(), mark: options.mark },
             hostname: options.workload.name.clone(),
             in_flight: AtomicUsize::new(0),
             trouble,
             paths: Paths::default(),
             simple_tls: SimpleTls::default(),
             changes: EndpointChanges::default(),
+            drained: Default::default(),
         });
         let workers: Vec<WorkerHandle> =
             (0..options.concurrency.max(1)).map(|number| spawn(shared.clone(), number)).collect::<Result<_, _>>()?;

@@ -3,6 +3,7 @@
 //! Everything here is published or atomic. Invariant: nothing here is locked for longer than a few instructions on the
 //! request path.
 
+use crate::dns::Upstreams;
 use crate::identity::MeshIdentity;
 use crate::telemetry::{Families, LogSink, PeerInfo, Records};
 use crate::upstream::{Paths, SimpleTls, Trouble, World};
@@ -13,7 +14,7 @@ use http::HeaderValue;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Shared state.
@@ -30,6 +31,8 @@ pub struct Shared {
     pub bind: BTreeMap<String, SocketAddr>,
     pub addresses: BoundAddresses,
     pub mark: Option<u32>,
+    /// Whom the proxy asks for endpoints that are names.
+    pub resolvers: Upstreams,
     pub hostname: String,
     /// Requests and connections in flight over all workers.
     pub in_flight: AtomicUsize,
@@ -38,6 +41,8 @@ pub struct Shared {
     pub paths: Paths,
     pub simple_tls: SimpleTls,
     pub changes: EndpointChanges,
+    /// Asked to take no new work, by the admin interface or the control plane; told in reports.
+    pub drained: AtomicBool,
 }
 
 /// How endpoints have come and gone since the start.

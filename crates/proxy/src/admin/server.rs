@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc::UnboundedSender;
@@ -133,8 +134,14 @@ fn answer(admin: &Admin, door: Door, request: &Request<Incoming>) -> Response<Fu
         (Door::Admin, "/drain" | "/undrain") if request.method() != Method::POST => {
             status(StatusCode::METHOD_NOT_ALLOWED, "use POST\n")
         }
-        (Door::Admin, "/drain") => tell(admin, &WorkerEvent::Drain(Stage::Leaving)),
-        (Door::Admin, "/undrain") => tell(admin, &WorkerEvent::Undrain),
+        (Door::Admin, "/drain") => {
+            admin.shared.drained.store(true, Ordering::Relaxed);
+            tell(admin, &WorkerEvent::Drain(Stage::Leaving))
+        }
+        (Door::Admin, "/undrain") => {
+            admin.shared.drained.store(false, Ordering::Relaxed);
+            tell(admin, &WorkerEvent::Undrain)
+        }
         _ => status(StatusCode::NOT_FOUND, "not found\n"),
     }
 }

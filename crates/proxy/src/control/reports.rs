@@ -12,6 +12,7 @@ use fairlead_proto::reports::ReportsClient;
 use fairlead_runtime::Backoff;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{mpsc, watch};
@@ -37,13 +38,12 @@ impl Reporter {
     pub async fn run(mut self, channel: Channel) {
         let client = ReportsClient::new(channel);
         let mut attempt = 0;
-        let mut drained = false;
         loop {
             let (sender, outgoing) = mpsc::channel(4);
             match client.stream(ReceiverStream::new(outgoing)).await {
                 Ok(mut answers) => {
                     attempt = 0;
-                    self.follow(&sender, &mut answers, &mut drained).await;
+                    self.follow(&sender, &mut answers).await;
                 }
                 Err(status) => tracing::debug!(%status, "no report stream"),
             }
@@ -56,12 +56,11 @@ impl Reporter {
         &mut self,
         sender: &mpsc::Sender<JsonMessage>,
         answers: &mut tonic::Streaming<JsonMessage>,
-        drained: &mut bool,
     ) {
         let mut told: Option<ProxyStatus> = None;
         let mut look = tokio::time::interval(LOOK);
         loop {
-            let status = self.status(*drained);
+            let status = self.status();
             if told.as_ref() != Some(&status) {
                 let Ok(json) = serde_json::to_vec(&status) else { return };
                 let message = JsonMessage { kind: STATUS.to_owned(), json: json.into() };
@@ -72,7 +71,7 @@ impl Reporter {
             }
             tokio::select! {
                 answer = answers.message() => match answer {
-                    Ok(Some(message)) => self.obey(&message, drained),
+                    Ok(Some(message)) => self.obey(&message),
                     _ => return,
                 },
                 () = changed(&mut self.program) => {}
@@ -81,13 +80,13 @@ impl Reporter {
         }
     }
 
-    fn status(&self, drained: bool) -> ProxyStatus {
+    fn status(&self) -> ProxyStatus {
         let program = self.program.as_ref().map(|program| program.borrow().clone());
         let program = program.unwrap_or(ProgramState { ready: true, reason: String::new() });
         ProxyStatus {
             ready: program.ready,
             reason: program.reason,
-            draining: drained || self.drain.phase() != fairlead_runtime::Phase::Running,
+            draining: self.shared.drained.load(Ordering::Relaxed) || self.drain.phase() != fairlead_runtime::Phase::Running,
             paths: if self.role == ProxyRole::EastWest { self.paths() } else { BTreeMap::new() },
         }
     }
@@ -102,17 +101,17 @@ impl Reporter {
         paths
     }
 
-    fn obey(&self, message: &JsonMessage, drained: &mut bool) {
+    fn obey(&self, message: &JsonMessage) {
         if message.kind != COMMAND {
             return;
         }
         let event = match serde_json::from_slice(&message.json) {
             Ok(Command::Drain) => {
-                *drained = true;
+                self.shared.drained.store(true, Ordering::Relaxed);
                 WorkerEvent::Drain(Stage::Leaving)
             }
             Ok(Command::Undrain) => {
-                *drained = false;
+                self.shared.drained.store(false, Ordering::Relaxed);
                 WorkerEvent::Undrain
             }
             Err(error) => {
