@@ -139,9 +139,10 @@ async fn phases(
     match outcome {
         Ok(answered) => exchange.respond(answered, downstream_upgrade),
         Err(ended) => {
-            let record = exchange.close_record();
+            let Exchange { head, source, record, .. } = exchange;
+            let record = closed(record, source.as_deref());
             let mut response = reply::failure(record, ended.error, ended.reason.as_deref(), ended.sent);
-            if exchange.source.as_ref().is_some_and(|source| !source.ended()) && exchange.head.version < Version::HTTP_2 {
+            if source.is_some_and(|source| !source.ended()) && head.version < Version::HTTP_2 {
                 // What is left of the body would be read as the next request's beginning by a careless peer.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -366,23 +367,11 @@ impl Exchange<'_> {
         }
     }
 
-    /// Takes the record out, with the request's byte counts in it.
-    fn close_record(&mut self) -> Box<RequestRecord> {
-        if let Some(source) = &self.source {
-            source.settle();
-            self.record.received.set(source.received.get());
-            self.record.request_messages.set(source.messages.get());
-        }
-        let mut empty = Box::new(RequestRecord::begin(&self.context.worker, &self.context.connection, None));
-        empty.silent = true;
-        std::mem::replace(&mut self.record, empty)
-    }
-
-    fn respond(mut self, answered: Answered, downstream: Option<hyper::upgrade::OnUpgrade>) -> Response<ResponseBody> {
+    fn respond(self, answered: Answered, downstream: Option<hyper::upgrade::OnUpgrade>) -> Response<ResponseBody> {
         let Answered { answer, backend, began } = answered;
         let Answer { mut response, borrowed, in_use, .. } = answer;
-        let source = self.source.clone();
-        let mut record = self.close_record();
+        let source = self.source;
+        let mut record = closed(self.record, source.as_deref());
         record.code = response.status().as_u16();
         if record.details.is_empty() {
             record.details = Cow::Borrowed("via_upstream");
@@ -428,6 +417,16 @@ impl Exchange<'_> {
         *response.headers_mut() = headers;
         response
     }
+}
+
+/// The record with the request's byte counts in it; nobody will try again.
+fn closed(mut record: Box<RequestRecord>, source: Option<&Source>) -> Box<RequestRecord> {
+    if let Some(source) = source {
+        source.settle();
+        record.received = source.received.clone();
+        record.request_messages = source.messages.clone();
+    }
+    record
 }
 
 fn apply(

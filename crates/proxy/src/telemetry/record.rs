@@ -59,8 +59,6 @@ pub struct RequestRecord {
     pub captured_response: Vec<Captured>,
     /// Filled only when per-call records are kept.
     pub call: Option<Box<CallHead>>,
-    /// The story must not be told (the record was replaced).
-    pub silent: bool,
     _busy: Busy,
 }
 
@@ -109,7 +107,6 @@ impl RequestRecord {
             captured_request: Vec::new(),
             captured_response: Vec::new(),
             call: None,
-            silent: false,
             _busy: worker.busy(),
         }
     }
@@ -196,9 +193,6 @@ impl EndpointRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        if self.silent {
-            return;
-        }
         if self.code == 0 && self.flags.is_empty() {
             // Nobody answered and nothing failed: the caller went away.
             self.flags.insert(Flags::DOWNSTREAM_CLOSED);
