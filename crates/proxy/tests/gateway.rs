@@ -1,5 +1,7 @@
 //! Through an east-west gateway: SNI names one endpoint, TLS stays end to end, and a dead gateway costs no request.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
+
 mod support;
 
 use fairlead_proto::envoy::listener as l;

@@ -1,5 +1,7 @@
 //! A sidecar pair over real sockets: client, outbound proxy, mutual TLS, inbound proxy, program.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
+
 mod support;
 
 use http::{Request, Version};

@@ -63,6 +63,9 @@ fn cluster(shared: &Shared, upstream: &Arc<Upstream>) -> Value {
                 EndpointAddress::Socket(address) => {
                     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
                 }
+                EndpointAddress::Named { host, port } => {
+                    json!({"socket_address": {"address": **host, "port_value": port}})
+                }
                 EndpointAddress::Gateway { hop, endpoint_id } => {
                     json!({"envoy_internal_address": {"server_listener_name": **hop, "endpoint_id": **endpoint_id}})
                 }
@@ -161,6 +164,7 @@ fn state_name(state: EndpointState) -> &'static str {
 fn path_of(shared: &Shared, member: &Member) -> String {
     match &member.endpoint.address {
         EndpointAddress::Socket(address) => shared.paths.state_name(*address).to_owned(),
+        EndpointAddress::Named { .. } => "unresolved".to_owned(),
         EndpointAddress::Gateway { hop, .. } => {
             let world = shared.world.load();
             let Some(gateway) = world.upstream(hop) else { return "no gateway".to_owned() };
@@ -169,7 +173,7 @@ fn path_of(shared: &Shared, member: &Member) -> String {
                 .iter()
                 .filter_map(|member| match member.endpoint.address {
                     EndpointAddress::Socket(address) => Some(format!("{address}={}", shared.paths.state_name(address))),
-                    EndpointAddress::Gateway { .. } => None,
+                    EndpointAddress::Named { .. } | EndpointAddress::Gateway { .. } => None,
                 })
                 .collect();
             states.join(",")

@@ -4,8 +4,10 @@
 //! made from one table, so the addresses of one answer belong together.
 
 mod answer;
+mod lookup;
 mod serve;
 mod table;
 
+pub use lookup::lookup;
 pub use serve::{DnsServer, Upstreams};
 pub use table::DnsTable;

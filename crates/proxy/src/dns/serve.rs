@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 /// How long an upstream resolver may take.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// A TCP client that says nothing is let go (RFC 7766 §6.2.3 asks for seconds).
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Forwarded questions in flight; more are dropped and asked again by their stub resolver.
@@ -113,21 +113,25 @@ impl DnsServer {
     async fn forward(&self, question: &[u8]) -> Option<Vec<u8>> {
         let _permit = self.forwarding.try_acquire().ok()?;
         for server in &self.upstreams.servers {
-            if let Ok(Ok(reply)) = tokio::time::timeout(PATIENCE, self.ask(*server, question)).await {
+            if let Ok(Ok(reply)) = tokio::time::timeout(PATIENCE, self.upstreams.ask(*server, question)).await {
                 return Some(reply);
             }
         }
         unknown(question)
     }
 
-    async fn ask(&self, server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+}
+
+impl Upstreams {
+    /// One question to one resolver, marked so that capture lets it pass.
+    pub(super) async fn ask(&self, server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
         let any: SocketAddr = match server {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         // A socket of its own per question: the kernel's random port is half of the protection against forged replies.
         let socket = UdpSocket::bind(any).await?;
-        if let Some(mark) = self.upstreams.mark {
+        if let Some(mark) = self.mark {
             fairlead_transport::socket::mark(&socket, mark)?;
         }
         socket.connect(server).await?;

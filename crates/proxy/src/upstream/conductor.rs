@@ -4,6 +4,7 @@
 //! balancers) before the workers are told of it.
 
 use super::memory::{Changed, Memory};
+use super::names::Names;
 use super::probe::probe;
 use super::trouble::Trouble;
 use super::world::{Upstream, World};
@@ -15,7 +16,7 @@ use fairlead_engine::balance::{Balancer, Condition, EndpointState, Ramp};
 use fairlead_engine::path::{Path, PathEvent};
 use fairlead_engine::upstream::{ClusterKind, Endpoint, EndpointAddress, Endpoints, EnvoyCluster};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -25,12 +26,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 const TICK: Duration = Duration::from_millis(250);
 /// How often a gateway probes its peers' gateways (staleness contract).
 const ROUTINE_PROBE: Duration = Duration::from_secs(2);
+/// How often other proxies probe a path that nothing has come back over meanwhile: a path that is not used must be known to be
+/// dead within 10 s of its death, too. One resumed handshake each time.
+const IDLE_PROBE: Duration = Duration::from_secs(4);
+/// Endpoints of a peer's locality that are probed on a flat network; when they are all dead, so is the locality.
+const SAMPLES: usize = 3;
 
 /// What the conductor is told.
 pub enum Command {
     Snapshot(Arc<Snapshot>),
     /// A probe's result.
     Probed { address: SocketAddr, ok: bool },
+    /// What a name of an endpoint resolves to.
+    Resolved { name: Arc<str>, addresses: Vec<IpAddr> },
     /// Probe every path all the time and not only when in doubt (east-west gateways).
     ProbeAlways,
 }
@@ -43,6 +51,7 @@ pub struct Conductor {
     snapshot: Arc<Snapshot>,
     clusters: AHashMap<Arc<str>, Memory>,
     paths: BTreeMap<SocketAddr, Way>,
+    names: Names,
     probe_always: bool,
 }
 
@@ -51,6 +60,10 @@ struct Way {
     cluster: Arc<str>,
     probing: bool,
     routine: Instant,
+    /// On a flat network: the peer's locality it stands for.
+    group: Option<Arc<str>>,
+    /// Probed although nobody uses it.
+    sample: bool,
 }
 
 impl Conductor {
@@ -63,6 +76,7 @@ impl Conductor {
             snapshot: Arc::default(),
             clusters: AHashMap::new(),
             paths: BTreeMap::new(),
+            names: Names::default(),
             probe_always: false,
         }
     }
@@ -87,13 +101,14 @@ impl Conductor {
     pub fn take(&mut self, snapshot: Arc<Snapshot>) {
         let now = Instant::now();
         self.snapshot = snapshot.clone();
+        self.names.watch(&snapshot, &self.shared.resolvers, &self.commands);
         self.find_paths();
         let mut changed = Changed::default();
         let mut upstreams = AHashMap::new();
         let mut before = std::mem::take(&mut self.clusters);
         for cluster in snapshot.clusters() {
             let mut memory = before.remove(&cluster.name).unwrap_or_else(Memory::new);
-            let endpoints = snapshot.endpoints_of(cluster).cloned().unwrap_or_default();
+            let endpoints = self.names.endpoints(&snapshot, cluster);
             let same = memory.upstream.as_ref().filter(|old| {
                 let untouched = Arc::ptr_eq(&old.endpoints, &endpoints) || old.endpoints.is_empty() && endpoints.is_empty();
                 Arc::ptr_eq(&old.cluster, cluster) && untouched
@@ -133,6 +148,11 @@ impl Conductor {
         match command {
             Command::Snapshot(snapshot) => self.take(snapshot),
             Command::ProbeAlways => self.probe_always = true,
+            Command::Resolved { name, addresses } => {
+                if self.names.learn(&name, addresses) {
+                    self.take(self.snapshot.clone());
+                }
+            }
             Command::Probed { address, ok } => {
                 if let Some(way) = self.paths.get_mut(&address) {
                     way.probing = false;
@@ -211,7 +231,9 @@ impl Conductor {
 
     fn send_probes(&mut self, now: Instant) {
         for (address, way) in &mut self.paths {
-            let routine = self.probe_always && now.saturating_duration_since(way.routine) >= ROUTINE_PROBE;
+            let pause = if self.probe_always { ROUTINE_PROBE } else { IDLE_PROBE };
+            let used = !self.probe_always && self.shared.paths.silent_for(*address).is_some_and(|silent| silent < pause);
+            let routine = way.sample && !used && now.saturating_duration_since(way.routine) >= pause;
             if way.probing || !(way.path.wants_probe(now) || routine) {
                 continue;
             }
@@ -232,28 +254,38 @@ impl Conductor {
 
     /// Paths are the addresses of gateway hops, and endpoints of other clusters that are reached directly over mesh TLS.
     fn find_paths(&mut self) {
-        let mut wanted: BTreeMap<SocketAddr, Arc<str>> = BTreeMap::new();
-        let own = &*self.shared.own.cluster;
-        for cluster in self.snapshot.clusters() {
-            let Some(endpoints) = self.snapshot.endpoints_of(cluster) else { continue };
-            let hop_to = hop_cluster(&cluster.name);
-            for endpoint in endpoints.iter() {
-                let EndpointAddress::Socket(address) = endpoint.address else { continue };
-                let leads_to = match (hop_to, endpoint.cluster()) {
-                    (Some(hop), _) => Arc::from(hop),
-                    (None, Some(told)) if **told != *own && cluster.is_mesh_tls(endpoint) => told.clone(),
-                    _ => continue,
-                };
-                wanted.insert(address, leads_to);
-            }
-        }
+        let wanted = wanted_paths(&self.snapshot, &self.shared.own.cluster);
         self.paths.retain(|address, _| wanted.contains_key(address));
         self.shared.paths.keep(|address| wanted.contains_key(address));
-        for (address, cluster) in wanted {
+        let mut samples: AHashMap<Arc<str>, usize> = AHashMap::new();
+        for (address, (cluster, group)) in wanted {
             self.shared.paths.add(address, &cluster);
-            let new = || Way { path: Path::new(), cluster, probing: false, routine: Instant::now() };
-            self.paths.entry(address).or_insert_with(new);
+            let sample = match &group {
+                None => true,
+                Some(group) => {
+                    let taken = samples.entry(group.clone()).or_default();
+                    *taken += 1;
+                    *taken <= SAMPLES
+                }
+            };
+            // Not all proxies that were told of a peer at once probe it at once.
+            let jitter = Duration::from_millis(fastrand::u64(..IDLE_PROBE.as_millis() as u64));
+            let way = self.paths.entry(address).or_insert_with(|| Way {
+                path: Path::new(),
+                cluster,
+                probing: false,
+                routine: Instant::now().checked_sub(jitter).unwrap_or_else(Instant::now),
+                group: None,
+                sample,
+            });
+            (way.group, way.sample) = (group, sample);
         }
+    }
+
+    /// On a flat network a peer's locality is dead when all its samples are.
+    fn group_is_down(&self, group: &Arc<str>) -> bool {
+        let mut samples = self.paths.values().filter(|way| way.sample && way.group.as_ref() == Some(group)).peekable();
+        samples.peek().is_some() && samples.all(|way| way.path.is_down())
     }
 
     /// Builds new balancers for the Envoy clusters that `which` names; endpoints that became unusable lose their waiting
@@ -288,9 +320,14 @@ impl Conductor {
     fn way_to(&self, endpoint: &Endpoint, now: Instant) -> (bool, Ramp) {
         match &endpoint.address {
             EndpointAddress::Socket(address) => match self.paths.get(address) {
-                Some(way) => (way.path.is_down(), way.path.ramp(now)),
+                Some(way) => {
+                    let silent = || self.shared.paths.silent_for(*address).is_none_or(|silent| silent >= IDLE_PROBE);
+                    let with_all = || way.group.as_ref().is_some_and(|group| self.group_is_down(group)) && silent();
+                    (way.path.is_down() || with_all(), way.path.ramp(now))
+                }
                 None => (false, Ramp::FULL),
             },
+            EndpointAddress::Named { .. } => (false, Ramp::FULL),
             EndpointAddress::Gateway { hop, .. } => {
                 let cluster = self.snapshot.cluster(hop);
                 let Some(gateways) = cluster.and_then(|cluster| self.snapshot.endpoints_of(cluster)) else {
@@ -303,7 +340,7 @@ impl Conductor {
                         Some(way) => Some(way.path.ramp(now)),
                         None => Some(Ramp::FULL),
                     },
-                    EndpointAddress::Gateway { .. } => None,
+                    EndpointAddress::Named { .. } | EndpointAddress::Gateway { .. } => None,
                 });
                 match living.max() {
                     Some(ramp) => (false, ramp),
@@ -319,6 +356,28 @@ impl Conductor {
             let _ = worker.send(event.clone());
         }
     }
+}
+
+/// Addresses, the cluster each leads to, and on a flat network the locality each is in.
+fn wanted_paths(snapshot: &Snapshot, own: &str) -> BTreeMap<SocketAddr, (Arc<str>, Option<Arc<str>>)> {
+    let mut wanted = BTreeMap::new();
+    for cluster in snapshot.clusters() {
+        let Some(endpoints) = snapshot.endpoints_of(cluster) else { continue };
+        let hop_to = hop_cluster(&cluster.name);
+        for endpoint in endpoints.iter() {
+            let EndpointAddress::Socket(address) = endpoint.address else { continue };
+            let leads_to = match (hop_to, endpoint.cluster()) {
+                (Some(hop), _) => (Arc::from(hop), None),
+                (None, Some(told)) if **told != *own && cluster.is_mesh_tls(endpoint) => {
+                    let group = format!("{told} {}", endpoint.locality);
+                    (told.clone(), Some(group.into()))
+                }
+                _ => continue,
+            };
+            wanted.insert(address, leads_to);
+        }
+    }
+    wanted
 }
 
 /// `gateway|NETWORK|CLUSTER` names the cluster it leads to.

@@ -183,6 +183,8 @@ fn judge(
 fn way(world: &World, member: &Member) -> Result<(SocketAddr, Option<SocketAddr>), ConnectFailure> {
     match &member.endpoint.address {
         EndpointAddress::Socket(address) => Ok((*address, None)),
+        // The conductor has put addresses in the place of names.
+        EndpointAddress::Named { host, .. } => Err(ConnectFailure::NoGateway(host.clone())),
         EndpointAddress::Gateway { hop, .. } => {
             let none = || ConnectFailure::NoGateway(hop.clone());
             let gateway = world.upstream(hop).ok_or_else(none)?;

@@ -7,6 +7,7 @@ mod conductor;
 mod connect;
 mod member;
 mod memory;
+mod names;
 mod paths;
 mod probe;
 mod simple_tls;

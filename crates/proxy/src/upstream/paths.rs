@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What workers and the admin interface see of paths.
 #[derive(Debug)]
@@ -52,6 +52,13 @@ impl Paths {
             let now = self.epoch.elapsed().as_millis() as u64;
             meter.answered.store(now.max(1), Ordering::Relaxed);
         }
+    }
+
+    /// How long nothing has come back; `None` while nothing ever has.
+    pub(super) fn silent_for(&self, address: SocketAddr) -> Option<Duration> {
+        let known = self.known.read();
+        let at = known.get(&address)?.answered.load(Ordering::Relaxed);
+        (at > 0).then(|| self.epoch.elapsed().saturating_sub(Duration::from_millis(at)))
     }
 
     pub(super) fn add(&self, address: SocketAddr, cluster: &Arc<str>) {

@@ -125,7 +125,7 @@ impl Upstream {
         let chosen = self.members.iter().filter(usable).nth(fastrand::usize(..count.max(1)))?;
         match chosen.endpoint.address {
             EndpointAddress::Socket(address) => Some(address),
-            EndpointAddress::Gateway { .. } => None,
+            EndpointAddress::Named { .. } | EndpointAddress::Gateway { .. } => None,
         }
     }
 
