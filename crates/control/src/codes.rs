@@ -10,6 +10,8 @@ pub const STALE_OBJECT: &str = "FL0501";
 pub const TRUST_CONFLICT: &str = "FL0502";
 /// A member that is not let in.
 pub const NOT_ADMITTED: &str = "FL0503";
+/// The wall clocks of two clusters differ too much.
+pub const CLOCKS_APART: &str = "FL0504";
 
 /// The table.
 pub const ALL: &[Code] = &[
@@ -27,5 +29,10 @@ pub const ALL: &[Code] = &[
         code: NOT_ADMITTED,
         meaning: "A member of the mesh is not trusted or dialled here: it waits for approval, or is not what its Peer object says.",
         remedy: "Write a Peer object of its name that fits it, or detach it.",
+    },
+    Code {
+        code: CLOCKS_APART,
+        meaning: "The wall clocks of two clusters differ by more than 60 s.",
+        remedy: "Set both by the same time source; certificates and ties between exports depend on them.",
     },
 ];

@@ -41,7 +41,12 @@ impl Discovery<Caller> for Streams {
         let (reply, answer) = oneshot::channel();
         self.send(Event::Connected { stream: hello.stream, peer, client, reply });
         let stopping = |_| Refusal::Unavailable("the control plane is stopping".into());
-        answer.await.map_err(stopping)?.map_err(Refusal::Unavailable)
+        let views = answer.await.map_err(stopping)?;
+        if views.is_err() {
+            // Nobody else tells the owner of the end of a stream that was never let in.
+            self.send(Event::Disconnected { stream: hello.stream });
+        }
+        views.map_err(Refusal::Unavailable)
     }
 
     fn event(&self, stream: StreamId, event: server::Event) {

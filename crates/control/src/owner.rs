@@ -199,8 +199,9 @@ fn take_summary(world: &mut World, update: PeerUpdate, now: Instant) -> bool {
         Err(e) => tracing::error!(peer = %update.cluster, "membership cannot be kept: {e:#}"),
     }
     let lease = world.timings.lease;
-    let unknown = || PeerState { summary: None, lease: Lease::new(now, lease) };
+    let unknown = || PeerState { summary: None, lease: Lease::new(now, lease), ahead: None };
     let peer = world.peers.entry(update.cluster.clone()).or_insert_with(unknown);
+    changed |= std::mem::replace(&mut peer.ahead, update.ahead) != update.ahead;
     if peer.summary.as_ref() != Some(&update.summary) {
         world.keeper.save(Bucket::Peers, update.cluster.as_str(), update.summary.clone());
         peer.summary = Some(update.summary);

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a peer is dialled with our control identity and believed only as the control plane of its own trust domain.
 
-use crate::authority::Authority;
+use crate::authority::{Authority, now};
 use crate::event::Event;
 use crate::keeper::Keeper;
 use crate::store::Bucket;
@@ -83,7 +83,7 @@ impl Peers {
             }
         });
         let (updates, mut told) = mpsc::unbounded_channel();
-        let receiver = Receiver::new(cluster.clone(), updates);
+        let receiver = Receiver::new(cluster.clone(), || now().as_secs().cast_signed(), updates);
         let mut config = ClientConfig::new(member.control_addresses.clone()).node_id(self.authority.ca().cluster());
         if let Some(saved) = self.saved(&member.cluster) {
             config = config.saved(saved);

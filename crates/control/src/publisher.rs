@@ -4,6 +4,7 @@
 //! resolved meanwhile reaches those still waiting at once, and those already served come again at the end. Invariants: a stream is
 //! made for by one thread at a time; it never goes back to an older resolution; equal content is the same allocation as before.
 
+use crate::authority::now;
 use crate::event::Client;
 use fairlead_identity::SignedStatement;
 use fairlead_model::mesh::GatewayKind;
@@ -73,7 +74,8 @@ struct Queue {
 impl Slot {
     /// A place for a stream that waits for its first view.
     pub fn new(client: Client, reply: oneshot::Sender<Result<Views, String>>) -> Arc<Self> {
-        let work = Work { reply: Some(reply), ..Work::default() };
+        let sender = PeerSender::at(now().as_secs().cast_signed());
+        let work = Work { reply: Some(reply), sender, ..Work::default() };
         Arc::new(Self { client, offered: AtomicU64::new(0), work: Mutex::new(work), queued: Mutex::new(false) })
     }
 

@@ -56,7 +56,12 @@ pub struct World {
 pub struct PeerState {
     pub summary: Option<Arc<ClusterSummary>>,
     pub lease: Lease,
+    /// How far its wall clock is ahead of the own, in seconds.
+    pub ahead: Option<i64>,
 }
+
+/// Clocks that differ by more are reported: certificates are backdated 5 minutes, and creation times decide conflicts.
+const CLOCKS_APART: u64 = 60;
 
 #[derive(Debug)]
 pub struct ReportState {
@@ -91,7 +96,7 @@ impl World {
         for (cluster, summary) in store.all::<ClusterSummary>(Bucket::Peers)? {
             if !revoked.contains(&cluster) {
                 let lease = Lease::new(now, timings.lease);
-                peers.insert(cluster.into(), PeerState { summary: Some(Arc::new(summary)), lease });
+                peers.insert(cluster.into(), PeerState { summary: Some(Arc::new(summary)), lease, ahead: None });
             }
         }
         let until = Some(now + timings.restart_grace);
@@ -247,7 +252,7 @@ impl World {
             is_member
         });
         for member in members {
-            let unknown = || PeerState { summary: None, lease: Lease::new(now, lease) };
+            let unknown = || PeerState { summary: None, lease: Lease::new(now, lease), ahead: None };
             self.peers.entry(member.cluster.into()).or_insert_with(unknown);
         }
     }
@@ -269,7 +274,14 @@ impl World {
             let hint = format!("write a Peer object named {cluster} that fits it, or `fairlead detach {cluster}`");
             Diagnostic::warning(codes::NOT_ADMITTED, at("Peer", &cluster), message).hint(hint)
         });
-        conflicts.chain(left_out).collect()
+        let apart = self.peers.iter().filter_map(|(cluster, peer)| Some((cluster, peer.ahead?)));
+        let apart = apart.filter(|(_, ahead)| ahead.unsigned_abs() > CLOCKS_APART).map(|(cluster, ahead)| {
+            let way = if ahead > 0 { "ahead of" } else { "behind" };
+            let message = format!("the clock of cluster {cluster} is {} s {way} this one's", ahead.unsigned_abs());
+            let hint = "set both clocks by the same time source; certificates and ties between exports depend on them";
+            Diagnostic::warning(codes::CLOCKS_APART, at("Peer", cluster.as_str()), message).hint(hint)
+        });
+        conflicts.chain(left_out).chain(apart).collect()
     }
 }
 

@@ -71,6 +71,13 @@ fn a_proxy_is_served_and_seen() {
     assert!(refused.message().contains("no workload of this cluster"), "{refused:?}");
     let answer = plane.post("/workload-token", json!({"workload": "east/shop/frontend-1"}));
     assert!(answer["error"].is_string(), "{answer}");
+    // A new stream is refused as long as the workload is gone, however often it is tried, and no longer.
+    drop(proxy);
+    for _ in 0..10 {
+        assert!(identity.is_refused());
+    }
+    mesh.write("clusters/east/frontend.yaml", &service("frontend", "10.1.0.1", None));
+    identity.subscribe(None).synced();
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub const KINDS: [ResourceType; 3] =
 const SELF: &str = "self";
 /// Name of the resource that says how many services and endpoints are told, so that the receiver knows when it has them all.
 const COUNTS: &str = "counts";
+/// Name of the resource that tells the sender's wall clock when its stream began, in Unix seconds.
+const CLOCK: &str = "clock";
 /// Prefix of resources that carry signed statements about members.
 const STATEMENT: &str = "statement/";
 /// Revision of the JSON shapes; a receiver refuses a later one.

@@ -3,7 +3,7 @@
 //! Invariant: after every update the receiver holds exactly the summary the peer's stream has told so far; it is published only
 //! when nothing of it is still on its way, so that a new stream never looks like a peer that lost its services.
 
-use crate::{COUNTS, Counts, REVISION, SELF, STATEMENT};
+use crate::{CLOCK, COUNTS, Counts, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
 use fairlead_model::ClusterId;
 use fairlead_model::endpoint::Endpoint;
@@ -28,6 +28,8 @@ pub struct PeerUpdate {
     pub cluster: ClusterId,
     pub summary: Arc<ClusterSummary>,
     pub statements: Vec<SignedStatement>,
+    /// How far the peer's wall clock is ahead of the own, in seconds, as far as the stream's delay lets it be told.
+    pub ahead: Option<i64>,
 }
 
 /// Takes a peer's resources and sends what they add up to.
@@ -42,11 +44,15 @@ pub struct Receiver {
     counts: Option<Counts>,
     /// What could not be taken, by kind: it is not waited for.
     refused: BTreeSet<(ResourceType, Name)>,
+    /// The own wall clock, in Unix seconds.
+    now: fn() -> i64,
+    ahead: Option<i64>,
     updates: mpsc::UnboundedSender<PeerUpdate>,
 }
 
 impl Receiver {
-    pub fn new(cluster: ClusterId, updates: mpsc::UnboundedSender<PeerUpdate>) -> Self {
+    /// `now` tells the wall clock in Unix seconds.
+    pub fn new(cluster: ClusterId, now: fn() -> i64, updates: mpsc::UnboundedSender<PeerUpdate>) -> Self {
         Self {
             cluster,
             member: None,
@@ -55,11 +61,13 @@ impl Receiver {
             endpoints: BTreeMap::new(),
             counts: None,
             refused: BTreeSet::new(),
+            now,
+            ahead: None,
             updates,
         }
     }
 
-    fn take(&mut self, kind: ResourceType, resource: &Resource) -> Result<(), String> {
+    fn take(&mut self, kind: ResourceType, resource: &Resource, restored: bool) -> Result<(), String> {
         let name = resource.name.to_string();
         match kind {
             ResourceType::PeerMember if name == SELF => {
@@ -68,6 +76,13 @@ impl Receiver {
                     return Err(format!("{} calls itself {}", self.cluster, member.cluster));
                 }
                 self.member = Some(member);
+            }
+            ResourceType::PeerMember if name == CLOCK => {
+                let clock: i64 = read(kind, resource)?;
+                // What an earlier process was told says nothing of today.
+                if !restored {
+                    self.ahead = Some(clock.saturating_sub((self.now)()));
+                }
             }
             ResourceType::PeerMember if name == COUNTS => self.counts = Some(read(kind, resource)?),
             ResourceType::PeerMember if name.starts_with(STATEMENT) => {
@@ -127,7 +142,7 @@ impl Receiver {
         }
         let summary = Arc::new(ClusterSummary { member, services: self.services.clone(), endpoints });
         let statements = self.statements.values().cloned().collect();
-        let _ = self.updates.send(PeerUpdate { cluster: self.cluster.clone(), summary, statements });
+        let _ = self.updates.send(PeerUpdate { cluster: self.cluster.clone(), summary, statements, ahead: self.ahead });
     }
 }
 
@@ -137,7 +152,7 @@ impl Handler for Receiver {
         let mut rejections = Vec::new();
         for resource in update.upserts {
             let key = (kind, resource.name.clone());
-            match self.take(kind, resource) {
+            match self.take(kind, resource, update.restored) {
                 Ok(()) => drop(self.refused.remove(&key)),
                 Err(reason) => {
                     rejections.push(Rejection::new(resource.name.clone(), reason));

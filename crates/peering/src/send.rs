@@ -2,7 +2,7 @@
 //!
 //! Invariants: equal summaries give equal resources, byte for byte; what did not change since the last view is not encoded again.
 
-use crate::{COUNTS, Counts, KINDS, REVISION, SELF, STATEMENT};
+use crate::{CLOCK, COUNTS, Counts, KINDS, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
 use fairlead_model::endpoint::Endpoint;
 use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
@@ -20,6 +20,8 @@ pub struct PeerView(Snapshot);
 /// Makes one peer's views, one after the other.
 #[derive(Debug, Default)]
 pub struct Sender {
+    /// Unix seconds at the beginning of the stream.
+    clock: i64,
     member: Option<(MemberSummary, Resource)>,
     statements: BTreeMap<String, (SignedStatement, Resource)>,
     services: BTreeMap<String, (Arc<ServiceSummary>, Resource)>,
@@ -31,6 +33,11 @@ pub struct Sender {
 type Last = [Arc<Resources>; 3];
 
 impl Sender {
+    /// For a stream that begins at this time, in Unix seconds.
+    pub fn at(clock: i64) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// The next view, or `None` when the peer has been told all of it.
     pub fn view(&mut self, revision: u64, summary: &ClusterSummary, statements: &[SignedStatement]) -> Option<PeerView> {
         let next = self.resources(summary, statements);
@@ -58,6 +65,9 @@ impl Sender {
         if let Some(own) = own.or_else(|| encode(member_kind, SELF, &summary.member)) {
             members.insert(own.clone());
             self.member = Some((summary.member.clone(), own));
+        }
+        if let Some(clock) = encode(member_kind, CLOCK, &self.clock) {
+            members.insert(clock);
         }
         let counts =
             Counts { services: summary.services.len(), endpoints: summary.endpoints.values().map(Vec::len).sum() };

@@ -48,17 +48,18 @@ fn give(receiver: &mut Receiver, view: &impl ResourceView, removed: &[Name], res
 
 fn receiver() -> (Receiver, mpsc::UnboundedReceiver<PeerUpdate>) {
     let (updates, told) = mpsc::unbounded_channel();
-    (Receiver::new("west".into(), updates), told)
+    (Receiver::new("west".into(), || 1_000, updates), told)
 }
 
 #[test]
 fn a_summary_arrives_whole_and_only_whole() {
     let sent = summary(&["cart", "reviews"]);
-    let view = Sender::default().view(1, &sent, &[]).expect("the first view");
+    let view = Sender::at(1_090).view(1, &sent, &[]).expect("the first view");
     let (mut receiver, mut told) = receiver();
     give(&mut receiver, &view, &[], false);
     let first = told.try_recv().expect("told");
     assert_eq!(*first.summary, sent, "nothing was published before all of it came");
+    assert_eq!(first.ahead, Some(90), "the clocks differ");
     while told.try_recv().is_ok() {}
     give(&mut receiver, &Sender::default().view(2, &summary(&["cart"]), &[]).expect("a view"), &["shop/reviews".into()], false);
     let mut last = None;
@@ -83,9 +84,8 @@ fn what_was_restored_is_no_news() {
     let (mut receiver, mut told) = receiver();
     give(&mut receiver, &view, &[], true);
     assert!(told.try_recv().is_err());
-    let kind = KINDS[1];
-    let update = Update { type_url: kind.url(), upserts: &[], removed: &["shop/cart".into()], unavailable: &[], restored: false };
-    receiver.apply(update);
+    let empty = Sender::default().view(2, &summary(&[]), &[]).expect("a view");
+    give(&mut receiver, &empty, &["shop/cart".into()], false);
     assert!(told.try_recv().expect("told").summary.services.is_empty());
 }
 
@@ -99,15 +99,15 @@ fn equal_summaries_are_told_once_and_encode_equally() {
         assert_eq!(first.resources(kind.url()), again.resources(kind.url()));
     }
     let more = sender.view(3, &summary(&["cart", "reviews"]), &[]).expect("a change");
-    let members = |view: &crate::PeerView| view.resources(KINDS[0].url()).expect("members");
-    assert!(Arc::ptr_eq(&members(&first), &members(&more)), "what did not change is shared");
+    let endpoints = |view: &crate::PeerView| view.resources(KINDS[2].url()).expect("endpoints");
+    assert!(Arc::ptr_eq(&endpoints(&first), &endpoints(&more)), "what did not change is shared");
 }
 
 #[test]
 fn a_peer_speaks_for_itself_only() {
     let view = Sender::default().view(1, &summary(&[]), &[]).expect("a view");
     let (updates, mut told) = mpsc::unbounded_channel();
-    let mut receiver = Receiver::new("north".into(), updates);
+    let mut receiver = Receiver::new("north".into(), || 1_000, updates);
     let members: Vec<Resource> = view.resources(KINDS[0].url()).expect("members").iter().cloned().collect();
     let update = Update { type_url: KINDS[0].url(), upserts: &members, removed: &[], unavailable: &[], restored: false };
     let refused = receiver.apply(update);
