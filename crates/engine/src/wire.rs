@@ -42,6 +42,23 @@ pub(crate) fn nonzero_duration(value: &Option<ProtoDuration>, field: &str) -> De
     Ok(optional_duration(value, field)?.filter(|d| !d.is_zero()))
 }
 
+/// A name to be resolved, in lower case, and a numeric port.
+pub(crate) fn named_address(
+    address: &fairlead_proto::envoy::core::SocketAddress,
+    field: &str,
+) -> Decoded<(Arc<str>, u16)> {
+    use fairlead_proto::envoy::core::socket_address::PortSpecifier;
+    let name = address.address.to_ascii_lowercase();
+    let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > 253 || !name.bytes().all(letter) {
+        return Err(DecodeError::new(format!("{field}.address"), format!("{name:?} is neither an IP address nor a name")));
+    }
+    match address.port_specifier {
+        Some(PortSpecifier::PortValue(port)) => Ok((name.into(), port_number(port, &format!("{field}.port_value"))?)),
+        _ => Err(DecodeError::new(format!("{field}.port_value"), "a numeric port is required")),
+    }
+}
+
 /// A socket address with a numeric port.
 pub(crate) fn socket_address(
     address: &fairlead_proto::envoy::core::SocketAddress,

@@ -57,6 +57,9 @@ pub struct Endpoint {
     pub locality: Locality,
     /// Its address inside its network. A peer does not tell addresses of networks the receiver is not in.
     pub address: Option<IpAddr>,
+    /// A DNS name that stands for its address; only where `address` is `None`.
+    #[serde(default)]
+    pub hostname: Option<String>,
     /// Service port number to the port the workload listens on. A port it does not have is absent.
     pub ports: BTreeMap<u16, u16>,
     /// Workload labels, with `topology.istio.io/cluster`, `…/network`, `topology.kubernetes.io/region|zone` injected.

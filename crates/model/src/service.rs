@@ -72,6 +72,18 @@ pub enum Resolution {
     Endpoints,
     /// The address the caller dialled (ServiceEntry NONE).
     Passthrough,
+    /// From its endpoints, of which some are names that the caller's proxy resolves, each to all of its addresses
+    /// (ServiceEntry DNS).
+    Dns,
+    /// As `Dns`, but a name is one endpoint, at whichever address it resolves to (ServiceEntry DNS_ROUND_ROBIN).
+    DnsRoundRobin,
+}
+
+impl Resolution {
+    /// Whether the service has endpoints at all.
+    pub fn has_endpoints(self) -> bool {
+        self != Self::Passthrough
+    }
 }
 
 /// What kind of name it is.

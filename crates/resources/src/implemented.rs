@@ -305,12 +305,12 @@ fn service_entry(entry: &mut ServiceEntry, spec: &FieldPath, findings: &mut Vec<
     if nothing_to_resolve && matches!(entry.spec.resolution, Resolution::Dns) {
         entry.spec.resolution = Resolution::Static;
     }
-    if matches!(entry.spec.resolution, Resolution::Dns | Resolution::DnsRoundRobin | Resolution::DynamicDns) {
+    if entry.spec.resolution == Resolution::DynamicDns {
         let what = format!("resolution {}", entry.spec.resolution);
         let mut finding = not_implemented(spec.key("resolution"), &what);
         finding.message = format!("{what} is not implemented; the object is refused");
         finding.cost = Cost::Object;
-        findings.push(finding.hint("use STATIC with endpoints, or NONE"));
+        findings.push(finding.hint("use DNS with the names written out, or NONE"));
     }
     for (index, endpoint) in entry.spec.endpoints.iter().enumerate() {
         if endpoint.address.starts_with("unix://") {

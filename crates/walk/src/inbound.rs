@@ -2,7 +2,7 @@
 //!
 //! Invariant: a connection is closed before any byte when no filter chain wants it or the handshake fails; it is never passed on.
 
-use crate::arrival::{Arrival, Failure, through};
+use crate::arrival::{Arrival, Failure, last_hop, merged, through};
 use crate::place::{Found, Place};
 use crate::program::LastHop;
 use crate::wire::{Certificate, Hello, Payload, Security, Wire};
@@ -42,6 +42,12 @@ impl World {
             Found::Unreachable => vec![Arrival::failed(Failure::Timeout)],
             Found::Dead => vec![Arrival::failed(Failure::Refused)],
             Found::Outside => vec![elsewhere(wire)],
+            Found::Virtual(behind) if behind.is_empty() => vec![Arrival::failed(Failure::Refused)],
+            Found::Virtual(behind) => {
+                let share = 1.0 / behind.len() as f64;
+                let to = |destination| self.send(&Wire { destination, ..wire.clone() }, depth + 1);
+                merged(behind.into_iter().flat_map(to).map(|a| a.scaled(share)).collect())
+            }
             Found::Workload(workload) => self.deliver(&workload, wire, depth),
         }
     }
@@ -199,12 +205,25 @@ pub(crate) fn choose_chain<'a>(listener: &'a Listener, wire: &Wire) -> Option<&'
 
 /// An address outside the mesh: it is taken to answer.
 fn elsewhere(wire: &Wire) -> Arrival {
+    outside(wire.destination.to_string(), wire)
+}
+
+/// Somebody outside whose address only a resolver knows.
+pub(crate) fn named_elsewhere(host: &str, port: u16, wire: &Wire) -> Arrival {
+    outside(format!("{host}:{port}"), wire)
+}
+
+fn outside(destination: String, wire: &Wire) -> Arrival {
     let status = match &wire.payload {
         Payload::Http(_) => "200",
         _ => "ok",
     };
-    let outcome =
-        Outcome { status: status.into(), to: Some(format!("outside/{}", wire.destination)), ..Outcome::default() };
+    let tls = match &wire.security {
+        Security::Tls(hello) => last_hop(true, hello.certificate != Certificate::None),
+        Security::Plain => last_hop(wire.is_tls(), false),
+    };
+    let to = Some(format!("outside/{destination}"));
+    let outcome = Outcome { status: status.into(), to, tls: Some(tls), ..Outcome::default() };
     Arrival { share: 1.0, outcome, ..Arrival::default() }
 }
 

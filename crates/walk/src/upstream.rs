@@ -3,7 +3,7 @@
 //! Invariant: shares of endpoints are the balancer's own, on the conditions this proxy would have learnt.
 
 use crate::arrival::{Arrival, Failure, merged};
-use crate::inbound::{Accepted, place_of};
+use crate::inbound::{Accepted, named_elsewhere, place_of};
 use crate::program::LastHop;
 use crate::wire::{Certificate, Hello, Payload, Security, Wire};
 use crate::world::World;
@@ -12,7 +12,8 @@ use fairlead_engine::Snapshot;
 use fairlead_engine::balance::{Balancer, Condition, EndpointState, Ramp};
 use fairlead_engine::listener::{Mode, TlsContext};
 use fairlead_engine::upstream::{ClusterKind, Endpoint, EndpointAddress, EnvoyCluster, UpstreamProtocol, UpstreamTransport};
-use fairlead_model::ClusterId;
+use fairlead_model::service::ServiceSource;
+use fairlead_model::{ClusterId, Health};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -43,29 +44,34 @@ impl World {
         if let Some(own) = &endpoint.fairlead {
             let workload = crate::conditions::workload_ref(&format!("{}/{}/{}", own.cluster, own.namespace, own.workload));
             // Outlier detection finds a dead program by its failures; readiness and paths are told by the control plane.
-            if let Some(workload) = workload {
-                ejected = cluster.outlier.is_some() && self.conditions.is_down(&workload);
+            if let Some(workload) = workload
+                && cluster.outlier.is_some()
+            {
+                let apart = endpoint.gateway_hop().is_none() && !self.conditions.linked(from, &workload.cluster);
+                ejected = apart || self.conditions.is_down(&workload);
             }
             if let Some(since) = self.conditions.returned.get(&ClusterId::from(&*own.cluster)) {
                 ramp = Ramp::since(*since);
             }
         }
         if let Some(hop) = endpoint.gateway_hop() {
-            path_down = self.hop_is_dead(snapshot, from, hop);
+            // Profile fairlead: proxies probe. Profile istio: the gateway is one more host to eject.
+            path_down = (cluster.outlier.is_some() || self.probes(from)) && self.hop_is_dead(snapshot, from, hop);
         }
         Condition::new(EndpointState::of(endpoint.health, ejected, path_down), ramp)
     }
 
-    /// Whether every address of a gateway hop is known not to answer (profile fairlead: proxies probe).
+    fn probes(&self, from: &ClusterId) -> bool {
+        self.meshes.get(from).is_some_and(|m| m.settings.profile == fairlead_model::Profile::Fairlead)
+    }
+
+    /// Whether no address of a gateway hop answers.
     fn hop_is_dead(&self, snapshot: &Snapshot, from: &ClusterId, hop: &str) -> bool {
-        if !self.meshes.get(from).is_some_and(|m| m.settings.profile == fairlead_model::Profile::Fairlead) {
-            return false;
-        }
         let Some(cluster) = snapshot.cluster(hop) else { return true };
         let Some(endpoints) = snapshot.endpoints_of(cluster) else { return true };
         endpoints.iter().all(|e| match &e.address {
             EndpointAddress::Socket(address) => self.gateway_is_dead(from, *address),
-            EndpointAddress::Gateway { .. } => true,
+            EndpointAddress::Named { .. } | EndpointAddress::Gateway { .. } => true,
         })
     }
 
@@ -142,6 +148,7 @@ impl World {
         };
         match &endpoint.address {
             EndpointAddress::Socket(address) => self.send(&wire(*address), depth + 1),
+            EndpointAddress::Named { host, port } => self.dial_name(accepted, host, *port, &wire, depth),
             EndpointAddress::Gateway { hop, .. } => {
                 let Some(gateway) = accepted.snapshot.cluster(hop) else {
                     return vec![Arrival::failed(Failure::Refused)];
@@ -162,13 +169,39 @@ impl World {
         }
     }
 
+    /// A name that the proxy resolves as the resolver of its machine does: a Service of its own cluster, or somebody outside.
+    fn dial_name(
+        &self,
+        accepted: &Accepted<'_>,
+        host: &str,
+        port: u16,
+        wire: &dyn Fn(SocketAddr) -> Wire,
+        depth: u8,
+    ) -> Vec<Arrival> {
+        let cluster = &accepted.workload.key.cluster;
+        let services = self.mesh(cluster).into_iter().flat_map(|mesh| mesh.services.values());
+        let known = services
+            .into_iter()
+            .find(|s| s.source == ServiceSource::Kubernetes && s.key.host == host && s.clusters.contains(cluster));
+        let Some(service) = known else { return vec![named_elsewhere(host, port, &wire(SocketAddr::from(([0, 0, 0, 0], port))))] };
+        let ready = service.endpoints.iter().filter(|e| e.workload.cluster == *cluster && e.health == Health::Healthy);
+        // A headless name is its pods' addresses at the port written; a virtual address leads to the pods' own ports.
+        let target = |e: &fairlead_model::Endpoint| if service.headless { Some(port) } else { e.ports.get(&port).copied() };
+        let found: Vec<SocketAddr> = ready.filter_map(|e| Some(SocketAddr::new(e.address?, target(e)?))).collect();
+        if found.is_empty() {
+            return vec![Arrival::failed(Failure::Refused)];
+        }
+        let share = 1.0 / found.len() as f64;
+        merged(found.into_iter().flat_map(|at| self.send(&wire(at), depth + 1)).map(|a| a.scaled(share)).collect())
+    }
+
     /// A gateway's addresses: those that are known not to answer are out of rotation.
     fn gateway_balancer(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &Arc<EnvoyCluster>) -> Option<Balancer> {
         let endpoints = snapshot.endpoints_of(cluster)?;
         let condition = |_: usize, endpoint: &Arc<Endpoint>| {
             let dead = match &endpoint.address {
                 EndpointAddress::Socket(address) => self.gateway_is_dead(from, *address),
-                EndpointAddress::Gateway { .. } => true,
+                EndpointAddress::Named { .. } | EndpointAddress::Gateway { .. } => true,
             };
             Condition::new(EndpointState::of(endpoint.health, false, dead), Ramp::default())
         };

@@ -1,6 +1,6 @@
 //! The name index of one proxy: what DNS answers and what the names mean.
 //!
-//! Sources: design §5 "Names", §6 "headless across networks", istio-behaviour §2.10, §2.11. Pods of other networks have a
+//! Sources: docs/user-guide.md, Istio's documentation and code Pods of other networks have a
 //! service of their own (with a virtual IP) in the resolved mesh. Invariants: every service the proxy may see is in it and
 //! no other; a name that cannot be dialled has no address, so that the caller's own resolver is asked.
 
@@ -63,7 +63,7 @@ pub fn pod_addresses<'a>(scope: &Scope<'a>, service: &'a Service) -> Vec<(&'a En
     let known = service.endpoints.iter().filter(|e| !scope.revoked.contains(&e.workload.cluster));
     let reached = known.filter_map(|e| match reach(&scope.proxy.network, e, &scope.hops) {
         Reach::Direct(address) => Some((e.as_ref(), address)),
-        Reach::Gateway { .. } | Reach::No => None,
+        Reach::Named(_) | Reach::Gateway { .. } | Reach::No => None,
     });
     reached.collect()
 }

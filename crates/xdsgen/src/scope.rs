@@ -155,7 +155,7 @@ fn hops(
             continue;
         }
         let direct = proxy.network.reaches(&endpoint.network)
-            && matches!(reach(&proxy.network, endpoint, &none), Reach::Direct(_));
+            && matches!(reach(&proxy.network, endpoint, &none), Reach::Direct(_) | Reach::Named(_));
         if !direct {
             foreign.insert(pair);
         }

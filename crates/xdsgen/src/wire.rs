@@ -30,6 +30,16 @@ pub fn socket_address(address: IpAddr, port: u16) -> Option<core::Address> {
     Some(core::Address { address: Some(core::address::Address::SocketAddress(socket)) })
 }
 
+/// A name that the proxy resolves.
+pub fn named_address(name: &str, port: u16) -> Option<core::Address> {
+    let socket = core::SocketAddress {
+        address: name.to_owned(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port.into())),
+        ..Default::default()
+    };
+    Some(core::Address { address: Some(core::address::Address::SocketAddress(socket)) })
+}
+
 /// `address/length`, or an address as its own range.
 pub fn cidr(text: &str) -> Option<core::CidrRange> {
     let (address, length) = match text.split_once('/') {

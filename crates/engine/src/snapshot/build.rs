@@ -81,7 +81,7 @@ impl Snapshot {
             ResourceType::ClusterLoadAssignment => {
                 let assignment: envoy::endpoint::ClusterLoadAssignment = any::unpack_bytes(&resource.body)?;
                 same_name(name, &assignment.cluster_name)?;
-                put(&mut self.endpoints, name, Endpoints::decode(&assignment)?);
+                put(&mut self.endpoints, name, Endpoints::decode(&assignment, false)?);
             }
             ResourceType::NameTable => {
                 let (_, json) = JsonResource::from_any_bytes(&resource.body)?;

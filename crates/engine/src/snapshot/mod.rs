@@ -83,10 +83,10 @@ impl Snapshot {
         self.endpoints.get(name)
     }
 
-    /// The endpoints of an Envoy cluster; `None` for ORIGINAL_DST and while its assignment has not come.
+    /// The endpoints of an Envoy cluster, names still unresolved; `None` for ORIGINAL_DST and while its assignment has not come.
     pub fn endpoints_of<'a>(&'a self, cluster: &'a EnvoyCluster) -> Option<&'a Arc<Endpoints>> {
         match &cluster.kind {
-            ClusterKind::Static(endpoints) => Some(endpoints),
+            ClusterKind::Static(endpoints) | ClusterKind::Dns { endpoints, .. } => Some(endpoints),
             ClusterKind::Eds(name) => self.endpoints.get(name),
             ClusterKind::OriginalDst => None,
         }

@@ -50,6 +50,15 @@ pub enum ClusterKind {
     Static(Arc<Endpoints>),
     /// From the `ClusterLoadAssignment` of this name.
     Eds(Arc<str>),
+    /// In the Envoy cluster itself, some as names that the proxy resolves every `refresh` (STRICT_DNS, LOGICAL_DNS).
+    Dns {
+        endpoints: Arc<Endpoints>,
+        /// LOGICAL_DNS: one address at a time.
+        first_only: bool,
+        /// IPv6 addresses where there are no IPv4 ones.
+        or_v6: bool,
+        refresh: Duration,
+    },
     /// Wherever the connection was going; nothing is balanced.
     OriginalDst,
 }

@@ -23,6 +23,8 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Envoy's default panic threshold, percent.
 const PANIC_THRESHOLD: f64 = 50.0;
+/// Envoy's default `dns_refresh_rate`.
+const DNS_REFRESH: Duration = Duration::from_secs(5);
 /// Envoy's limit of priorities it expects; more are refused, for each takes a table.
 const MAX_PRIORITY: u32 = 128;
 /// Envoy's default over-provisioning, percent.
@@ -102,7 +104,7 @@ fn cluster_kind(cluster: &proto::Cluster) -> Decoded<ClusterKind> {
     match kind {
         inner::DiscoveryType::Static => {
             let endpoints = match &cluster.load_assignment {
-                Some(assignment) => Endpoints::decode(assignment).map_err(|e| e.inside("load_assignment"))?,
+                Some(assignment) => Endpoints::decode(assignment, false).map_err(|e| e.inside("load_assignment"))?,
                 None => Endpoints { overprovisioning: OVERPROVISIONING, ..Endpoints::default() },
             };
             Ok(ClusterKind::Static(Arc::new(endpoints)))
@@ -112,8 +114,34 @@ fn cluster_kind(cluster: &proto::Cluster) -> Decoded<ClusterKind> {
             Ok(ClusterKind::Eds(name.unwrap_or(&cluster.name).into()))
         }
         inner::DiscoveryType::OriginalDst => Ok(ClusterKind::OriginalDst),
-        _ => Err(DecodeError::new("type", "must be STATIC, EDS or ORIGINAL_DST")),
+        inner::DiscoveryType::StrictDns | inner::DiscoveryType::LogicalDns => dns(cluster, kind == inner::DiscoveryType::LogicalDns),
     }
+}
+
+fn dns(cluster: &proto::Cluster, logical: bool) -> Decoded<ClusterKind> {
+    for (present, field) in [
+        (cluster.respect_dns_ttl, "respect_dns_ttl"),
+        (!cluster.dns_resolvers.is_empty(), "dns_resolvers"),
+        (cluster.dns_resolution_config.is_some(), "dns_resolution_config"),
+        (cluster.typed_dns_resolver_config.is_some(), "typed_dns_resolver_config"),
+        (cluster.use_tcp_for_dns_lookups, "use_tcp_for_dns_lookups"),
+    ] {
+        if present {
+            return Err(DecodeError::unsupported(field));
+        }
+    }
+    let assignment = cluster.load_assignment.as_ref().ok_or_else(|| DecodeError::new("load_assignment", "is required"))?;
+    let endpoints = Endpoints::decode(assignment, true).map_err(|e| e.inside("load_assignment"))?;
+    if logical && endpoints.len() != 1 {
+        return Err(DecodeError::new("load_assignment", "must have one endpoint for LOGICAL_DNS"));
+    }
+    let or_v6 = match cluster.dns_lookup_family() {
+        inner::DnsLookupFamily::V4Only => false,
+        inner::DnsLookupFamily::V4Preferred => true,
+        _ => return Err(DecodeError::unsupported("dns_lookup_family other than V4_ONLY and V4_PREFERRED")),
+    };
+    let refresh = wire::nonzero_duration(&cluster.dns_refresh_rate, "dns_refresh_rate")?.unwrap_or(DNS_REFRESH);
+    Ok(ClusterKind::Dns { endpoints: Arc::new(endpoints), first_only: logical, or_v6, refresh })
 }
 
 fn service_of(cluster: &proto::Cluster) -> Option<&Struct> {
@@ -202,7 +230,8 @@ fn idle_timeout(cluster: &proto::Cluster, options: Option<&HttpProtocolOptions>)
 }
 
 impl Endpoints {
-    pub(crate) fn decode(assignment: &eds::ClusterLoadAssignment) -> Decoded<Self> {
+    /// `named`: addresses may be names.
+    pub(crate) fn decode(assignment: &eds::ClusterLoadAssignment, named: bool) -> Decoded<Self> {
         let policy = assignment.policy.clone().unwrap_or_default();
         if !policy.drop_overloads.is_empty() {
             return Err(DecodeError::unsupported("policy.drop_overloads"));
@@ -222,7 +251,7 @@ impl Endpoints {
         let mut seen = ahash::AHashSet::new();
         for (index, group) in assignment.endpoints.iter().enumerate() {
             let at = |e: DecodeError| e.inside(format!("endpoints[{index}]"));
-            let mut group = LocalityGroup::decode(group).map_err(at)?;
+            let mut group = LocalityGroup::decode(group, named).map_err(at)?;
             // Envoy keeps the first of several endpoints with one address in an Envoy cluster.
             group.endpoints.retain(|endpoint| seen.insert(endpoint.key.clone()));
             decoded.localities.push(group);
@@ -232,7 +261,7 @@ impl Endpoints {
 }
 
 impl LocalityGroup {
-    fn decode(group: &eds::LocalityLbEndpoints) -> Decoded<Self> {
+    fn decode(group: &eds::LocalityLbEndpoints, named: bool) -> Decoded<Self> {
         if group.lb_config.is_some() {
             return Err(DecodeError::unsupported("load_balancer_endpoints and leds_cluster_locality_config"));
         }
@@ -243,7 +272,7 @@ impl LocalityGroup {
         let locality =
             Arc::new(Locality { region: locality.region, zone: locality.zone, subzone: locality.sub_zone });
         let decode = |(index, endpoint)| {
-            Endpoint::decode(endpoint, &locality, group.priority)
+            Endpoint::decode(endpoint, &locality, group.priority, named)
                 .map(Arc::new)
                 .map_err(|e| e.inside(format!("lb_endpoints[{index}]")))
         };
@@ -258,12 +287,17 @@ impl LocalityGroup {
 }
 
 impl Endpoint {
-    fn decode(proto: &eds::LbEndpoint, locality: &Arc<Locality>, priority: u32) -> Decoded<Self> {
+    fn decode(proto: &eds::LbEndpoint, locality: &Arc<Locality>, priority: u32, named: bool) -> Decoded<Self> {
         let Some(eds::lb_endpoint::HostIdentifier::Endpoint(endpoint)) = &proto.host_identifier else {
             return Err(DecodeError::new("endpoint", "is required"));
         };
         let address = endpoint.address.as_ref().and_then(|address| address.address.as_ref());
         let address = match address {
+            Some(address::Address::SocketAddress(socket)) if named && socket.address.parse::<std::net::IpAddr>().is_err() => {
+                let field = "endpoint.address.socket_address";
+                let (host, port) = wire::named_address(socket, field)?;
+                EndpointAddress::Named { host, port }
+            }
             Some(address::Address::SocketAddress(socket)) => {
                 EndpointAddress::Socket(wire::socket_address(socket, "endpoint.address.socket_address")?)
             }

@@ -56,6 +56,8 @@ pub struct EndpointKey(pub Arc<str>);
 pub enum EndpointAddress {
     /// Dialled directly.
     Socket(SocketAddr),
+    /// A name to be resolved first (STRICT_DNS and LOGICAL_DNS only).
+    Named { host: Arc<str>, port: u16 },
     /// Behind a gateway (`envoy_internal_address`): dial an endpoint of the Envoy cluster named `hop`.
     Gateway { hop: Arc<str>, endpoint_id: Arc<str> },
 }
@@ -101,6 +103,38 @@ impl Endpoints {
         self.localities.iter().flat_map(|group| &group.endpoints)
     }
 
+    /// Names among the endpoints.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.iter().filter_map(|endpoint| match &endpoint.address {
+            EndpointAddress::Named { host, .. } => Some(host),
+            EndpointAddress::Socket(_) | EndpointAddress::Gateway { .. } => None,
+        })
+    }
+
+    /// Each name replaced by its addresses (or its first, for LOGICAL_DNS); one without any is left out.
+    pub fn resolved<'a>(&self, first_only: bool, addresses: impl Fn(&str) -> &'a [IpAddr]) -> Self {
+        let mut seen = ahash::AHashSet::new();
+        let localities = self.localities.iter().map(|group| {
+            let mut endpoints = Vec::with_capacity(group.endpoints.len());
+            for endpoint in &group.endpoints {
+                let EndpointAddress::Named { host, port } = &endpoint.address else {
+                    endpoints.extend(seen.insert(endpoint.key.clone()).then(|| endpoint.clone()));
+                    continue;
+                };
+                let found = addresses(host);
+                for ip in &found[..if first_only { found.len().min(1) } else { found.len() }] {
+                    let address = EndpointAddress::Socket(SocketAddr::new(*ip, *port));
+                    let key = EndpointKey(address.to_string().into());
+                    if seen.insert(key.clone()) {
+                        endpoints.push(Arc::new(Endpoint { key, address, ..Endpoint::clone(endpoint) }));
+                    }
+                }
+            }
+            LocalityGroup { endpoints, ..group.clone() }
+        });
+        Self { localities: localities.collect(), ..*self }
+    }
+
     pub fn len(&self) -> usize {
         self.localities.iter().map(|group| group.endpoints.len()).sum()
     }
@@ -136,7 +170,7 @@ impl Endpoint {
     pub fn gateway_hop(&self) -> Option<&Arc<str>> {
         match &self.address {
             EndpointAddress::Gateway { hop, .. } => Some(hop),
-            EndpointAddress::Socket(_) => None,
+            EndpointAddress::Socket(_) | EndpointAddress::Named { .. } => None,
         }
     }
 
@@ -156,6 +190,7 @@ impl fmt::Display for EndpointAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(address) => address.fmt(f),
+            Self::Named { host, port } => write!(f, "{host}:{port}"),
             Self::Gateway { hop, endpoint_id } => write!(f, "envoy://{hop}/{endpoint_id}"),
         }
     }

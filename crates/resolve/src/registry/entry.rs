@@ -42,6 +42,11 @@ pub(super) fn services(
         let endpoints: Vec<Endpoint> = match (&spec.resolution, &spec.workload_selector) {
             (istio::Resolution::None, _) => Vec::new(),
             (_, Some(selector)) => selected(&selector.labels, &ports, &host, namespace, context),
+            // The host itself is the name to resolve (Istio).
+            (istio::Resolution::Dns | istio::Resolution::DnsRoundRobin, None) if spec.endpoints.is_empty() => {
+                let itself = WorkloadEntrySpec { address: host.clone(), ..WorkloadEntrySpec::default() };
+                inline(&itself, item, &ports, &host, context, by_address, peers).into_iter().collect()
+            }
             (_, None) => spec
                 .endpoints
                 .iter()
@@ -58,6 +63,8 @@ pub(super) fn services(
             headless: false,
             resolution: match spec.resolution {
                 istio::Resolution::None => Resolution::Passthrough,
+                istio::Resolution::Dns => Resolution::Dns,
+                istio::Resolution::DnsRoundRobin => Resolution::DnsRoundRobin,
                 _ => Resolution::Endpoints,
             },
             external: spec.location == ServiceLocation::MeshExternal,
@@ -117,7 +124,8 @@ fn selected(
     context.selection.select(namespace, labels).into_iter().filter(|draft| !starting(draft)).filter_map(one).collect()
 }
 
-/// `None` for addresses that are no IP addresses, unless only the network is known (it is reached through its gateways).
+/// `None` for addresses that are neither IP addresses nor (with DNS) names, unless only the network is known (it is reached
+/// through its gateways).
 fn inline(
     written: &WorkloadEntrySpec,
     item: &Item<'_, ServiceEntry>,
@@ -128,7 +136,9 @@ fn inline(
     peers: &PeerAuthentications,
 ) -> Option<Endpoint> {
     let address: Option<IpAddr> = written.address.parse().ok();
-    if address.is_none() && (!written.address.is_empty() || written.network.is_empty()) {
+    let resolved = matches!(item.object.spec.resolution, istio::Resolution::Dns | istio::Resolution::DnsRoundRobin);
+    let dns = (resolved && address.is_none() && !written.address.is_empty()).then(|| written.address.to_ascii_lowercase());
+    if address.is_none() && dns.is_none() && (!written.address.is_empty() || written.network.is_empty()) {
         return None;
     }
     let around = context.around;
@@ -172,6 +182,7 @@ fn inline(
         network,
         locality,
         address,
+        hostname: dns,
         ports,
         labels,
         weight: written.weight.max(1),

@@ -25,7 +25,7 @@ use crate::registry::ClusterState;
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::ids::ClusterId;
 use fairlead_model::mesh::ResolvedMesh;
-use fairlead_model::service::{Resolution, Service, ServiceKey, ServiceSource};
+use fairlead_model::service::{Service, ServiceKey, ServiceSource};
 use fairlead_model::summary::{ClusterSummary, PeerStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -99,7 +99,7 @@ fn give_virtual_ips(services: &mut BTreeMap<ServiceKey, Service>, own: &ClusterI
         service.vips.is_empty()
             && service.cidrs.is_empty()
             && !service.headless
-            && service.resolution == Resolution::Endpoints
+            && service.resolution.has_endpoints()
             && !service.key.host.starts_with('*')
     };
     let mut wanted = Wanted::default();

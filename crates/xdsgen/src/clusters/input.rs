@@ -1,5 +1,6 @@
 //! What an Envoy cluster is made of.
 
+use crate::endpoints::EndpointsInput;
 use crate::names::ResourceName;
 use fairlead_model::matching::Labels;
 use fairlead_model::policy::{Balancing, ConnectionPool, OutlierDetection};
@@ -48,6 +49,8 @@ pub struct Destination {
     pub external: bool,
     /// ServiceEntry resolution NONE: the address dialled.
     pub passthrough: bool,
+    /// Endpoints that are names stand in the Envoy cluster itself: only there may an address be a name.
+    pub named: Option<Named>,
     pub protocol: Protocol,
     pub connect_timeout: Duration,
     pub balancing: Balancing,
@@ -62,6 +65,14 @@ pub struct Destination {
     pub rule: Option<Origin>,
     /// Labels of the subset, shown to people only.
     pub subset: Labels,
+}
+
+/// Endpoints of which some are names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Named {
+    pub endpoints: Box<EndpointsInput>,
+    /// One address at a time (DNS_ROUND_ROBIN); Envoy wants exactly one endpoint then.
+    pub one_address: bool,
 }
 
 /// Whether and how the connection is encrypted.

@@ -1,6 +1,7 @@
 //! The generator of Envoy clusters: a function of [`ClusterInput`] alone.
 
-use super::input::{ClusterInput, Destination, Upstream, UpstreamTls};
+use super::input::{ClusterInput, Destination, Named, Upstream, UpstreamTls};
+use crate::endpoints::load_assignment;
 use super::protocol;
 use crate::metadata::{self, fields, text, yes};
 use crate::tls;
@@ -72,12 +73,28 @@ pub fn cluster(input: &ClusterInput) -> ec::Cluster {
     cluster
 }
 
+/// Istio's `dnsRefreshRate`.
+const DNS_REFRESH: Duration = Duration::from_secs(60);
+
+// Its successor, the `envoy.clusters.dns` extension, is newer than what other clients know.
+#[allow(deprecated)]
+fn by_name(cluster: &mut ec::Cluster, named: &Named) {
+    let kind = if named.one_address { ec::cluster::DiscoveryType::LogicalDns } else { ec::cluster::DiscoveryType::StrictDns };
+    cluster.cluster_discovery_type = discovery(kind);
+    cluster.dns_lookup_family = ec::cluster::DnsLookupFamily::V4Preferred as i32;
+    cluster.dns_refresh_rate = duration(DNS_REFRESH);
+    cluster.load_assignment = Some(load_assignment(&named.endpoints));
+}
+
 fn service(input: &ClusterInput, of: &Destination, cluster: &mut ec::Cluster) {
     cluster.connect_timeout = duration(of.pool.connect_timeout.unwrap_or(of.connect_timeout));
     if of.passthrough {
         original_destination(cluster);
     } else {
-        by_eds(cluster);
+        match &of.named {
+            Some(named) => by_name(cluster, named),
+            None => by_eds(cluster),
+        }
         cluster.lb_policy = match of.balancing {
             Balancing::LeastRequest => ec::cluster::LbPolicy::LeastRequest,
             Balancing::RoundRobin => ec::cluster::LbPolicy::RoundRobin,

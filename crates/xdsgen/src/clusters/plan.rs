@@ -1,6 +1,6 @@
 //! Inputs of Envoy clusters and endpoints for every destination that listeners and routes lead to.
 
-use super::input::{ClusterInput, Destination, Upstream, UpstreamTls};
+use super::input::{ClusterInput, Destination, Named, Upstream, UpstreamTls};
 use crate::endpoints::reach::{Reach, reach};
 use crate::endpoints::{Caller, Encryption, EndpointsInput, LocalityRule, Target, locality_rule};
 use crate::generate::Plan;
@@ -134,44 +134,24 @@ fn destination(
     }
     let mut origins: Vec<Origin> = own_rule.iter().cloned().collect();
     origins.extend(service.origins.iter().cloned());
-    let made = Box::new(Destination {
-        host: service.key.host.clone(),
-        service: service.name.clone(),
-        namespace: service.key.namespace.clone(),
-        external: service.external,
-        passthrough,
-        protocol: service_port.protocol,
-        connect_timeout: settings.connect_timeout,
-        balancing: blocks.balancing,
-        pool: blocks.pool,
-        outlier: blocks.outlier,
-        tls,
-        weighted_localities: rule.is_weighted(),
-        failover_when_none: rule.fails_over_when_none(),
-        rule: own_rule,
-        subset: selected.map(|(labels, _)| labels).unwrap_or_default(),
-    });
-    let upstream = Upstream::Service(made.clone());
-    plan.inputs.push(Input::Cluster(ClusterInput::new(
-        name.clone(),
-        scope.proxy.client,
-        upstream,
-        origins,
-    )));
-    if passthrough {
-        return Some(made);
-    }
+    // Stock Envoy takes names only in the Envoy cluster itself, and never beside a gateway's internal address.
+    let named = endpoints.iter().any(|e| e.address.is_none() && e.hostname.is_some());
     let mut own_hops = BTreeSet::new();
-    for endpoint in &endpoints {
+    for endpoint in endpoints.iter().filter(|_| !named) {
         if let Reach::Gateway { network, cluster } = reach(&scope.proxy.network, endpoint, &scope.hops) {
             own_hops.insert((network, cluster));
         }
     }
-    hops.extend(own_hops.iter().cloned());
+    if !passthrough {
+        hops.extend(own_hops.iter().cloned());
+    }
     let of_these = |clusters: &BTreeSet<ClusterId>| {
         clusters.iter().filter(|c| endpoints.iter().any(|e| e.workload.cluster == **c)).cloned().collect()
     };
-    plan.inputs.push(Input::Endpoints(EndpointsInput {
+    let weighted_localities = rule.is_weighted();
+    let failover_when_none = rule.fails_over_when_none();
+    let one_address = service.resolution == Resolution::DnsRoundRobin && endpoints.len() == 1;
+    let assignment = EndpointsInput {
         target: Target { host: service.key.host.clone(), port, subset: subset.map(str::to_owned) },
         caller: caller(scope, &rule),
         rule,
@@ -182,8 +162,37 @@ fn destination(
         drop_unhealthy: settings.profile == Profile::Istio,
         origins: service.origins.clone(),
         endpoints,
-        name,
-    }));
+        name: name.clone(),
+    };
+    let (by_eds, named) = match named {
+        true => (None, Some(Named { endpoints: Box::new(assignment), one_address })),
+        false => (Some(assignment).filter(|_| !passthrough), None),
+    };
+    // gRPC knows LOGICAL_DNS only.
+    if scope.proxy.client == ClientKind::Grpc && named.as_ref().is_some_and(|named| !named.one_address) {
+        return None;
+    }
+    let made = Box::new(Destination {
+        host: service.key.host.clone(),
+        service: service.name.clone(),
+        namespace: service.key.namespace.clone(),
+        external: service.external,
+        passthrough,
+        named,
+        protocol: service_port.protocol,
+        connect_timeout: settings.connect_timeout,
+        balancing: blocks.balancing,
+        pool: blocks.pool,
+        outlier: blocks.outlier,
+        tls,
+        weighted_localities,
+        failover_when_none,
+        rule: own_rule,
+        subset: selected.map(|(labels, _)| labels).unwrap_or_default(),
+    });
+    let upstream = Upstream::Service(made.clone());
+    plan.inputs.push(Input::Cluster(ClusterInput::new(name, scope.proxy.client, upstream, origins)));
+    plan.inputs.extend(by_eds.map(Input::Endpoints));
     Some(made)
 }
 

@@ -7,7 +7,7 @@ use super::reach::{Reach, reach};
 use super::weights::distribute;
 use crate::metadata::{self, fields, text};
 use crate::names::ResourceName;
-use crate::wire::{socket_address, u32_value};
+use crate::wire::{named_address, socket_address, u32_value};
 use fairlead_model::ids::Locality;
 use fairlead_model::{ClientKind, Endpoint, Health};
 use fairlead_proto::envoy::{core, endpoint as ee};
@@ -93,7 +93,7 @@ fn place(input: &EndpointsInput) -> Vec<Placed<'_>> {
             Reach::No => continue,
             // A gateway routes by the SNI of mutual TLS; plaintext has none.
             Reach::Gateway { .. } if !(mutual && accepts) => continue,
-            Reach::Gateway { .. } | Reach::Direct(_) => {}
+            Reach::Gateway { .. } | Reach::Direct(_) | Reach::Named(_) => {}
         }
         let health = health(input, endpoint);
         if health == Health::Unhealthy && input.drop_unhealthy {
@@ -157,13 +157,18 @@ fn lb_endpoint(input: &EndpointsInput, p: &Placed<'_>, all_drain: bool) -> ee::L
             let address = core::Address { address: Some(core::address::Address::EnvoyInternalAddress(internal)) };
             (Some(address), ResourceName::endpoint(target.port, &endpoint.id, &target.host).to_string())
         }
-        Reach::Direct(address) => {
+        Reach::Direct(_) | Reach::Named(_) => {
             let sni = match &input.encryption {
                 _ if !p.mutual => String::new(),
                 Encryption::Always { sni: Some(sni) } => sni.clone(),
                 _ => ResourceName::sni(target.port, target.subset.as_deref(), &target.host).to_string(),
             };
-            (socket_address(*address, p.port), sni)
+            let address = match &p.reach {
+                Reach::Named(name) => named_address(name, p.port),
+                Reach::Direct(address) => socket_address(*address, p.port),
+                Reach::Gateway { .. } | Reach::No => None,
+            };
+            (address, sni)
         }
         Reach::No => (None, String::new()),
     };

@@ -239,6 +239,7 @@ fn endpoint(written: Value, own: &str, namespace: &str, ports: &[u16]) -> Value 
         "network": written["network"].as_str().map_or(format!("{cluster}-net"), str::to_owned),
         "locality": place,
         "address": written["address"],
+        "hostname": written["hostname"],
         "ports": written.get("ports").cloned().unwrap_or(Value::Object(port_map)),
         "labels": labels,
         "identity": mtls.then(|| format!("spiffe://{cluster}.shop.mesh/ns/{namespace}/sa/{account}")),
