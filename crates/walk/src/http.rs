@@ -9,11 +9,11 @@ use crate::wire::{HttpRequest, Payload, Security};
 use crate::world::World;
 use fairlead_calls::DecidedBy;
 use fairlead_model::Origin;
+use fairlead_engine::balance::{Avoid, Balancer, Tried};
 use fairlead_engine::listener::HttpManager;
 use fairlead_engine::normalize::{self, Normalized};
 use fairlead_engine::retry::{self, Attempt, Decision, RetryKind, Stop};
 use fairlead_engine::route::{Backend, DirectResponse, Fault, HeaderOps, Redirect, RoutePlan, ValueSource};
-use fairlead_engine::upstream::EndpointKey;
 use fairlead_engine::{RequestHead, RequestInfo, decide};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::BTreeMap;
@@ -109,7 +109,7 @@ impl World {
             }
             let request = Arc::new(prepared(accepted, plan, backend, request));
             let exchange = Exchange { accepted, plan, backend, request, depth };
-            arrivals.extend(self.tries(&exchange, &[], 1).into_iter().map(|a| a.scaled(share)));
+            arrivals.extend(self.tries(&exchange, &Tried::default(), 1).into_iter().map(|a| a.scaled(share)));
         }
         for arrival in &mut arrivals {
             if let Some(origin) = &plan.origin {
@@ -121,15 +121,15 @@ impl World {
     }
 
     /// All ways in which try number `number` and those after it can go.
-    fn tries(&self, exchange: &Exchange<'_>, tried: &[EndpointKey], number: u32) -> Vec<Arrival> {
+    fn tries(&self, exchange: &Exchange<'_>, tried: &Tried, number: u32) -> Vec<Arrival> {
         let accepted = exchange.accepted;
         let grpc = exchange.request.grpc;
         let Some(cluster) = accepted.snapshot.cluster(&exchange.backend.cluster) else {
             return vec![Arrival::by_proxy(exchange.plan.cluster_not_found_status, &["NC"], grpc)];
         };
         let targets = match self.balancer(accepted.snapshot, &accepted.workload.key.cluster, cluster) {
-            None => vec![(Target::Original, None, 1.0)],
-            Some(balancer) => targets(&balancer, tried),
+            None => vec![(Target::Original, 1.0)],
+            Some(balancer) => targets(&balancer, tried, Avoid::of(exchange.plan)),
         };
         if targets.is_empty() {
             let mut arrival = Arrival::by_proxy(503, &["UH"], grpc);
@@ -139,7 +139,7 @@ impl World {
         }
         let payload = Payload::Http(exchange.request.clone());
         let mut all = Vec::new();
-        for (target, key, share) in targets {
+        for (target, share) in targets {
             for arrival in self.attempt(accepted, cluster, &target, &payload, exchange.depth) {
                 let weight = share * arrival.share;
                 if weight < NEGLIGIBLE {
@@ -148,7 +148,11 @@ impl World {
                 let tls = self.speaks_tls(cluster, &target) || matches!(accepted.wire.security, Security::Tls(_));
                 match self.judge(exchange, &arrival, number, tls) {
                     Verdict::Retry if number < MAX_TRIES => {
-                        let tried: Vec<_> = tried.iter().cloned().chain(key.clone()).collect();
+                        let mut tried = tried.clone();
+                        if let Target::Endpoint(endpoint) = &target {
+                            let in_doubt = matches!(arrival.failure, Some(Failure::Refused | Failure::Timeout));
+                            tried.note(endpoint, in_doubt);
+                        }
                         all.extend(self.tries(exchange, &tried, number + 1).into_iter().map(|a| a.scaled(weight)));
                     }
                     Verdict::Retry => all.push(ended(arrival, exchange, number, &["UF"]).scaled_to(weight)),
@@ -240,19 +244,11 @@ impl Arrival {
     }
 }
 
-/// Endpoints with their shares; those that were tried leave theirs to the others while there are any.
-fn targets(balancer: &fairlead_engine::balance::Balancer, tried: &[EndpointKey]) -> Vec<(Target, Option<EndpointKey>, f64)> {
-    let shares = balancer.shares();
-    let fresh = |key: &EndpointKey| !tried.contains(key);
-    let list: Vec<_> = balancer.endpoints().iter().zip(shares).filter(|(_, share)| *share > 0.0).collect();
-    let left: f64 = list.iter().filter(|(e, _)| fresh(&e.key)).map(|(_, s)| s).sum();
-    list.into_iter()
-        .filter(|(e, _)| left <= 0.0 || fresh(&e.key))
-        .map(|(e, share)| {
-            let share = if left > 0.0 { share / left } else { share };
-            (Target::Endpoint(e.clone()), Some(e.key.clone()), share)
-        })
-        .collect()
+/// Endpoints with their shares in the next try.
+fn targets(balancer: &Balancer, tried: &Tried, avoid: Avoid) -> Vec<(Target, f64)> {
+    let shares = balancer.shares_again(tried, avoid);
+    let list = balancer.endpoints().iter().zip(shares).filter(|(_, share)| *share > 0.0);
+    list.map(|(endpoint, share)| (Target::Endpoint(endpoint.clone()), share)).collect()
 }
 
 /// The answer towards the downstream of a try that is the last.

@@ -4,7 +4,8 @@
 
 use crate::world::World;
 use fairlead_model::mesh::Workload;
-use fairlead_model::{ClusterId, NetworkId, Profile, WorkloadRef};
+use fairlead_model::service::ServiceSource;
+use fairlead_model::{ClusterId, Health, NetworkId, Profile, WorkloadRef};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub(crate) enum Found {
     Unreachable,
     /// The workload is down with its proxy: nobody listens.
     Dead,
+    /// A service's virtual address: the node sends it to one of these, ready endpoints of the own cluster.
+    Virtual(Vec<SocketAddr>),
     /// No workload of the mesh.
     Outside,
 }
@@ -68,9 +71,21 @@ impl World {
         // Where networks are unnamed (profile istio) an address may stand in several clusters: the own one is nearer.
         reachable.sort_by_key(|w| place.cluster().is_some_and(|own| *own != w.key.cluster));
         match reachable.first() {
-            None => Found::Outside,
+            None => self.behind(place, address).map_or(Found::Outside, Found::Virtual),
             Some(found) => self.arrives(place, found),
         }
+    }
+
+    /// Addresses behind a virtual one, as kube-proxy would choose; `None` when it is none. No proxy of the mesh asks for this but
+    /// for a port that the service does not have.
+    fn behind(&self, place: &Place, address: SocketAddr) -> Option<Vec<SocketAddr>> {
+        let cluster = place.cluster()?;
+        let mesh = self.mesh(cluster)?;
+        let service = mesh.services.values().find(|s| {
+            s.vips.contains(&address.ip()) && (s.source != ServiceSource::ServiceEntry || allocated(address.ip()))
+        })?;
+        let ready = service.endpoints.iter().filter(|e| e.workload.cluster == *cluster && e.health == Health::Healthy);
+        Some(ready.filter_map(|e| Some(SocketAddr::new(e.address?, *e.ports.get(&address.port())?))).collect())
     }
 
     fn gateway(&self, place: &Place, gateway: &WorkloadRef, ip: IpAddr) -> Found {
@@ -100,4 +115,9 @@ impl World {
         let mesh = self.meshes.get(&workload.key.cluster);
         self.conditions.is_down(&workload.key) && mesh.is_some_and(|m| m.settings.profile == Profile::Istio)
     }
+}
+
+/// Of the mesh's own range: what a ServiceEntry itself writes may exist outside.
+fn allocated(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [240, 240])
 }

@@ -55,6 +55,9 @@ pub struct Pick {
     pub panic: bool,
 }
 
+/// Tried before, class of health, on a path that failed, priority.
+type Rank = (bool, u8, bool, u32);
+
 /// Nobody may be chosen: response flag `UH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoEndpoint {
@@ -139,6 +142,31 @@ impl Balancer {
         }
     }
 
+    /// Share of each endpoint by index in a try after those `tried`, as [`Balancer::pick`] has it. Of `PreviousHosts` as if the
+    /// choice were repeated until it is fresh while anything fresh has a share.
+    pub fn shares_again(&self, tried: &Tried, avoid: Avoid) -> Vec<f64> {
+        let shares = self.shares();
+        if tried.is_empty() || avoid == Avoid::Nothing {
+            return shares;
+        }
+        let weights: Vec<f64> = match avoid {
+            Avoid::Elsewhere => {
+                let ranks: Vec<_> = (0..self.endpoints.len()).map(|index| self.rank(index, tried)).collect();
+                let best = ranks.iter().flatten().min();
+                let of = |(index, rank): (usize, &Option<Rank>)| {
+                    if rank.is_some() && rank.as_ref() == best { self.weight_of(index) as f64 } else { 0.0 }
+                };
+                ranks.iter().enumerate().map(of).collect()
+            }
+            _ => {
+                let fresh = |(endpoint, share): (&Arc<Endpoint>, &f64)| if tried.contains(&endpoint.key) { 0.0 } else { *share };
+                self.endpoints.iter().zip(&shares).map(fresh).collect()
+            }
+        };
+        let sum: f64 = weights.iter().sum();
+        if sum > 0.0 { weights.into_iter().map(|weight| weight / sum).collect() } else { shares }
+    }
+
     fn sample(&self, context: &mut PickContext<'_>) -> Result<Pick, NoEndpoint> {
         let pool = match self.pools.as_slice() {
             [] if self.endpoints.is_empty() => return Err(NoEndpoint::Empty),
@@ -164,33 +192,38 @@ impl Balancer {
 
     /// The best usable endpoint that is not where the request has been; `None` when no endpoint is usable.
     fn elsewhere(&self, context: &mut PickContext<'_>) -> Option<Pick> {
-        let mut best: Option<(usize, (bool, u8, bool, u32))> = None;
+        let mut best: Option<(usize, Rank)> = None;
         let mut weight_of_best = 0u64;
-        for (index, endpoint) in self.endpoints.iter().enumerate() {
-            let class = match self.conditions[index].state {
-                EndpointState::Healthy => 0u8,
-                EndpointState::Degraded => 1,
-                EndpointState::Draining => 2,
-                _ => continue,
-            };
-            let rank = (
-                context.tried.contains(&endpoint.key),
-                class,
-                context.tried.same_way(endpoint),
-                endpoint.priority,
-            );
+        for index in 0..self.endpoints.len() {
+            let Some(rank) = self.rank(index, context.tried) else { continue };
             match best {
                 Some((_, current)) if rank > current => continue,
                 Some((_, current)) if rank == current => {}
                 _ => weight_of_best = 0,
             }
             // Among equals one at random, by weight, in one pass.
-            let weight = u64::from(endpoint.weight) * u64::from(self.conditions[index].ramp.tenths());
+            let weight = self.weight_of(index);
             weight_of_best += weight;
             if best.is_none_or(|(_, current)| rank < current) || (context.random)() % weight_of_best < weight {
                 best = Some((index, rank));
             }
         }
         best.map(|(index, _)| Pick { index, priority: self.endpoints[index].priority, panic: false })
+    }
+
+    /// How far an endpoint is from being where a later try should go: the least is best; `None` when it is not usable.
+    fn rank(&self, index: usize, tried: &Tried) -> Option<Rank> {
+        let endpoint = self.endpoints.get(index)?;
+        let class = match self.conditions.get(index)?.state {
+            EndpointState::Healthy => 0,
+            EndpointState::Degraded => 1,
+            EndpointState::Draining => 2,
+            _ => return None,
+        };
+        Some((tried.contains(&endpoint.key), class, tried.same_way(endpoint), endpoint.priority))
+    }
+
+    fn weight_of(&self, index: usize) -> u64 {
+        u64::from(self.endpoints[index].weight) * u64::from(self.conditions[index].ramp.tenths())
     }
 }
