@@ -64,6 +64,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    quiet_broken_pipes();
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Analyze(args) => cli::analyze::run(&args),
@@ -105,4 +106,16 @@ fn proxy_runtime<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::
 fn logging() -> anyhow::Result<()> {
     let format = fairlead_runtime::logging::Format::default();
     fairlead_runtime::logging::init(format, "info").map_err(|e| anyhow::anyhow!("logging: {e:?}"))
+}
+
+/// A reader that has seen enough (`| head`) is no reason for a stack trace.
+fn quiet_broken_pipes() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        usual(panic);
+    }));
 }

@@ -20,7 +20,7 @@ use crate::signing_request::{MIN_RSA_BITS, request_key};
 use crate::spiffe::{IdentityKind, SpiffeId, TrustDomain};
 use crate::template::{leaf_params, self_signed, signing};
 
-/// Leaves are valid from five minutes before their making: that much may clocks differ (design §6).
+/// Leaves are valid from five minutes before their making: that much may clocks differ.
 pub const BACKDATE: Duration = Duration::from_secs(300);
 /// Shortest life of a leaf. Tests rotate every few seconds; shorter ones would expire in the handshake.
 pub const MIN_LIFETIME: Duration = Duration::from_secs(10);

@@ -18,7 +18,7 @@ use crate::spiffe::TrustDomain;
 /// Most clusters in a mesh's membership, tombstones included.
 pub const MAX_MEMBERS: usize = 4096;
 
-/// What is told about a member: design §6 `Member`.
+/// What is told about a member: the `Member` of the peering protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {

@@ -1,4 +1,4 @@
-//! What becomes of an object with errors: refused, or, if it guards access, held closed (design.md §7).
+//! What becomes of an object with errors: refused, or, if it guards access, held closed.
 //!
 //! Never opens: a bad ALLOW rule matches nothing, a bad DENY rule holds without its bad field, an AuthorizationPolicy that
 //! cannot be read denies what it selects, a PeerAuthentication with errors means STRICT. Invariant: whatever the correction

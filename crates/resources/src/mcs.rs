@@ -1,7 +1,7 @@
 //! Multi-Cluster Services (`multicluster.x-k8s.io`, `v1beta1` and `v1alpha1`): `ServiceExport`, `ServiceImport`.
 //!
 //! Never decides who may import. Source: KEP-1645; annotations `fairlead.dev/export-to` and `fairlead.dev/export-ports`
-//! are ours (design.md §6).
+//! are ours.
 
 use crate::meta::Meta;
 

@@ -13,7 +13,7 @@ use crate::yaml::{Node, Value};
 /// What a reader does with a field it does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
-    /// An error: the object is refused (design.md §7).
+    /// An error: the object is refused.
     Refuse,
     /// Passed over: the kind is Kubernetes' own and most of it does not concern a mesh.
     Ignore,

@@ -84,7 +84,7 @@ pub(super) fn connection_pool(pool: &ConnectionPoolSettings, at: &FieldPath, che
 
 /// Locality load balancing, also of MeshConfig.
 pub(super) fn locality(setting: &LocalityLbSetting, at: &FieldPath, check: &mut Check<'_>) {
-    // Istio refuses distribute together with failover; here weights and failover together are a feature (design.md §6).
+    // Istio refuses distribute together with failover; here weights and failover together are a feature.
     for (index, entry) in setting.distribute.iter().enumerate() {
         let at = at.key("distribute").index(index);
         check.problem(&at.key("from"), locality_pattern(&entry.from));

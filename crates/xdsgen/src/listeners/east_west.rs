@@ -1,6 +1,6 @@
 //! The east-west gateway: mutual TLS between workloads is passed on by its SNI, unopened.
 //!
-//! Sources: design §6 "Gateways", istio-behaviour §2.5. One chain per exported endpoint (Fairlead's SNI) and per exported
+//! Sources: docs/life-of-a-request.md, Istio's documentation and code One chain per exported endpoint (Fairlead's SNI) and per exported
 //! service port and subset (Istio's), plus `probe_.<cluster>`, which only answers a handshake. Invariants: what is not
 //! exported has no chain, so an unknown SNI is closed before any byte; only endpoints of this cluster are led to, so no
 //! request takes two hops into it; no policy is evaluated here, the callee's proxy does that.

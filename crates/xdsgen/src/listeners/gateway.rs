@@ -1,6 +1,6 @@
 //! Listeners of a gateway that Gateway objects select.
 //!
-//! Source: istio-behaviour §1.3. A server's port is a Service port and is translated to the port the selected workload
+//! Source: Istio's documentation and code A server's port is a Service port and is translated to the port the selected workload
 //! listens on. On one port plaintext HTTP servers share a connection manager; servers that need the SNI have a chain per
 //! host. Invariant: conflicts were settled before (`ResolvedMesh.gateways`), so the first to claim a host keeps it.
 

@@ -1,6 +1,6 @@
 //! A sidecar's inbound listener: what its workload serves, to whom, and how callers prove who they are.
 //!
-//! Sources: PeerAuthentication (istio-behaviour §1.7), protocol selection (§3.5). STRICT has mutual-TLS chains only;
+//! Sources: PeerAuthentication (Istio's documentation and code), protocol selection. STRICT has mutual-TLS chains only;
 //! PERMISSIVE tells mesh callers by ALPN, so that a program's own TLS passes; DISABLE has plaintext only. Invariant: every
 //! chain but the loop guard is guarded by the workload's policies; an unknown workload is STRICT.
 

@@ -1,6 +1,6 @@
 //! AuthorizationPolicy as Envoy RBAC, for HTTP and for bytes.
 //!
-//! Source: istio-behaviour §1.9. DENY comes before ALLOW. On TCP an ALLOW rule with a field that only HTTP has is dropped
+//! Source: Istio's documentation and code DENY comes before ALLOW. On TCP an ALLOW rule with a field that only HTTP has is dropped
 //! (narrower), a DENY rule keeps the rest (wider). Invariant: what cannot be said denies more or allows less, never the
 //! other way round.
 

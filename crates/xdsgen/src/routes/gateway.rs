@@ -1,6 +1,6 @@
 //! Route configurations of a gateway's HTTP servers.
 //!
-//! Source: istio-behaviour §1.1 and §1.3: rules of several VirtualServices for one host are concatenated, oldest first,
+//! Source: Istio's documentation and code: rules of several VirtualServices for one host are concatenated, oldest first,
 //! those that take everything moved to the end; a host nobody routes is answered 404.
 
 use super::domains::Domains;

@@ -1,6 +1,6 @@
 //! Matches of a rule in Envoy's form.
 //!
-//! Source: istio-behaviour §1.1: prefixes are plain string prefixes, regexes match as a whole, an empty match of a header or
+//! Source: Istio's documentation and code: prefixes are plain string prefixes, regexes match as a whole, an empty match of a header or
 //! parameter asks for its presence, a missing header is an empty one for `withoutHeaders`.
 
 use crate::wire::{bool_value, quote, regex, string_matcher};

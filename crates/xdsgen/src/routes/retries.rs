@@ -1,6 +1,6 @@
 //! Which retries a rule asks for, and their form in Envoy.
 //!
-//! Sources: istio-behaviour §3.4; design §6 "Nothing fails that could have been served".
+//! Sources: Istio's documentation and code; docs/failure-modes.md.
 
 use super::input::Retries;
 use crate::scope::Scope;

@@ -1,1 +1,0 @@
-//! fairlead-testkit
