@@ -60,7 +60,7 @@ fn membership_and_services_reach_everybody_who_may_know() {
     assert_eq!(endpoint["identity"], "spiffe://west.shop.example/ns/shop/sa/reviews");
     // An edit in west is seen in north.
     mesh.write("clusters/west/reviews.yaml", &service("reviews", "10.2.0.9", Some("")));
-    north.until("/endpoints", "moved", |all| rows(all, "address", "10.2.0.9").len() > 0);
+    north.until("/endpoints", "moved", |all| !rows(all, "address", "10.2.0.9").is_empty());
     mesh.remove("clusters/west/reviews.yaml");
     north.until("/services", "without reviews", |all| !hosts(all).iter().any(|h| h.starts_with("reviews.")));
 }

@@ -86,7 +86,8 @@ fn what_was_restored_is_no_news() {
     assert!(told.try_recv().is_err());
     let empty = Sender::default().view(2, &summary(&[]), &[]).expect("a view");
     give(&mut receiver, &empty, &["shop/cart".into()], false);
-    assert!(told.try_recv().expect("told").summary.services.is_empty());
+    let last = std::iter::from_fn(|| told.try_recv().ok()).last();
+    assert!(last.expect("told").summary.services.is_empty());
 }
 
 #[test]
