@@ -10,19 +10,19 @@ use super::headers::{self, NOT_DELIVERED};
 use super::reply::{self, PROGRAM_RESET};
 use super::request_body::{RequestBody, Source};
 use super::response_body::{Relayed, ResponseBody};
+use super::response_head::{apply, server_header, value_source};
 use super::{grpc, upgrade};
 use crate::telemetry::{Flags, PEER_HEADER, RequestRecord};
 use crate::upstream::{Admitted, Member, Resource, Trouble, Upstream, World};
 use fairlead_engine::balance::{Avoid, Tried};
 use fairlead_engine::decide::{self, Allowed, RouteOutcome};
 use fairlead_engine::errors::ProxyError;
-use fairlead_engine::listener::ServerHeader;
 use fairlead_engine::outlier::TryResult;
 use fairlead_engine::retry::{self, Decision, Failure, RetryKind, Stop};
-use fairlead_engine::route::{Backend, RoutePlan, ValueSource};
-use http::header::{CONNECTION, SERVER};
+use fairlead_engine::route::{Backend, RoutePlan};
+use http::header::CONNECTION;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -427,52 +427,6 @@ fn closed(mut record: Box<RequestRecord>, source: Option<&Source>) -> Box<Reques
         record.request_messages = source.messages.clone();
     }
     record
-}
-
-fn apply(
-    ops: &[Arc<fairlead_engine::route::HeaderOps>],
-    first: Option<&Arc<fairlead_engine::route::HeaderOps>>,
-    headers: &mut HeaderMap,
-    context: &HttpContext,
-    head: &Head,
-) {
-    if ops.is_empty() && first.is_none() {
-        return;
-    }
-    let view = head.view();
-    let source = value_source(&view, context, None);
-    for ops in first.into_iter().chain(ops) {
-        ops.apply(headers, &source);
-    }
-}
-
-fn value_source<'a>(
-    view: &'a fairlead_engine::RequestHead<'a>,
-    context: &'a HttpContext,
-    protocol: Option<&'static str>,
-) -> ValueSource<'a> {
-    let connection = &context.connection;
-    ValueSource {
-        head: view,
-        remote: connection.remote,
-        local: connection.original,
-        peer: connection.principal(),
-        server_name: connection.sni.as_deref(),
-        protocol: protocol.unwrap_or("HTTP/1.1"),
-        hostname: &context.worker.shared.hostname,
-    }
-}
-
-fn server_header(headers: &mut HeaderMap, config: &Config) {
-    let absent = !headers.contains_key(SERVER);
-    let set = match config.manager.server_header {
-        ServerHeader::Overwrite => true,
-        ServerHeader::AppendIfAbsent => absent,
-        ServerHeader::PassThrough => false,
-    };
-    if set && let Ok(value) = HeaderValue::from_str(&config.manager.server_name) {
-        headers.insert(SERVER, value);
-    }
 }
 
 /// What outlier detection takes a gRPC status for (Envoy `Grpc::Utility::grpcToHttpStatus`).

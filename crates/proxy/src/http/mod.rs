@@ -17,6 +17,7 @@ mod headers;
 mod reply;
 mod request_body;
 mod response_body;
+mod response_head;
 mod serve;
 mod upgrade;
 
