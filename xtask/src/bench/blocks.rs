@@ -145,6 +145,11 @@ impl Pair {
         self.fairlead.cpu_us() / self.envoy.cpu_us()
     }
 
+    /// Both proxies answered at least 98 % of the rate.
+    pub fn holds(&self, rate: u64) -> bool {
+        self.fairlead.rate().min(self.envoy.rate()) >= 0.98 * rate as f64
+    }
+
     pub fn steal(&self) -> f64 {
         self.fairlead.steal.max(self.envoy.steal)
     }

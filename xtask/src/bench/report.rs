@@ -102,10 +102,12 @@ impl LoadReport {
             let (min, max) = range(values);
             format!("{:.1} [{min:.1}–{max:.1}]", median(values))
         };
+        // A pair under different loads compares nothing: said where it happens.
+        let held = self.rate == 0 || kept.iter().all(|pair| pair.holds(self.rate));
         let rates = (median(&of(|pair| pair.fairlead.rate())), median(&of(|pair| pair.envoy.rate())));
         format!(
             "| {cell} | {} | {} | {} | **{:.2}** ({:.2}–{:.2}) | {:.2}–{:.2} | {:.0} / {:.0} | {} ({dropped}) | {:.1} % |",
-            load_name(self.rate),
+            if held { load_name(self.rate) } else { format!("{} (not held: void)", load_name(self.rate)) },
             spread(&ours),
             spread(&theirs),
             r.median,
