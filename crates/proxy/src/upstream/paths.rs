@@ -1,7 +1,7 @@
 //! The ways to other clusters, each named by the address that is dialled: a gateway, or an endpoint on a flat network.
 //!
 //! Workers note answers here without waiting for anybody; the conductor runs the state machines. Invariant: a path is judged
-//! by this proxy's own traffic first, by others' reports only in its silence.
+//! by this proxy's own traffic first, and by probes in its silence or in doubt.
 
 use fairlead_engine::path::PathState;
 use parking_lot::RwLock;
