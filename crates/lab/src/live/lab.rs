@@ -79,6 +79,8 @@ struct Changed {
     drained: BTreeSet<String>,
     answers: BTreeSet<String>,
     detached: BTreeSet<String>,
+    /// Pairs: a cluster, and the one that alone detached it.
+    detached_here: BTreeSet<(String, String)>,
 }
 
 impl Lab {
@@ -269,7 +271,11 @@ impl Lab {
             None => self.other_than(cluster)?,
         };
         admin::post(&self.layout().admin(asked), "/detach", &json!({"cluster": cluster, "here": here})).await?;
-        self.changed().detached.insert(cluster.to_owned());
+        if here {
+            self.changed().detached_here.insert((cluster.to_owned(), asked.to_owned()));
+        } else {
+            self.changed().detached.insert(cluster.to_owned());
+        }
         Ok(())
     }
 
@@ -287,10 +293,26 @@ impl Lab {
         self.handle().heal(&Heal::Fault(Fault::Kill { target: cluster.to_owned(), process: None })).await?;
         self.control_ready(cluster).await?;
         for other in self.spec().clusters.keys().filter(|other| *other != cluster) {
-            let token = admin::post(&self.layout().admin(other), "/token", &json!({})).await?;
-            admin::post(&self.layout().admin(cluster), "/join", &json!({"token": token["token"]})).await?;
+            self.join(cluster, other).await?;
         }
-        self.changed().detached.remove(cluster);
+        let mut changed = self.changed();
+        changed.detached.remove(cluster);
+        changed.detached_here.retain(|(out, _)| out != cluster);
+        Ok(())
+    }
+
+    /// Takes back a cluster that only `by` had detached. It stays who it is: the others never stopped knowing it, so that one with
+    /// a new CA would be refused as a stranger under its name.
+    async fn take_back_here(&self, cluster: &str, by: &str) -> Result<(), LabError> {
+        self.join(cluster, by).await?;
+        self.changed().detached_here.remove(&(cluster.to_owned(), by.to_owned()));
+        Ok(())
+    }
+
+    /// Joins a cluster by a fresh token of another.
+    async fn join(&self, cluster: &str, other: &str) -> Result<(), LabError> {
+        let token = admin::post(&self.layout().admin(other), "/token", &json!({})).await?;
+        admin::post(&self.layout().admin(cluster), "/join", &json!({"token": token["token"]})).await?;
         Ok(())
     }
 
@@ -322,6 +344,13 @@ impl Lab {
         for name in changed.detached.iter().filter(|n| meant(n)) {
             self.take_back(name).await?;
         }
+        // A cluster that was taken back as a new one is back with everybody.
+        for (out, by) in &changed.detached_here {
+            let is_back = changed.detached.contains(out) && meant(out);
+            if !is_back && (meant(out) || meant(by)) {
+                self.take_back_here(out, by).await?;
+            }
+        }
         Ok(())
     }
 
@@ -344,6 +373,7 @@ impl Lab {
         for (word, names) in lists {
             words.extend(names.iter().map(|name| format!("{word} {name}")));
         }
+        words.extend(changed.detached_here.iter().map(|(out, by)| format!("detach {out} --by {by} --here")));
         words
     }
 
