@@ -191,9 +191,14 @@ fn servers(view: &ResolvedMesh, gateway: &Workload) -> Vec<(u16, Vec<String>)> {
 /// Servers that are no workloads: addresses of ServiceEntries, and addresses that tables dial.
 fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<ExternalServer> {
     let mut found: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+    let mut hosts: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     for view in world.meshes.values() {
         for service in view.services.values() {
             for endpoint in service.endpoints.iter().filter(|e| world.workload(&e.workload).is_none()) {
+                // A name that is a service of the mesh needs no server.
+                if let Some(host) = endpoint.hostname.as_ref().filter(|h| !h.ends_with(".cluster.local") && !h.ends_with(".clusterset.local")) {
+                    hosts.entry(host.clone()).or_default().extend(endpoint.ports.values());
+                }
                 if let Some(address) = endpoint.address {
                     found.entry(address).or_default().extend(endpoint.ports.values());
                 }
@@ -222,6 +227,15 @@ fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<Externa
     taken.extend(spec.clusters.values().flat_map(|c| c.gateway.iter().flatten()));
     taken.extend(spec.workloads().flat_map(|(_, w)| w.addresses.iter().chain(&w.wan)));
     let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !taken.contains(ip);
-    let server = |(address, ports): (IpAddr, BTreeSet<u16>)| ExternalServer { address, ports };
-    found.into_iter().filter(|(ip, ports)| usable(ip) && !ports.is_empty()).map(server).collect()
+    let server = |(address, ports): (IpAddr, BTreeSet<u16>)| ExternalServer { host: None, address, ports };
+    let mut servers: Vec<ExternalServer> =
+        found.iter().filter(|(ip, ports)| usable(ip) && !ports.is_empty()).map(|(ip, ports)| server((*ip, ports.clone()))).collect();
+    // RFC 5737: addresses for documentation are nobody's.
+    let mut free = (1..=254).map(|n| IpAddr::from([203, 0, 113, n])).filter(|ip| usable(ip) && !found.contains_key(ip));
+    for (host, ports) in hosts {
+        if let Some(address) = free.next() {
+            servers.push(ExternalServer { host: Some(host), address, ports });
+        }
+    }
+    servers
 }

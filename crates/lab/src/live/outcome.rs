@@ -233,7 +233,7 @@ impl Echo {
         match self.workload.strip_prefix("outside/server/") {
             Some(address) => match address.parse::<IpAddr>() {
                 Ok(ip) => format!("outside/{}", SocketAddr::new(ip, self.port)),
-                Err(_) => self.workload.clone(),
+                Err(_) => format!("outside/{address}:{}", self.port),
             },
             None => self.workload.clone(),
         }

@@ -74,12 +74,16 @@ impl Parts<'_> {
     /// Name server and stand-in for kube-proxy.
     pub fn node(&self, owner: &str, cluster: &str) -> Option<ProcessSpec> {
         let address = *self.plan.namespace(owner)?.network_addresses().first()?;
-        let process = self
+        let hosts = self.spec.externals.iter().filter_map(|server| Some((server.host.as_ref()?, server.address)));
+        let mut process = self
             .process(owner, NODE)
             .arguments([OsString::from("node"), "--admin".into(), self.layout.admin(cluster).into()])
             .arguments(["--cluster".to_owned(), cluster.to_owned()])
             .arguments(["--dns".to_owned(), SocketAddr::new(address, 53).to_string()])
             .arguments(["--relay".to_owned(), format!("0.0.0.0:{RELAY_PORT}")]);
+        for (host, address) in hosts {
+            process = process.arguments(["--host".to_owned(), format!("{host}={address}")]);
+        }
         Some(process.ready(Ready::Tcp(SocketAddr::new(address, 53))))
     }
 
@@ -160,8 +164,8 @@ impl Parts<'_> {
     /// A server outside the mesh, as the echo program.
     pub fn external(&self, server: &super::spec::ExternalServer) -> ProcessSpec {
         let mut process = self
-            .process(&format!("outside/{}", server.address), PROGRAM)
-            .arguments(["echo".to_owned(), "--workload".into(), format!("outside/server/{}", server.address)])
+            .process(&format!("outside/{}", server.name()), PROGRAM)
+            .arguments(["echo".to_owned(), "--workload".into(), format!("outside/server/{}", server.name())])
             .arguments(["--bind".to_owned(), server.address.to_string()]);
         for port in &server.ports {
             process = process.arguments(["--port".to_owned(), port.to_string()]);

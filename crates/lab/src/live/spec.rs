@@ -120,6 +120,8 @@ pub enum Probe {
 /// A server outside the mesh.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ExternalServer {
+    /// The DNS name it goes by, when it is known by one; else its address is its name.
+    pub host: Option<String>,
     /// Its address.
     pub address: IpAddr,
     /// Its ports.
@@ -130,7 +132,7 @@ impl MeshSpec {
     /// What the substrate is to build.
     pub fn topology(&self) -> Spec {
         let clusters = self.clusters.iter().map(|(name, cluster)| (name.clone(), cluster.topology())).collect();
-        let external = |server: &ExternalServer| ExternalSpec { name: server.address.to_string(), addresses: vec![server.address] };
+        let external = |server: &ExternalServer| ExternalSpec { name: server.name(), addresses: vec![server.address] };
         Spec { clusters, externals: self.externals.iter().map(external).collect() }
     }
 
@@ -173,6 +175,13 @@ impl ClusterMesh {
         let mut ranges: Vec<IpNet> = "240.240.0.0/16".parse().into_iter().collect();
         ranges.extend(self.service_addresses.iter().map(|address| IpNet::from(*address)).filter(|one| !ranges.iter().any(|r| r.contains(one))).collect::<Vec<_>>());
         ranges
+    }
+}
+
+impl ExternalServer {
+    /// As call tables write it after `outside/`, without the port.
+    pub fn name(&self) -> String {
+        self.host.clone().unwrap_or_else(|| self.address.to_string())
     }
 }
 

@@ -9,7 +9,7 @@ mod names;
 mod relay;
 mod table;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub struct NodeOptions {
     pub dns: SocketAddr,
     /// Where connections to service addresses arrive.
     pub relay: SocketAddr,
+    /// Names of servers outside the mesh: what a name server of the machine would know.
+    pub hosts: Vec<(String, IpAddr)>,
 }
 
 /// What is known, replaced as a whole.
@@ -43,7 +45,7 @@ type Known = Arc<RwLock<Arc<Table>>>;
 /// # Errors
 /// An address that cannot be bound.
 pub async fn run(options: NodeOptions) -> std::io::Result<()> {
-    let known: Known = Arc::default();
+    let known: Known = Arc::new(RwLock::new(Arc::new(Table::default().with_hosts(&options.hosts))));
     tokio::spawn(learn(options.clone(), known.clone()));
     let udp = UdpSocket::bind(options.dns).await?;
     let tcp = TcpListener::bind(options.dns).await?;
@@ -59,6 +61,7 @@ async fn learn(options: NodeOptions, known: Known) {
     loop {
         // While the control plane is away the last table holds.
         if let Ok(table) = ask(&options.admin, &options.cluster).await {
+            let table = table.with_hosts(&options.hosts);
             *known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         }
         tokio::time::sleep(LOOK).await;

@@ -52,6 +52,14 @@ impl Table {
         table
     }
 
+    /// With names from outside the mesh; the cluster's own come first.
+    pub fn with_hosts(mut self, hosts: &[(String, IpAddr)]) -> Self {
+        for (host, address) in hosts {
+            self.names.entry(host.to_ascii_lowercase()).or_insert_with(|| vec![*address]);
+        }
+        self
+    }
+
     /// The addresses of a name; None: there is no such name.
     pub fn addresses(&self, name: &str) -> Option<&[IpAddr]> {
         self.names.get(&name.trim_end_matches('.').to_ascii_lowercase()).map(Vec::as_slice)
