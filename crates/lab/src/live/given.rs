@@ -146,6 +146,12 @@ impl State {
             && self.returned.is_empty()
     }
 
+    /// Whether something is down that nobody probes: only failing calls find it out (outlier detection), if anything does.
+    pub fn is_found_by_failures(&self) -> bool {
+        let gone = [self.down.is_empty(), self.down_clusters.is_empty(), self.apart.is_empty(), self.closed.is_empty()];
+        !self.judges && gone.contains(&false)
+    }
+
     /// Whether a cluster's control plane is not there.
     pub fn control_down(&self, cluster: &str) -> bool {
         self.down_clusters.contains(cluster) || self.down_control.contains(cluster)

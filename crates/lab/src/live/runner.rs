@@ -26,6 +26,9 @@ use super::start::Progress;
 
 /// Clients that share the calls of one entry.
 const CLIENTS: u32 = 16;
+/// Calls that are made beforehand where only failures tell that something is down: several times Istio's default of five errors in
+/// a row.
+const FINDING_OUT: u32 = 40;
 /// Proxies write a record when a call has ended; it is there within milliseconds.
 const RECORDS_WITHIN: Duration = Duration::from_secs(3);
 
@@ -128,7 +131,12 @@ impl Runner<'_> {
                 let one = match (&ready, plan) {
                     (_, Err(reason)) => Got::undecided(reason.clone()),
                     (Err(e), _) => Got::undecided(format!("the state of `given` did not come about: {e}")),
-                    (Ok(()), Ok((plan, origin, _))) => self.call(plan, origin, call.times).await,
+                    (Ok(()), Ok((plan, origin, _))) => {
+                        if state.is_found_by_failures() {
+                            drop(many(plan, FINDING_OUT).await);
+                        }
+                        self.call(plan, origin, call.times).await
+                    }
                 };
                 got.push((caller.clone(), one));
             }
