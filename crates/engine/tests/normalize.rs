@@ -44,8 +44,9 @@ fn table() {
 }
 
 proptest! {
+    /// Of whole escapes only: a bare `%` before an escaped digit makes a new escape, in Envoy too.
     #[test]
-    fn normalising_twice_changes_nothing(path in "/[a-c./\\\\%0-9A-F]{0,24}(\\?[a-z/.]{0,8})?") {
+    fn normalising_twice_changes_nothing(path in "/([a-c./\\\\0-9A-F]|%[0-9A-F]{2}){0,16}(\\?[a-z/.]{0,8})?") {
         for name in ["base", "merge"] {
             let rules = rules(name);
             if let Normalized::Forward(once) = normalize::path(&rules, &path) {
