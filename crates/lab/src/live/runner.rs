@@ -390,7 +390,11 @@ fn tls(lab: &Lab, caller: &str, call: &TableCall, client: &Client) -> Result<Opt
 /// Whose certificate is minted: the caller's own; for `outside` what a SPIFFE ID says, or nobody's of the dialled cluster.
 fn identity(lab: &Lab, caller: &str, call: &TableCall, certificate: &str) -> Result<(String, String), String> {
     if let Some((_, workload)) = lab.spec().workload(caller) {
-        let cluster = caller.split('/').next().unwrap_or_default().to_owned();
+        // A SPIFFE ID is vouched for by the member whose domain it names.
+        let domain = certificate.strip_prefix("spiffe://").and_then(|id| id.split('/').next());
+        let vouches = domain.and_then(|d| lab.spec().clusters.iter().find(|(_, c)| !lab.spec().shared_trust && c.trust_domain == d));
+        let own = || caller.split('/').next().unwrap_or_default().to_owned();
+        let cluster = vouches.map_or_else(own, |(name, _)| name.clone());
         let identity = workload.identity.clone().ok_or_else(|| format!("{caller} has no identity to show"))?;
         return Ok((cluster, identity));
     }
