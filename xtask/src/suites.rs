@@ -25,7 +25,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "cargo test", run: cargo_test },
     Suite { name: "call tables offline", run: offline },
     Suite { name: "lab", run: lab },
-    Suite { name: "readme", run: readme },
+    Suite { name: "readme", run: crate::readme::run },
 ];
 
 pub fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
@@ -119,15 +119,6 @@ fn cargo_test(_: &Path) -> anyhow::Result<Tally> {
         tally.failed = 1;
     }
     Ok(tally)
-}
-
-/// Only when asked for by name: it starts the shop twice more.
-fn readme(binary: &Path) -> anyhow::Result<Tally> {
-    if std::env::args().any(|a| a == "readme") {
-        return crate::readme::run(binary);
-    }
-    println!("SKIPPED: run it with `cargo xtask test --only readme`");
-    Ok(Tally { skipped: 1, ..Tally::default() })
 }
 
 fn count(result: &str, word: &str) -> usize {

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use support::client::{caller, get, post, send};
 use support::echo::{Program, dead_address};
 use support::resources::{self, Ep, inbound, outbound};
-use support::{Pki, id, options, start};
+use support::{Pki, id, options, start, told};
 
 #[tokio::test]
 async fn dead_endpoints_cost_no_request() {
@@ -24,7 +24,7 @@ async fn dead_endpoints_cost_no_request() {
         // Nothing of it was sent, so the body can still go elsewhere.
         assert_eq!(post(&caller, at, b"payload").await.body["body"], 7);
     }
-    assert!(proxy.records().iter().any(|record| record.attempts == 2));
+    assert!(told(&proxy, 40).await.iter().any(|record| record.attempts == 2));
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn a_reset_before_the_head_is_retried_for_what_is_safe_to_repeat() {
     assert_eq!(get(&caller, at, "/").await.name(), "good");
     let answer = post(&caller, at, b"once").await;
     assert_eq!(answer.status(), 503, "a POST may have been seen: {}", answer.body);
-    let last = proxy.records().pop().unwrap();
+    let last = told(&proxy, 2).await.pop().unwrap();
     assert_eq!((last.flags, last.attempts), (vec!["UC".to_owned()], 1));
     assert_eq!(resets.count(), 2);
 }
@@ -59,9 +59,9 @@ async fn what_was_not_delivered_is_tried_elsewhere_whatever_the_method() {
     let answer = post(&caller(false), at, b"payload").await;
     assert_eq!((answer.status(), answer.name()), (200, "good"));
     assert!(!answer.parts.headers.keys().any(|name| name.as_str().starts_with("x-fairlead")));
-    let record = proxy.records().pop().unwrap();
+    let record = told(&proxy, 1).await.pop().unwrap();
     assert_eq!((record.attempts, record.endpoint.unwrap().workload), (2, "alive".to_owned()));
-    assert_eq!(dead.records().pop().unwrap().flags, ["UF", "URX"][..1]);
+    assert_eq!(told(&dead, 1).await.pop().unwrap().flags, ["UF", "URX"][..1]);
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn no_endpoint_no_route_no_cluster() {
     let caller = caller(false);
     let answer = get(&caller, at, "/").await;
     assert_eq!((answer.status(), answer.body.as_str().unwrap()), (503, "no healthy upstream"));
-    let record = proxy.records().pop().unwrap();
+    let record = told(&proxy, 1).await.pop().unwrap();
     assert_eq!(record.flags, ["UH"]);
 
     let manager = resources::manager(resources::routes("x", vec![resources::route_to("missing")]), vec![]);
@@ -80,7 +80,7 @@ async fn no_endpoint_no_route_no_cluster() {
     let proxy = start(options("east", "frontend"), vec![lost], None).await;
     let at = proxy.listening("lost").await;
     assert_eq!(get(&caller, at, "/").await.status(), 503);
-    assert_eq!(proxy.records().pop().unwrap().flags, ["NC"]);
+    assert_eq!(told(&proxy, 1).await.pop().unwrap().flags, ["NC"]);
     let metrics = proxy.metrics();
     let line = metrics.lines().find(|line| line.starts_with("istio_requests_total")).unwrap();
     assert!(line.contains("source_cluster=\"east\"") && line.contains("destination_cluster=\"east\""), "{line}");
@@ -94,7 +94,7 @@ async fn a_grpc_caller_gets_a_grpc_status() {
     let answer = send(&caller(true), request.body(Full::from(Bytes::from_static(&[0, 0, 0, 0, 0]))).unwrap()).await;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.parts.headers["grpc-status"], "14");
-    assert_eq!(proxy.records().pop().unwrap().grpc_status, Some(14));
+    assert_eq!(told(&proxy, 1).await.pop().unwrap().grpc_status, Some(14));
 }
 
 #[tokio::test]
@@ -125,12 +125,12 @@ async fn timeouts_and_circuit_breakers() {
     };
     let timed = proxy.listening("timed").await;
     assert_eq!(slow(timed, "5000").await.status(), 504);
-    assert_eq!(proxy.records().pop().unwrap().flags, ["UT"]);
+    assert_eq!(told(&proxy, 1).await.pop().unwrap().flags, ["UT"]);
     let at = proxy.listening("outbound").await;
     let (first, second) = tokio::join!(slow(at, "300"), async {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         slow(at, "0").await
     });
     assert_eq!((first.status(), second.status()), (200, 503));
-    assert!(proxy.records().iter().any(|record| record.flags == ["UO"]));
+    assert!(told(&proxy, 3).await.iter().any(|record| record.flags == ["UO"]));
 }

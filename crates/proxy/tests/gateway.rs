@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::client::{caller, get};
 use support::echo::Program;
 use support::resources::{self, Ep, inbound, outbound};
-use support::{Pki, id, options, start};
+use support::{Pki, id, options, start, told};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -72,9 +72,9 @@ async fn the_server_name_names_one_endpoint() {
     names.sort();
     names.dedup();
     assert_eq!(names, ["one", "two"]);
-    let record = proxy.records().pop().unwrap();
+    let record = told(&proxy, 40).await.pop().unwrap();
     assert_eq!(record.gateway, Some(at.to_string()));
-    assert_eq!(callee1.records().last().unwrap().peer.as_deref(), Some(id("east", "frontend").as_str()));
+    assert_eq!(told(&callee1, 1).await.last().unwrap().peer.as_deref(), Some(id("east", "frontend").as_str()));
     assert!(gw.records().iter().all(|record| record.protocol == "tcp" && record.peer.is_none()));
 
     // An unknown endpoint id, and bytes that are no TLS, are closed without a byte.
@@ -128,7 +128,7 @@ async fn a_dead_gateway_costs_no_request_and_comes_back() {
     assert_eq!(get(&caller, out, "/").await.name(), "near");
     let before = proxy.records().len();
     assert_eq!(get(&caller, out, "/").await.name(), "near");
-    assert_eq!(proxy.records()[before].attempts, 1, "a dead path is not even tried");
+    assert_eq!(told(&proxy, before + 1).await[before].attempts, 1, "a dead path is not even tried");
     let again = start(short, gateway(&ends), Some(pki.identity("west", "gateway"))).await;
     state("returning").await;
     // Under the ramp a tenth goes there at once.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use support::client::{caller, send};
 use support::echo::Program;
 use support::resources::{Ep, inbound, outbound};
-use support::{Pki, id, options, start};
+use support::{Pki, id, options, start, told};
 
 async fn get(h2: bool, at: SocketAddr, path: &str) -> (http::response::Parts, Value) {
     let request = Request::get(format!("http://{at}{path}")).header("x-fairlead-forged", "1").body(Full::default());
@@ -45,12 +45,12 @@ async fn http_crosses_two_proxies_with_mutual_tls() {
         assert!(cert.contains(&format!("By={}", reviews.as_str())), "{cert}");
         assert_eq!(headers["x-request-id"].as_str().unwrap().len(), 36);
     }
-    let records = proxy.records();
+    let records = told(&proxy, 2).await;
     assert_eq!(records.len(), 2);
     assert!(records[0].upstream_tls);
     assert_eq!(records[0].endpoint.as_ref().unwrap().workload, "reviews-v1");
     assert_eq!((records[0].status, records[0].attempts), (200, 1));
-    let seen = callee.records();
+    let seen = told(&callee, 2).await;
     assert_eq!(seen[0].peer.as_deref(), Some(id("east", "frontend").as_str()));
     assert_eq!(seen[0].protocol, "HTTP/2", "between proxies HTTP travels as HTTP/2");
     let metrics = callee.metrics();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::client::{caller, get};
 use support::echo::Program;
 use support::resources::{self, Ep, inbound, outbound};
-use support::{Pki, id, options, start};
+use support::{Pki, id, options, start, told};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -41,7 +41,7 @@ async fn grpc_messages_and_trailers_cross_two_proxies() {
     let trailers: HeaderMap = body.trailers().unwrap().clone();
     assert_eq!((trailers["grpc-status"].as_bytes(), trailers["x-length"].as_bytes()), (&b"0"[..], &b"7"[..]));
     assert_eq!(body.to_bytes().len(), 11);
-    let record = proxy.records().pop().unwrap();
+    let record = told(&proxy, 1).await.pop().unwrap();
     assert_eq!((record.grpc_status, record.received_bytes, record.sent_bytes), (Some(0), 7, 11));
     let metrics = proxy.metrics();
     let messages = |name: &str| {

@@ -90,3 +90,12 @@ pub fn options(cluster: &str, workload: &str) -> ProxyOptions {
 pub async fn start(options: ProxyOptions, resources: Vec<StaticResource>, identity: Option<MeshIdentity>) -> StaticProxy {
     fairlead_proxy::start_static(options, &resources, identity).await.unwrap()
 }
+
+/// The first `count` records and whatever followed. A record is told when its exchange or connection has ended, which a
+/// caller may see first.
+pub async fn told(proxy: &StaticProxy, count: usize) -> Vec<fairlead_proxy::CallRecord> {
+    while proxy.records().len() < count {
+        tokio::task::yield_now().await;
+    }
+    proxy.records()
+}
