@@ -7,10 +7,8 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// File and the arguments of the binary that print it.
-const DOCUMENTS: &[(&str, &[&str])] = &[
-    ("docs/diagnostics.md", &["docs", "diagnostics"]),
-    ("docs/calls.schema.json", &["docs", "call-table-schema"]),
-];
+const DOCUMENTS: &[(&str, &[&str])] =
+    &[("docs/diagnostics.md", &["docs", "diagnostics"]), ("docs/calls.schema.json", &["docs", "call-table-schema"])];
 
 pub fn run(check: bool) -> anyhow::Result<ExitCode> {
     let binary = crate::suites::build()?;

@@ -51,7 +51,8 @@ fn commands(readme: &str) -> Vec<String> {
         if line.starts_with("```") {
             inside = line.trim() == "```console";
         } else if inside && let Some(command) = line.strip_prefix("$ ") {
-            let nested = command.contains("xtask test") || command.starts_with("git clone") || command.starts_with("cd ");
+            let nested =
+                command.contains("xtask test") || command.starts_with("git clone") || command.starts_with("cd ");
             if !nested {
                 found.push(command.trim().to_owned());
             }

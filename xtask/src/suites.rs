@@ -195,7 +195,10 @@ fn add_calls(tally: &mut Tally, mesh: &Path, command: &mut Command) -> anyhow::R
             tally.passed += 1;
         } else {
             tally.failed += 1;
-            println!("{}:{} {}: expected {}, got {}", call["file"], call["line"], call["why"], call["expected"], call["got"]);
+            println!(
+                "{}:{} {}: expected {}, got {}",
+                call["file"], call["line"], call["why"], call["expected"], call["got"]
+            );
         }
     }
     Ok(())

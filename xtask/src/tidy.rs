@@ -52,11 +52,15 @@ pub fn check(root: &Path) -> anyhow::Result<Vec<String>> {
         let text = std::fs::read_to_string(file)?;
         let lines = text.lines().count();
         if lines > MAX_LINES {
-            faults.push(format!("{}: {lines} lines, more than {MAX_LINES}: split it by responsibility", file.display()));
+            faults
+                .push(format!("{}: {lines} lines, more than {MAX_LINES}: split it by responsibility", file.display()));
         }
         let is_module = file.components().any(|c| c.as_os_str() == "src");
         if is_module && !text.trim_start_matches("#![allow(unsafe_code)]").trim_start().starts_with("//!") {
-            faults.push(format!("{}: no module docs (`//!`): say what it is for and which invariant it keeps", file.display()));
+            faults.push(format!(
+                "{}: no module docs (`//!`): say what it is for and which invariant it keeps",
+                file.display()
+            ));
         }
     }
     goldens(root, &sources, &mut faults)?;
@@ -190,7 +194,8 @@ fn behaviours(root: &Path, faults: &mut Vec<String>) -> anyhow::Result<()> {
 
 /// Relative links in the documents lead somewhere.
 fn links(root: &Path, faults: &mut Vec<String>) -> anyhow::Result<()> {
-    let mut documents: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].iter().map(|d| root.join(d)).collect();
+    let mut documents: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].iter().map(|d| root.join(d)).collect();
     walk(&root.join("docs"), &mut |p| {
         if p.extension().is_some_and(|e| e == "md") {
             documents.push(p.to_owned());

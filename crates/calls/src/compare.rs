@@ -63,7 +63,13 @@ impl Check<'_> {
         }
     }
 
-    fn compare_shares(&self, what: &str, wanted: &BTreeMap<String, Share>, got: &BTreeMap<String, f64>, faults: &mut Vec<String>) {
+    fn compare_shares(
+        &self,
+        what: &str,
+        wanted: &BTreeMap<String, Share>,
+        got: &BTreeMap<String, f64>,
+        faults: &mut Vec<String>,
+    ) {
         for (key, share) in wanted {
             let seen = got.get(key).copied().unwrap_or(0.0);
             if !self.share_holds(*share, seen) {
@@ -89,7 +95,9 @@ impl Check<'_> {
             }
             match o.proxy_status {
                 Some(status) if status.to_string() == wanted => true,
-                _ if wanted == "200" && expect.grpc_status.is_none() => o.status == "200" && o.grpc_status.unwrap_or(0) == 0,
+                _ if wanted == "200" && expect.grpc_status.is_none() => {
+                    o.status == "200" && o.grpc_status.unwrap_or(0) == 0
+                }
                 _ => o.status == wanted,
             }
         };
@@ -130,7 +138,9 @@ impl Check<'_> {
     fn destinations(&self, faults: &mut Vec<String>) -> Result<(), String> {
         let expect = &self.call.expect;
         let got = self.got.shares(|o| o.to.clone());
-        let sum = |set: &BTreeSet<String>| got.iter().filter(|(k, _)| set.contains(*k)).map(|(_, v)| *v).fold(0.0, |sum, v| sum + v);
+        let sum = |set: &BTreeSet<String>| {
+            got.iter().filter(|(k, _)| set.contains(*k)).map(|(_, v)| *v).fold(0.0, |sum, v| sum + v)
+        };
         match &expect.to {
             Some(Destinations::Shares(wanted)) => {
                 let mut seen = BTreeMap::new();
@@ -185,8 +195,8 @@ impl Check<'_> {
             Some(Via::Chain(wanted)) => {
                 let wanted = self.gateways(wanted.iter().map(String::as_str))?;
                 for outcome in &self.got.outcomes {
-                    let holds = wanted.len() == outcome.via.len()
-                        && wanted.iter().zip(&outcome.via).all(|(w, g)| w.is(g));
+                    let holds =
+                        wanted.len() == outcome.via.len() && wanted.iter().zip(&outcome.via).all(|(w, g)| w.is(g));
                     if !holds {
                         faults.push(format!("via: expected {:?}, got {:?}", self.call.expect.via, outcome.via));
                         return Ok(());
@@ -207,7 +217,12 @@ impl Check<'_> {
                 let got: BTreeMap<String, f64> = wanted
                     .keys()
                     .zip(&chains)
-                    .map(|(key, chain)| (key.clone(), total(self.got.outcomes.iter().filter(|o| passed(chain, &o.via)).map(|o| o.share))))
+                    .map(|(key, chain)| {
+                        (
+                            key.clone(),
+                            total(self.got.outcomes.iter().filter(|o| passed(chain, &o.via)).map(|o| o.share)),
+                        )
+                    })
                     .collect();
                 self.compare_shares("via", wanted, &got, faults);
                 let sum: f64 = wanted.values().map(|s| s.value()).sum();
@@ -304,7 +319,11 @@ impl Check<'_> {
             // accounted for by an entry.
             let got: BTreeSet<_> = o.resolves.iter().flatten().collect();
             let named = wanted.iter().any(|w| w.contains('/'));
-            let holds = if named { wanted.is_subset(&got) } else { wanted == got.iter().filter(|g| !g.contains('/')).copied().collect() };
+            let holds = if named {
+                wanted.is_subset(&got)
+            } else {
+                wanted == got.iter().filter(|g| !g.contains('/')).copied().collect()
+            };
             if !holds {
                 faults.push(format!("resolves: expected {wanted:?}, got {got:?}"));
             }
@@ -378,14 +397,29 @@ fn total(shares: impl Iterator<Item = f64>) -> f64 {
 /// gRPC status by number or name (`UNAVAILABLE`, `unavailable`, `PermissionDenied`).
 pub(crate) fn grpc_code(scalar: &Scalar) -> Option<u32> {
     const NAMES: [&str; 17] = [
-        "ok", "cancelled", "unknown", "invalidargument", "deadlineexceeded", "notfound", "alreadyexists", "permissiondenied",
-        "resourceexhausted", "failedprecondition", "aborted", "outofrange", "unimplemented", "internal", "unavailable",
-        "dataloss", "unauthenticated",
+        "ok",
+        "cancelled",
+        "unknown",
+        "invalidargument",
+        "deadlineexceeded",
+        "notfound",
+        "alreadyexists",
+        "permissiondenied",
+        "resourceexhausted",
+        "failedprecondition",
+        "aborted",
+        "outofrange",
+        "unimplemented",
+        "internal",
+        "unavailable",
+        "dataloss",
+        "unauthenticated",
     ];
     match scalar {
         Scalar::Number(n) => Some(*n),
         Scalar::Word(word) => {
-            let plain: String = word.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+            let plain: String =
+                word.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
             plain.parse().ok().or_else(|| NAMES.iter().position(|n| *n == plain).map(|n| n as u32))
         }
     }

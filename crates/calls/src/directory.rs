@@ -34,10 +34,8 @@ pub struct MeshDirectory {
 impl MeshDirectory {
     /// Errors when `root` is no readable directory, or holds neither `mesh.yaml` nor `clusters/`.
     pub fn read(root: &Path) -> std::io::Result<Self> {
-        let name = root
-            .canonicalize()?
-            .file_name()
-            .map_or_else(|| "mesh".to_owned(), |n| n.to_string_lossy().into_owned());
+        let name =
+            root.canonicalize()?.file_name().map_or_else(|| "mesh".to_owned(), |n| n.to_string_lossy().into_owned());
         let mut dir = Self { name, root: root.to_owned(), ..Self::default() };
         std::fs::read_dir(root)?;
         dir.mesh = dir.file("mesh.yaml");

@@ -114,7 +114,9 @@ pub enum Flags {
 impl Flags {
     pub fn list(&self) -> Vec<String> {
         match self {
-            Self::One(text) => text.split(',').map(|f| f.trim().to_owned()).filter(|f| !f.is_empty() && f != "-").collect(),
+            Self::One(text) => {
+                text.split(',').map(|f| f.trim().to_owned()).filter(|f| !f.is_empty() && f != "-").collect()
+            }
             Self::List(list) => list.clone(),
         }
     }

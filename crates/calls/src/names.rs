@@ -61,11 +61,7 @@ impl Names {
     }
 
     fn with_prefix(&self, prefix: &str) -> BTreeSet<String> {
-        self.workloads
-            .range(prefix.to_owned()..)
-            .take_while(|w| w.starts_with(prefix))
-            .cloned()
-            .collect()
+        self.workloads.range(prefix.to_owned()..).take_while(|w| w.starts_with(prefix)).cloned().collect()
     }
 
     fn unknown(&self, name: &str) -> String {

@@ -40,9 +40,8 @@ impl Request {
             Some((method, url)) => (Some(method), url.trim()),
             None => (None, text),
         };
-        let (scheme, rest) = url
-            .split_once("://")
-            .ok_or_else(|| format!("`{text}`: write `METHOD SCHEME://HOST[:PORT]/PATH`"))?;
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| format!("`{text}`: write `METHOD SCHEME://HOST[:PORT]/PATH`"))?;
         let (kind, default_port) = match scheme {
             "http" => (RequestKind::Http, 80),
             "https" => (RequestKind::Https, 443),
@@ -52,7 +51,9 @@ impl Request {
             "tls" => (RequestKind::Tls, 443),
             "udp" => (RequestKind::Udp, 0),
             "dns" => (RequestKind::Dns, 53),
-            other => return Err(format!("`{other}` is no scheme of a call: http, https, ws, grpc, tcp, tls, udp or dns")),
+            other => {
+                return Err(format!("`{other}` is no scheme of a call: http, https, ws, grpc, tcp, tls, udp or dns"));
+            }
         };
         let has_method = matches!(kind, RequestKind::Http | RequestKind::Https | RequestKind::Ws);
         if let Some(method) = method

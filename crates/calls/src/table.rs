@@ -133,7 +133,11 @@ mod tests {
         for (text, line, part) in [
             ("calls:\n- why: a\n  from: x\n  request: nope\n", 2, "SCHEME"),
             ("calls:\n- why: a\n  from: x\n  request: GET http://b/\n  expectt: {}\n", 5, "expectt"),
-            ("calls:\n- why: a\n  from: x\n  request: GET http://b/\n  times: 10\n  expect: {to: {a: 50%}}\n", 2, "points"),
+            (
+                "calls:\n- why: a\n  from: x\n  request: GET http://b/\n  times: 10\n  expect: {to: {a: 50%}}\n",
+                2,
+                "points",
+            ),
             ("calls:\n- {why: a, from: x, request: GET http://b/, expect: {status: banana}}\n", 2, "banana"),
             ("calls:\n- {why: a, from: x, request: GET http://b/, expect: {grpc-status: BANANA}}\n", 2, "BANANA"),
             ("calls:\n- {why: a, from: x, request: GET http://b/, given: {answers: {a: maybe}}}\n", 2, "maybe"),

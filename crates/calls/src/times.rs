@@ -13,13 +13,7 @@ const MOST_CALLS: u32 = 5_000;
 /// The number of live calls: 1 when every share is 0 or 100 %, else the smallest that makes 4 standard deviations at most 3
 /// points, at most 5,000.
 pub fn times(call: &Call) -> Result<u32, String> {
-    let widest = call
-        .expect
-        .shares()
-        .iter()
-        .map(|s| s.value())
-        .map(|p| p * (1.0 - p))
-        .fold(0.0, f64::max);
+    let widest = call.expect.shares().iter().map(|s| s.value()).map(|p| p * (1.0 - p)).fold(0.0, f64::max);
     if let Some(written) = call.times {
         if written == 0 {
             return Err("`times` must be at least 1".into());

@@ -47,7 +47,9 @@ fn answer(answer: &Answer) -> Result<(), String> {
         Answer::Status(code) if (100..=599).contains(code) => Ok(()),
         Answer::Status(code) => Err(format!("`{code}` is no HTTP status")),
         Answer::Delay { delay } => duration(delay).map(drop),
-        Answer::Word(word) if word == "reset" || word.parse::<u16>().is_ok_and(|code| (100..=599).contains(&code)) => Ok(()),
+        Answer::Word(word) if word == "reset" || word.parse::<u16>().is_ok_and(|code| (100..=599).contains(&code)) => {
+            Ok(())
+        }
         Answer::Word(word) => match word.strip_prefix("grpc-").and_then(|code| code.parse::<u32>().ok()) {
             Some(0..=16) => Ok(()),
             _ => Err(format!("`{word}` is no answer: write an HTTP status, grpc-N, reset or {{delay: 2s}}")),

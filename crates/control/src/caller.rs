@@ -34,11 +34,18 @@ pub struct Caller {
 pub enum Who {
     Nobody,
     /// Another cluster's control plane.
-    Peer { cluster: String },
+    Peer {
+        cluster: String,
+    },
     /// A proxy of this cluster, for the workload it was issued for.
-    Proxy { workload: WorkloadRef, identity: SpiffeId },
+    Proxy {
+        workload: WorkloadRef,
+        identity: SpiffeId,
+    },
     /// Anyone else with a valid certificate.
-    Other { identity: SpiffeId },
+    Other {
+        identity: SpiffeId,
+    },
 }
 
 impl Caller {
@@ -101,7 +108,8 @@ pub async fn accept(
         let (acceptor, authority, into) = (acceptor.clone(), authority.clone(), into.clone());
         let connections = connections.clone();
         tokio::spawn(async move {
-            let shaken = tokio::time::timeout(HANDSHAKE, handshake(&acceptor, &authority, &connections, stream, address)).await;
+            let shaken =
+                tokio::time::timeout(HANDSHAKE, handshake(&acceptor, &authority, &connections, stream, address)).await;
             drop(permit);
             match shaken {
                 Ok(Ok(identified)) => drop(into.send(Ok(identified)).await),

@@ -78,7 +78,8 @@ impl Issuer {
 
     async fn is_known(&self, identity: &SpiffeId, workload: &str) -> Result<(), Status> {
         let stopping = || Status::unavailable("the control plane is stopping");
-        let key = workload_ref(workload).ok_or_else(|| Status::invalid_argument(format!("`{workload}` names no workload")))?;
+        let key = workload_ref(workload)
+            .ok_or_else(|| Status::invalid_argument(format!("`{workload}` names no workload")))?;
         let (reply, answer) = oneshot::channel();
         let question = move |world: &crate::world::World| {
             let known = match (world.resolved.is_some(), listing::identity(world, &key)) {

@@ -51,7 +51,9 @@ impl Discovery<Caller> for Streams {
 
     fn event(&self, stream: StreamId, event: server::Event) {
         match event {
-            server::Event::Settled { generation, rejected } => self.send(Event::Settled { stream, generation, rejected }),
+            server::Event::Settled { generation, rejected } => {
+                self.send(Event::Settled { stream, generation, rejected })
+            }
             server::Event::Nacked { names, detail, .. } => self.send(Event::Nacked { stream, names, detail }),
             _ => {}
         }

@@ -18,17 +18,39 @@ pub enum Event {
     /// A peer's stream told something.
     Peer(PeerUpdate),
     /// A peer's stream stands or ended.
-    PeerLink { cluster: ClusterId, connected: bool },
+    PeerLink {
+        cluster: ClusterId,
+        connected: bool,
+    },
     /// Membership or trust may have changed.
     Membership,
     /// Somebody opened a discovery stream; it gets its views through the reply.
-    Connected { stream: StreamId, peer: VerifiedPeer, client: Client, reply: oneshot::Sender<Result<Views, String>> },
+    Connected {
+        stream: StreamId,
+        peer: VerifiedPeer,
+        client: Client,
+        reply: oneshot::Sender<Result<Views, String>>,
+    },
     /// A stream has taken (or refused parts of) a generation.
-    Settled { stream: StreamId, generation: u64, rejected: usize },
-    Nacked { stream: StreamId, names: Vec<String>, detail: String },
-    Disconnected { stream: StreamId },
+    Settled {
+        stream: StreamId,
+        generation: u64,
+        rejected: usize,
+    },
+    Nacked {
+        stream: StreamId,
+        names: Vec<String>,
+        detail: String,
+    },
+    Disconnected {
+        stream: StreamId,
+    },
     /// A proxy's report; `None`: its stream ended.
-    Report { stream: u64, workload: WorkloadRef, status: Option<ProxyStatus> },
+    Report {
+        stream: u64,
+        workload: WorkloadRef,
+        status: Option<ProxyStatus>,
+    },
     /// Drain or undrain this cluster.
     Drain(bool),
     /// A question from the admin API.

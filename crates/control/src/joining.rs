@@ -44,8 +44,7 @@ impl Acceptor {
 pub fn create_token(authority: &Authority, addresses: Vec<String>, life: Duration) -> anyhow::Result<JoinToken> {
     use fairlead_identity::TokenStore as _;
     let root = authority.ca().root_fingerprint().context("this cluster's CA has no root")?;
-    let (token, stored) =
-        JoinToken::create(addresses, root, authority.ca().cluster(), life, now(), &mut SystemRandom)?;
+    let (token, stored) = JoinToken::create(addresses, root, authority.ca().cluster(), life, now(), &mut SystemRandom)?;
     authority.store().put(stored)?;
     Ok(token)
 }

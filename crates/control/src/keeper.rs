@@ -6,8 +6,8 @@
 use crate::store::{Bucket, Store};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 /// A value on its way, encoded on the keeper's own thread; `None` removes.
@@ -61,13 +61,14 @@ fn run(store: &Store, inbox: &Receiver<Write>) {
     while let Ok((bucket, key, value)) = inbox.recv() {
         let mut newest = BTreeMap::from([((bucket, key), value)]);
         newest.extend(inbox.try_iter().map(|(bucket, key, value)| ((bucket, key), value)));
-        let encoded = newest.into_iter().filter_map(|((bucket, key), value)| match value.map(|encode| encode()).transpose() {
-            Ok(bytes) => Some((bucket, key, bytes)),
-            Err(e) => {
-                tracing::error!("{key} cannot be written: {e}");
-                None
-            }
-        });
+        let encoded =
+            newest.into_iter().filter_map(|((bucket, key), value)| match value.map(|encode| encode()).transpose() {
+                Ok(bytes) => Some((bucket, key, bytes)),
+                Err(e) => {
+                    tracing::error!("{key} cannot be written: {e}");
+                    None
+                }
+            });
         if let Err(e) = store.write(encoded) {
             tracing::error!("the state file cannot be written: {e:#}");
         }

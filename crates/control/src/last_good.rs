@@ -84,7 +84,8 @@ impl LastGood {
         let mut back: Vec<SourceObject> = Vec::new();
         for (file, good) in &self.files {
             for decoded in &good.objects {
-                let hidden = read.unavailable.is_some() || cut.contains(file) || refused.contains(&(file, &decoded.key));
+                let hidden =
+                    read.unavailable.is_some() || cut.contains(file) || refused.contains(&(file, &decoded.key));
                 let wanted = match present.get(&decoded.key) {
                     None => hidden,
                     Some(is_stand_in) => *is_stand_in && hidden,
@@ -113,6 +114,8 @@ fn good(cluster: &ClusterId, file: &Arc<str>, bytes: Vec<u8>) -> Option<Good> {
 
 fn stale(object: &SourceObject) -> Diagnostic {
     let at = object.decoded.origin("", &object.file);
-    let message = format!("{} as it is written now was refused; its last good version serves (stale-object)", object.key());
-    Diagnostic::warning(STALE_OBJECT, at, message).hint("correct what the file's other diagnostics name, or remove the object")
+    let message =
+        format!("{} as it is written now was refused; its last good version serves (stale-object)", object.key());
+    Diagnostic::warning(STALE_OBJECT, at, message)
+        .hint("correct what the file's other diagnostics name, or remove the object")
 }

@@ -121,7 +121,13 @@ impl Owner {
         true
     }
 
-    fn connect(&mut self, stream: StreamId, peer: VerifiedPeer, client: Client, reply: oneshot::Sender<Result<Views, String>>) {
+    fn connect(
+        &mut self,
+        stream: StreamId,
+        peer: VerifiedPeer,
+        client: Client,
+        reply: oneshot::Sender<Result<Views, String>>,
+    ) {
         if self.world.streams.alike(&client) >= PER_CLIENT {
             let _ = reply.send(Err(format!("more than {PER_CLIENT} discovery streams of one client")));
             return;

@@ -113,13 +113,15 @@ impl Peers {
             }
         });
         let keep = tokio::spawn(keep(handle.clone(), self.keeper.clone(), member.cluster.clone()));
-        let tasks = vec![tokio::spawn(run).abort_handle(), forward.abort_handle(), watch.abort_handle(), keep.abort_handle()];
+        let tasks =
+            vec![tokio::spawn(run).abort_handle(), forward.abort_handle(), watch.abort_handle(), keep.abort_handle()];
         Link { addresses: member.control_addresses.clone(), identity, _client: handle, tasks }
     }
 
     /// What the stream before a restart had told.
     fn saved(&self, cluster: &str) -> Option<Saved> {
-        let report = |e: String| tracing::error!(peer = cluster, "what it had told cannot be read and is asked for anew: {e}");
+        let report =
+            |e: String| tracing::error!(peer = cluster, "what it had told cannot be read and is asked for anew: {e}");
         let bytes = self.authority.store().load_bytes(Bucket::PeerStreams, cluster);
         let bytes = bytes.inspect_err(|e| report(format!("{e:#}"))).ok()??;
         Saved::decode(&bytes).inspect_err(|e| report(e.to_string())).ok()

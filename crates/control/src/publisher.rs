@@ -138,7 +138,9 @@ impl Shared {
             }
             work.edition = edition.number;
             let made = match &slot.client {
-                Client::Proxy { workload, identity, kind, .. } => self.proxy(&mut work, &edition, workload, identity, *kind),
+                Client::Proxy { workload, identity, kind, .. } => {
+                    self.proxy(&mut work, &edition, workload, identity, *kind)
+                }
                 Client::Peer { cluster } => {
                     let summary = fairlead_resolve::export(&edition.state, cluster);
                     let view = work.sender.view(edition.number, &summary, &edition.statements);
@@ -156,7 +158,9 @@ impl Shared {
             if state.closed {
                 return None;
             }
-            if state.newest.is_some() && let Some(slot) = state.due.pop_front() {
+            if state.newest.is_some()
+                && let Some(slot) = state.due.pop_front()
+            {
                 return Some(slot);
             }
             self.wake.wait(&mut state);
@@ -220,7 +224,12 @@ fn give(work: &mut Work, made: Result<Option<Arc<dyn ResourceView>>, String>) {
 }
 
 /// The description of a proxy that runs beside a workload of this cluster.
-pub fn describe(mesh: &ResolvedMesh, workload: &WorkloadRef, identity: &str, client: ClientKind) -> Option<ProxyDescription> {
+pub fn describe(
+    mesh: &ResolvedMesh,
+    workload: &WorkloadRef,
+    identity: &str,
+    client: ClientKind,
+) -> Option<ProxyDescription> {
     let found = mesh.workloads.get(workload)?;
     Some(ProxyDescription {
         workload: workload.clone(),

@@ -78,7 +78,10 @@ impl Drop for StreamGuard {
 
 #[tonic::async_trait]
 impl Reports for Sink {
-    async fn stream(&self, request: Request<Streaming<JsonMessage>>) -> Result<Response<BoxStream<JsonMessage>>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<JsonMessage>>,
+    ) -> Result<Response<BoxStream<JsonMessage>>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         let refused = || Status::permission_denied("only proxies of this cluster report here");
         let caller = caller.ok_or_else(refused)?;

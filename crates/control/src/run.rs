@@ -148,7 +148,12 @@ fn trusting(options: &ControlOptions, mesh_file: &MeshFile) -> Trusting {
     Trusting { domain: settings.mesh.trust_domain_of(&cluster), shared: settings.mesh.trust == Trust::Shared, approve }
 }
 
-fn watch_objects(options: &ControlOptions, mut last_good: LastGood, keeper: Arc<Keeper>, events: &mpsc::UnboundedSender<Event>) {
+fn watch_objects(
+    options: &ControlOptions,
+    mut last_good: LastGood,
+    keeper: Arc<Keeper>,
+    events: &mpsc::UnboundedSender<Event>,
+) {
     let folder = options.directory.join("clusters").join(&options.cluster);
     let reader = DirectoryReader::new(options.cluster.as_str().into(), &options.directory, &folder);
     let (states, mut received) = mpsc::channel(4);

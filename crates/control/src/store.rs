@@ -6,8 +6,8 @@
 use anyhow::Context as _;
 use fairlead_identity::join_token::StoreError;
 use fairlead_identity::{StoredToken, TokenId, TokenStore};
-use rustls::pki_types::UnixTime;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use rustls::pki_types::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -215,7 +215,8 @@ fn store_error(error: anyhow::Error) -> StoreError {
 }
 
 fn readable<T: DeserializeOwned>(bucket: Bucket, key: &str, bytes: &[u8]) -> Option<T> {
-    let report = |e: &serde_json::Error| tracing::error!("stored {}/{key} cannot be read and is left out: {e}", bucket.name());
+    let report =
+        |e: &serde_json::Error| tracing::error!("stored {}/{key} cannot be read and is left out: {e}", bucket.name());
     serde_json::from_slice(bytes).inspect_err(report).ok()
 }
 

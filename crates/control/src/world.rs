@@ -101,7 +101,8 @@ impl World {
         }
         let until = Some(now + timings.restart_grace);
         let stored = store.all::<StoredReport>(Bucket::Reports)?.into_iter();
-        let reports = stored.map(|(_, r)| (r.workload, ReportState { status: r.status, stream: None, until })).collect();
+        let reports =
+            stored.map(|(_, r)| (r.workload, ReportState { status: r.status, stream: None, until })).collect();
         Ok(Self {
             keeper: Arc::new(Keeper::new(store.clone())?),
             timings,
@@ -143,7 +144,8 @@ impl World {
             incarnation: self.authority.me().incarnation,
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        let input = ClusterInput { cluster: &self.cluster, settings: &settings, objects: &objects, observed: &observed };
+        let input =
+            ClusterInput { cluster: &self.cluster, settings: &settings, objects: &objects, observed: &observed };
         let (state, mut diagnostics) = fairlead_resolve::cluster(&input);
         drop(objects);
         self.follow_members(now, shared);

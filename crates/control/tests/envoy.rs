@@ -51,9 +51,13 @@ fn a_stock_envoy_takes_everything() {
     let (east, west, north) = (mesh.start("east"), mesh.start("west"), mesh.start("north"));
     west.join(&east);
     north.join(&east);
-    east.until("/peers", "connected", |all| all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == true)));
+    east.until("/peers", "connected", |all| {
+        all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == true))
+    });
     east.until("/endpoints", "with west's", |all| {
-        ["west/", "north/"].iter().all(|c| all.as_array().is_some_and(|a| a.iter().any(|r| r["workload"].as_str().is_some_and(|w| w.starts_with(c)))))
+        ["west/", "north/"].iter().all(|c| {
+            all.as_array().is_some_and(|a| a.iter().any(|r| r["workload"].as_str().is_some_and(|w| w.starts_with(c))))
+        })
     });
     for workload in ["east/shop/frontend-0", "east/fairlead-system/east-west"] {
         let mut clusters = told(&east, workload, ResourceType::Cluster, true);
@@ -75,7 +79,9 @@ fn a_stock_envoy_takes_everything() {
             .collect();
         assert!(refused.is_empty(), "{workload}: {refused:#?}");
         let row = east.until("/proxies", "settled", |all| {
-            rows(all, "workload", workload).iter().any(|r| r["client"] == "envoy" && r["generation"] == r["offered"] && r["atMs"].as_u64() > Some(0))
+            rows(all, "workload", workload)
+                .iter()
+                .any(|r| r["client"] == "envoy" && r["generation"] == r["offered"] && r["atMs"].as_u64() > Some(0))
         });
         let row = &rows(&row, "workload", workload)[0];
         assert_eq!((&row["nacks"], &row["rejected"]), (&0.into(), &0.into()), "{workload}: {row}\n{}", envoy.log());

@@ -43,9 +43,13 @@ fn membership_and_services_reach_everybody_who_may_know() {
     north.join(&east);
     for plane in [&east, &west, &north] {
         plane.until("/clusters", "whole", |all| {
-            ["east", "west", "north"].iter().all(|c| rows(all, "cluster", c).iter().any(|r| r["stream"] == "self" || r["stream"] == "fresh"))
+            ["east", "west", "north"]
+                .iter()
+                .all(|c| rows(all, "cluster", c).iter().any(|r| r["stream"] == "self" || r["stream"] == "fresh"))
         });
-        plane.until("/peers", "connected", |all| all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == true)));
+        plane.until("/peers", "connected", |all| {
+            all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == true))
+        });
     }
     sees(&north, "reviews.shop.svc.cluster.local");
     sees(&west, "ads.shop.svc.cluster.local");
@@ -84,7 +88,8 @@ fn attempts_to_join_are_limited() {
     let (east, west) = (mesh.start("east"), mesh.start("west"));
     let token = east.post("/token", json!({}))["token"].as_str().unwrap().to_owned();
     west.post("/join", json!({"token": token}));
-    let errors: Vec<String> = (0..40).map(|_| west.post("/join", json!({"token": token}))["error"].to_string()).collect();
+    let errors: Vec<String> =
+        (0..40).map(|_| west.post("/join", json!({"token": token}))["error"].to_string()).collect();
     assert!(errors.iter().any(|e| e.contains("too many attempts")), "{errors:?}");
 }
 
@@ -102,11 +107,15 @@ fn a_detached_cluster_is_out_everywhere_and_stays_out() {
     assert_eq!(east.post("/detach", json!({"cluster": "west"}))["detached"], "west");
     for plane in [&east, &north] {
         plane.until("/trust", "without west", |_| of_west.verify_by(&trust(plane)).is_err());
-        plane.until("/clusters", "without west", |all| rows(all, "cluster", "west").iter().all(|r| r["state"] == "revoked"));
+        plane.until("/clusters", "without west", |all| {
+            rows(all, "cluster", "west").iter().all(|r| r["state"] == "revoked")
+        });
         plane.until("/services", "without west's", |all| !hosts(all).iter().any(|h| h.starts_with("reviews.")));
     }
     // West still believes them, and is put out of its streams and not let in again.
-    west.until("/peers", "cut off", |all| all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == false)));
+    west.until("/peers", "cut off", |all| {
+        all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == false))
+    });
     east.kill();
     east.start();
     assert!(of_west.verify_by(&trust(&east)).is_err(), "after a restart too");
@@ -169,7 +178,9 @@ fn approval_is_asked_for_where_the_mesh_says_so() {
     north.until("/diagnostics", "asking for approval", |all| rows(all, "code", "FL0503").len() == 1);
     let of_west = Identity::of(&west, "west/shop/reviews-1");
     assert!(of_west.verify_by(&trust(&north)).is_err());
-    let peer = |rest: &str| format!("apiVersion: fairlead.dev/v1alpha1\nkind: Peer\nmetadata: {{name: west}}\nspec: {{{rest}}}\n");
+    let peer = |rest: &str| {
+        format!("apiVersion: fairlead.dev/v1alpha1\nkind: Peer\nmetadata: {{name: west}}\nspec: {{{rest}}}\n")
+    };
     mesh.write("clusters/north/peer.yaml", &peer("trustDomain: other.example"));
     north.until("/diagnostics", "naming the trust domain", |all| {
         rows(all, "code", "FL0503").iter().any(|r| r["message"].as_str().is_some_and(|m| m.contains("other.example")))
@@ -178,7 +189,10 @@ fn approval_is_asked_for_where_the_mesh_says_so() {
     mesh.write("clusters/north/peer.yaml", &peer("trustDomain: west.shop.example"));
     north.until("/trust", "trusting west", |_| of_west.verify_by(&trust(&north)).is_ok());
     north.until("/diagnostics", "content", |all| rows(all, "code", "FL0503").is_empty());
-    mesh.write("clusters/west/peer.yaml", &peer("").replace("name: west", "name: north").replace("spec: {}", "spec: {namespaces: [shop]}"));
+    mesh.write(
+        "clusters/west/peer.yaml",
+        &peer("").replace("name: west", "name: north").replace("spec: {}", "spec: {namespaces: [shop]}"),
+    );
     sees(&north, "reviews.shop.svc.cluster.local");
     // The object revokes, too.
     mesh.write("clusters/north/peer.yaml", &peer("revoked: true"));

@@ -45,9 +45,13 @@ fn a_proxy_is_served_and_seen() {
     let identity = Identity::of(&plane, "east/shop/frontend-1");
     let proxy = identity.subscribe(None);
     proxy.synced();
-    proxy.until("told endpoints", |r| r.versions.contains_key(&(ResourceType::ClusterLoadAssignment.url().into(), REVIEWS.into())));
+    proxy.until("told endpoints", |r| {
+        r.versions.contains_key(&(ResourceType::ClusterLoadAssignment.url().into(), REVIEWS.into()))
+    });
     let row = plane.until("/proxies", "settled", |all| {
-        rows(all, "workload", "east/shop/frontend-1").iter().any(|r| r["generation"] == r["offered"] && r["atMs"].as_u64() > Some(0))
+        rows(all, "workload", "east/shop/frontend-1")
+            .iter()
+            .any(|r| r["generation"] == r["offered"] && r["atMs"].as_u64() > Some(0))
     });
     assert_eq!(row[0]["role"], "sidecar");
     assert_eq!(row[0]["nacks"], 0);
@@ -98,11 +102,16 @@ fn wrong_input_costs_itself_alone() {
     let mut plane = mesh.start("east");
     let proxy = Identity::of(&plane, "east/shop/frontend-1").subscribe(None);
     proxy.synced();
-    proxy.until("told routes", |r| r.versions.contains_key(&(ResourceType::RouteConfiguration.url().into(), "80".into())));
+    proxy.until("told routes", |r| {
+        r.versions.contains_key(&(ResourceType::RouteConfiguration.url().into(), "80".into()))
+    });
     plane.until("/diagnostics", "read", |all| all.is_array());
     let good = proxy.versions();
 
-    mesh.write("clusters/east/split.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: [\n");
+    mesh.write(
+        "clusters/east/split.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: [\n",
+    );
     code(&plane, "FL0002");
     code(&plane, "FL0501");
     assert_eq!(proxy.versions(), good, "a syntax error");
@@ -130,7 +139,10 @@ fn wrong_input_costs_itself_alone() {
     assert_eq!(back.versions(), good, "an object written twice");
     mesh.remove("clusters/east/zz-again.yaml");
 
-    let dangling = split(90).replace("name: reviews, namespace", "name: nowhere, namespace").replace("hosts: [reviews]", "hosts: [nowhere]").replace("{host: reviews}", "{host: absent}");
+    let dangling = split(90)
+        .replace("name: reviews, namespace", "name: nowhere, namespace")
+        .replace("hosts: [reviews]", "hosts: [nowhere]")
+        .replace("{host: reviews}", "{host: absent}");
     mesh.write("clusters/east/dangling.yaml", &dangling);
     code(&plane, "IST0101");
     for (key, version) in &good {
@@ -156,12 +168,15 @@ fn a_restart_changes_nothing() {
     let identity = Identity::of(&east, "east/shop/frontend-1");
     let (ads, runtime) = Identity::of(&west, "west/shop/ads-1").report();
     runtime.block_on(ads.send(status(true, &[]))).unwrap();
-    east.until("/services", "with ads", |all| rows(all, "host", "ads.shop.svc.cluster.local").iter().any(|r| r["ready"] == 1));
+    east.until("/services", "with ads", |all| {
+        rows(all, "host", "ads.shop.svc.cluster.local").iter().any(|r| r["ready"] == 1)
+    });
     let proxy = identity.subscribe(None);
     proxy.synced();
     proxy.until("told of ads", |r| r.versions.keys().any(|(_, name)| name.contains("ads.shop")));
     east.until("/proxies", "settled", |all| all[0]["generation"] == all[0]["offered"]);
-    let (services, endpoints, versions, saved) = (east.get("/services"), east.get("/endpoints"), proxy.versions(), proxy.saved());
+    let (services, endpoints, versions, saved) =
+        (east.get("/services"), east.get("/endpoints"), proxy.versions(), proxy.saved());
     drop(proxy);
     // Both die, and only one comes back: the other's last state is on disk.
     east.kill();
@@ -172,7 +187,9 @@ fn a_restart_changes_nothing() {
     assert_eq!(east.get("/endpoints").to_string(), endpoints.to_string());
     let back = identity.subscribe(Some(saved));
     back.synced();
-    east.until("/proxies", "settled", |all| all[0]["generation"] == all[0]["offered"] && all[0]["generation"].as_u64() > Some(0));
+    east.until("/proxies", "settled", |all| {
+        all[0]["generation"] == all[0]["offered"] && all[0]["generation"].as_u64() > Some(0)
+    });
     assert_eq!(back.received.lock().unwrap().sent, 0, "nothing is sent again");
     assert_eq!(back.versions(), versions);
     west.start();
@@ -188,7 +205,8 @@ fn a_dead_peer_is_stale_and_keeps_its_endpoints() {
     let timings = ControlTimings { lease: Duration::from_millis(200), ..ControlTimings::default() };
     let (east, mut west) = (mesh.start_with("east", timings), mesh.start("west"));
     west.join(&east);
-    let served = |all: &serde_json::Value| rows(all, "host", "ads.shop.svc.cluster.local").iter().any(|r| r["ready"] == 1);
+    let served =
+        |all: &serde_json::Value| rows(all, "host", "ads.shop.svc.cluster.local").iter().any(|r| r["ready"] == 1);
     east.until("/services", "with ads", served);
     east.until("/clusters", "fresh", |all| rows(all, "cluster", "west").iter().any(|r| r["stream"] == "fresh"));
     west.kill();
@@ -209,7 +227,9 @@ fn readiness_reports_reach_own_and_peers_views() {
     let timings = ControlTimings { report_grace: Duration::from_millis(300), ..ControlTimings::default() };
     let (east, west) = (mesh.start("east"), mesh.start_with("west", timings));
     west.join(&east);
-    let ready = |n: u64| move |all: &serde_json::Value| rows(all, "host", "ads.shop.svc.cluster.local").iter().any(|r| r["ready"] == n);
+    let ready = |n: u64| {
+        move |all: &serde_json::Value| rows(all, "host", "ads.shop.svc.cluster.local").iter().any(|r| r["ready"] == n)
+    };
     let proxy = Identity::of(&east, "east/shop/frontend-1").subscribe(None);
     let (reports, runtime) = Identity::of(&west, "west/shop/ads-1").report();
     let ads = "outbound|80||ads.shop.svc.cluster.local";
@@ -239,19 +259,26 @@ fn readiness_reports_reach_own_and_peers_views() {
 
 #[test]
 fn a_path_is_down_when_every_gateway_says_so() {
-    let two_networks = MESH.replace("west: {network: n1}", "west: {network: n2, eastWestGateway: {addresses: [192.0.2.1]}}");
+    let two_networks =
+        MESH.replace("west: {network: n1}", "west: {network: n2, eastWestGateway: {addresses: [192.0.2.1]}}");
     let mesh = Mesh::new(&two_networks);
-    let gateway = |n: u32| format!(
-        "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: gw-{n}, namespace: shop}}\nspec: {{address: 10.1.1.{n}, labels: {{istio: eastwestgateway, topology.istio.io/network: n1}}, serviceAccount: gw}}\n"
-    );
+    let gateway = |n: u32| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: gw-{n}, namespace: shop}}\nspec: {{address: 10.1.1.{n}, labels: {{istio: eastwestgateway, topology.istio.io/network: n1}}, serviceAccount: gw}}\n"
+        )
+    };
     let servers = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: gw, namespace: shop}\nspec:\n  selector: {istio: eastwestgateway}\n  servers:\n  - port: {number: 15443, name: tls, protocol: TLS}\n    tls: {mode: AUTO_PASSTHROUGH}\n    hosts: ['*.local']\n";
     mesh.write("clusters/east/frontend.yaml", &service("frontend", "10.1.0.1", None));
     mesh.write("clusters/east/gateways.yaml", &format!("{servers}{}{}", gateway(1), gateway(2)));
     mesh.write("clusters/west/ads.yaml", &service("ads", "10.1.0.1", Some("")));
     let (east, west) = (mesh.start("east"), mesh.start("west"));
     west.join(&east);
-    let path = |wanted: &'static str| move |all: &serde_json::Value| rows(all, "cluster", "west").iter().any(|r| r["path"] == wanted);
-    let ready = |n: u64| move |all: &serde_json::Value| rows(all, "host", "ads.shop.svc.cluster.local").iter().any(|r| r["ready"] == n);
+    let path = |wanted: &'static str| {
+        move |all: &serde_json::Value| rows(all, "cluster", "west").iter().any(|r| r["path"] == wanted)
+    };
+    let ready = |n: u64| {
+        move |all: &serde_json::Value| rows(all, "host", "ads.shop.svc.cluster.local").iter().any(|r| r["ready"] == n)
+    };
     east.until("/clusters", "unknown", path("unknown"));
     east.until("/services", "with ads", ready(1));
     // A sidecar's word about paths counts for nothing.

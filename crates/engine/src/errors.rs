@@ -191,13 +191,9 @@ impl ProxyError {
                 "upstream_protocol",
                 Some(R::ResetBeforeHead),
             ),
-            Self::PathDead => (
-                503,
-                "UC",
-                "upstream_reset_before_response_started{path_dead}",
-                "path_dead",
-                Some(R::PathDead),
-            ),
+            Self::PathDead => {
+                (503, "UC", "upstream_reset_before_response_started{path_dead}", "path_dead", Some(R::PathDead))
+            }
             Self::LocalReset => (503, "LR", "upstream_reset_before_response_started{local_reset}", "local_reset", None),
             Self::RouteTimeout => (504, "UT", "response_timeout", "route_timeout", None),
             Self::PerTryTimeout => (504, "UT", "upstream_per_try_timeout", "per_try_timeout", Some(R::PerTryTimeout)),
@@ -208,7 +204,9 @@ impl ProxyError {
             Self::RateLimited => (429, "RL", "request_rate_limited", "rate_limited", None),
             Self::DownstreamGone => (0, "DC", "downstream_remote_disconnect", "downstream_gone", None),
             Self::DownstreamProtocol => (400, "DPE", "http1.codec_error", "downstream_protocol", None),
-            Self::DownstreamHeadTooLarge => (431, "DPE", "request_headers_too_large", "downstream_head_too_large", None),
+            Self::DownstreamHeadTooLarge => {
+                (431, "DPE", "request_headers_too_large", "downstream_head_too_large", None)
+            }
             Self::PathRejected => (400, "-", "path_normalization_failed", "path_rejected", None),
             Self::MissingHost => (400, "-", "missing_host_header", "missing_host", None),
             Self::LowVersion => (426, "-", "low_version", "low_version", None),

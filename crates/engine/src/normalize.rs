@@ -114,9 +114,8 @@ fn class(byte: u8) -> Class {
         0 => Class::Invalid,
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => Class::Unreserved,
         b'.' | b'\\' | b'%' => Class::Special,
-        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' | b'[' | b']' => {
-            Class::Pass
-        }
+        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' | b'['
+        | b']' => Class::Pass,
         _ => Class::Escape,
     }
 }

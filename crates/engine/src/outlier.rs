@@ -174,14 +174,17 @@ impl Detector {
             Cause::ConsecutiveLocalOriginFailure => config.enforcing_consecutive_local_origin_failure,
         };
         let percent = 100.0 * active as f64 / total as f64;
-        let room = percent < f64::from(config.max_ejection_percent.min(100)) || (config.always_eject_one && active == 0);
+        let room =
+            percent < f64::from(config.max_ejection_percent.min(100)) || (config.always_eject_one && active == 0);
         if !room || random % 100 >= u64::from(enforcing) {
             return false;
         }
         entry.ejected_at = Some(now);
         entry.ejections += 1;
         // Grows until the longest time is reached, not beyond, so that it can count down again.
-        if config.base_ejection_time.saturating_mul(entry.back_off) < config.max_ejection_time + config.base_ejection_time {
+        if config.base_ejection_time.saturating_mul(entry.back_off)
+            < config.max_ejection_time + config.base_ejection_time
+        {
             entry.back_off += 1;
         }
         true

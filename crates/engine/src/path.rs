@@ -32,10 +32,16 @@ pub enum PathEvent {
 pub enum PathState {
     Up,
     /// In rotation, and being probed.
-    Suspect { since: Instant },
-    Down { since: Instant },
+    Suspect {
+        since: Instant,
+    },
+    Down {
+        since: Instant,
+    },
     /// In rotation under a ramp since the first good probe.
-    Returning { since: Instant },
+    Returning {
+        since: Instant,
+    },
 }
 
 /// One path.

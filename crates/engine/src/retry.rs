@@ -56,7 +56,9 @@ pub enum RetryKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Try again after this long, elsewhere as [`crate::balance::Avoid::of`] says.
-    Retry { back_off: Duration },
+    Retry {
+        back_off: Duration,
+    },
     Stop(Stop),
 }
 
@@ -76,8 +78,7 @@ pub enum Stop {
 /// Decides about one failed try. `random` is uniform over `u64`.
 pub fn decide(plan: &RoutePlan, attempt: &Attempt<'_>, random: u64) -> Decision {
     let Some(policy) = plan.retry.as_deref() else { return Decision::Stop(Stop::NotRetriable) };
-    let retriable =
-        if plan.default_retry { by_default(attempt) } else { by_policy(policy, attempt) };
+    let retriable = if plan.default_retry { by_default(attempt) } else { by_policy(policy, attempt) };
     if !retriable {
         return Decision::Stop(Stop::NotRetriable);
     }

@@ -51,7 +51,10 @@ pub(crate) fn named_address(
     let name = address.address.to_ascii_lowercase();
     let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > 253 || !name.bytes().all(letter) {
-        return Err(DecodeError::new(format!("{field}.address"), format!("{name:?} is neither an IP address nor a name")));
+        return Err(DecodeError::new(
+            format!("{field}.address"),
+            format!("{name:?} is neither an IP address nor a name"),
+        ));
     }
     match address.port_specifier {
         Some(PortSpecifier::PortValue(port)) => Ok((name.into(), port_number(port, &format!("{field}.port_value"))?)),
@@ -60,10 +63,7 @@ pub(crate) fn named_address(
 }
 
 /// A socket address with a numeric port.
-pub(crate) fn socket_address(
-    address: &fairlead_proto::envoy::core::SocketAddress,
-    field: &str,
-) -> Decoded<SocketAddr> {
+pub(crate) fn socket_address(address: &fairlead_proto::envoy::core::SocketAddress, field: &str) -> Decoded<SocketAddr> {
     use fairlead_proto::envoy::core::socket_address::PortSpecifier;
     let ip: IpAddr = address
         .address
@@ -119,7 +119,12 @@ pub(crate) fn origin(metadata: &Option<Metadata>) -> Option<Origin> {
         _ => 0,
     };
     Some(Origin {
-        object: ObjectKey::new(text(fields, "cluster").unwrap_or_default(), read("kind"), read("namespace"), read("name")),
+        object: ObjectKey::new(
+            text(fields, "cluster").unwrap_or_default(),
+            read("kind"),
+            read("namespace"),
+            read("name"),
+        ),
         path: text(fields, "path").unwrap_or_default().to_owned(),
         file: read("file"),
         line,

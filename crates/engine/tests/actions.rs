@@ -9,7 +9,9 @@ use fairlead_engine::decide::{self, RouteOutcome};
 use fairlead_engine::{Change, RequestHead, Resource, Snapshot};
 use fairlead_proto::envoy::http::fault::{FaultAbort, HttpFault, fault_abort::ErrorType};
 use fairlead_proto::envoy::matcher::{RegexMatchAndSubstitute, RegexMatcher};
-use fairlead_proto::envoy::route::{self, redirect_action as redirect, route_action::ClusterSpecifier, route_match::PathSpecifier};
+use fairlead_proto::envoy::route::{
+    self, redirect_action as redirect, route_action::ClusterSpecifier, route_match::PathSpecifier,
+};
 use fairlead_proto::envoy::types::{FractionalPercent, fractional_percent::DenominatorType};
 use fairlead_proto::{ResourceType, any};
 use http::HeaderMap;
@@ -82,8 +84,7 @@ fn route_of(case: &Case) -> route::Route {
     };
     let fault = case.fault.as_ref().map(|fault| {
         let error = fault.status.map(ErrorType::HttpStatus).or(fault.grpc.map(ErrorType::GrpcStatus));
-        let percentage =
-            FractionalPercent { numerator: fault.share, denominator: DenominatorType::Million as i32 };
+        let percentage = FractionalPercent { numerator: fault.share, denominator: DenominatorType::Million as i32 };
         let abort = FaultAbort { percentage: Some(percentage), error_type: error, ..Default::default() };
         any::pack(&HttpFault { abort: Some(abort), ..Default::default() })
     });
@@ -98,7 +99,8 @@ fn route_of(case: &Case) -> route::Route {
 #[test]
 fn actions() {
     for case in support::cases::<Case>("routes/actions.yaml") {
-        let host = route::VirtualHost { domains: vec!["*".into()], routes: vec![route_of(&case)], ..Default::default() };
+        let host =
+            route::VirtualHost { domains: vec!["*".into()], routes: vec![route_of(&case)], ..Default::default() };
         let config = route::RouteConfiguration { name: "r".into(), virtual_hosts: vec![host], ..Default::default() };
         let resource = Resource::new(ResourceType::RouteConfiguration, "r", "1", any::pack_bytes(&config));
         let (snapshot, rejected) = Snapshot::build(None, [Change::Set(resource)]);

@@ -53,7 +53,10 @@ fn tcp_proxy() -> listener::Filter {
         cluster_specifier: Some(network::tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster("c".into())),
         ..Default::default()
     };
-    listener::Filter { name: "tcp".into(), config_type: Some(listener::filter::ConfigType::TypedConfig(any::pack(&tcp))) }
+    listener::Filter {
+        name: "tcp".into(),
+        config_type: Some(listener::filter::ConfigType::TypedConfig(any::pack(&tcp))),
+    }
 }
 
 fn chain(name: &str, case: &Chain) -> listener::FilterChain {

@@ -48,7 +48,9 @@ fn route_config(name: &str) -> route::RouteConfiguration {
 }
 
 fn http_manager() -> network::http_connection_manager::HttpConnectionManager {
-    use network::http_connection_manager::{HttpFilter, http_connection_manager::RouteSpecifier, http_filter::ConfigType};
+    use network::http_connection_manager::{
+        HttpFilter, http_connection_manager::RouteSpecifier, http_filter::ConfigType,
+    };
     let policy = rbac::Policy {
         permissions: vec![rbac::Permission { rule: Some(rbac::permission::Rule::Any(true)) }],
         principals: vec![rbac::Principal { identifier: Some(rbac::principal::Identifier::Any(true)) }],
@@ -70,7 +72,10 @@ fn http_manager() -> network::http_connection_manager::HttpConnectionManager {
 fn listener_of(name: &str, manager: &network::http_connection_manager::HttpConnectionManager) -> listener::Listener {
     let context = tls::DownstreamTlsContext {
         common_tls_context: Some(tls::CommonTlsContext {
-            tls_certificate_sds_secret_configs: vec![tls::SdsSecretConfig { name: "default".into(), ..Default::default() }],
+            tls_certificate_sds_secret_configs: vec![tls::SdsSecretConfig {
+                name: "default".into(),
+                ..Default::default()
+            }],
             ..Default::default()
         }),
         ..Default::default()

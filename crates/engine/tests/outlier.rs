@@ -58,8 +58,7 @@ fn gateway_errors_are_enforced_only_where_told() {
     let cause = record(&lenient, &keys[0], TryResult::Status(504));
     assert_eq!(cause, Some(Cause::ConsecutiveGatewayFailure));
     assert!(!lenient.report(&keys[0], Cause::ConsecutiveGatewayFailure, now, 0), "enforcing is 0 by default");
-    let (mut strict, keys) =
-        detector(OutlierConfig { enforcing_consecutive_gateway_failure: 100, ..config }, 3, now);
+    let (mut strict, keys) = detector(OutlierConfig { enforcing_consecutive_gateway_failure: 100, ..config }, 3, now);
     record(&strict, &keys[0], TryResult::Status(502));
     // A 500 is a 5xx and no gateway error.
     record(&strict, &keys[0], TryResult::Status(500));
@@ -71,11 +70,8 @@ fn gateway_errors_are_enforced_only_where_told() {
 #[test]
 fn own_failures_count_apart_when_split() {
     let now = Instant::now();
-    let config = OutlierConfig {
-        split_local_origin: true,
-        consecutive_local_origin_failure: 2,
-        ..OutlierConfig::default()
-    };
+    let config =
+        OutlierConfig { split_local_origin: true, consecutive_local_origin_failure: 2, ..OutlierConfig::default() };
     let (detector, keys) = detector(config, 3, now);
     assert_eq!(record(&detector, &keys[0], TryResult::ConnectFailed), None);
     // A response does not reset what connecting counts, a connection does.

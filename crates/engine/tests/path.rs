@@ -133,8 +133,15 @@ fn reports_are_weighed_against_own_evidence() {
 fn event() -> impl Strategy<Value = PathEvent> {
     use PathEvent::*;
     prop_oneof![
-        Just(ConnectOk), Just(ConnectFailed), Just(PingOk), Just(PingFailed), Just(UserTimeout), Just(ProbeOk),
-        Just(ProbeFailed), Just(ReportedDown), Just(ReportedUp)
+        Just(ConnectOk),
+        Just(ConnectFailed),
+        Just(PingOk),
+        Just(PingFailed),
+        Just(UserTimeout),
+        Just(ProbeOk),
+        Just(ProbeFailed),
+        Just(ReportedDown),
+        Just(ReportedUp)
     ]
 }
 

@@ -71,8 +71,7 @@ fn plan(policy: route::RetryPolicy, default_retry: bool) -> Arc<RoutePlan> {
         ..Default::default()
     };
     let host = route::VirtualHost { domains: vec!["*".into()], routes: vec![route], ..Default::default() };
-    let config =
-        route::RouteConfiguration { name: "r".into(), virtual_hosts: vec![host], ..Default::default() };
+    let config = route::RouteConfiguration { name: "r".into(), virtual_hosts: vec![host], ..Default::default() };
     let resource = Resource::new(ResourceType::RouteConfiguration, "r", "1", any::pack_bytes(&config));
     let (snapshot, rejected) = Snapshot::build(None, [Change::Set(resource)]);
     assert_eq!(rejected, []);

@@ -81,9 +81,10 @@ fn route_of(case: &RouteCase) -> route::Route {
     let path = (case.prefix.clone().map(PathSpecifier::Prefix))
         .or(case.path.clone().map(PathSpecifier::Path))
         .or(case.separated_prefix.clone().map(PathSpecifier::PathSeparatedPrefix))
-        .or(case.regex.clone().map(|regex| {
-            PathSpecifier::SafeRegex(matcher::RegexMatcher { regex, ..Default::default() })
-        }));
+        .or(case
+            .regex
+            .clone()
+            .map(|regex| PathSpecifier::SafeRegex(matcher::RegexMatcher { regex, ..Default::default() })));
     let headers = case.headers.iter().map(|(name, condition)| route::HeaderMatcher {
         name: name.clone(),
         invert_match: condition.invert,
@@ -205,11 +206,8 @@ fn backends() {
             ..Default::default()
         };
         let host = route::VirtualHost { domains: vec!["*".into()], routes: vec![route], ..Default::default() };
-        let snapshot = snapshot(&route::RouteConfiguration {
-            name: "r".into(),
-            virtual_hosts: vec![host],
-            ..Default::default()
-        });
+        let snapshot =
+            snapshot(&route::RouteConfiguration { name: "r".into(), virtual_hosts: vec![host], ..Default::default() });
         let headers = HeaderMap::new();
         let head = RequestHead { method: "GET", path: "/", authority: "a", scheme: "http", headers: &headers };
         let RouteOutcome::Plan(plan) = decide::route(snapshot.route_config("r").unwrap(), &head) else {
@@ -240,7 +238,8 @@ fn a_broken_action_answers_for_what_it_matches_and_a_broken_match_for_nothing() 
         ..Default::default()
     };
     let mut broken = route_of(&RouteCase { prefix: Some("/old".into()), ..good("broken") });
-    broken.action = Some(route::route::Action::Redirect(route::RedirectAction { response_code: 9, ..Default::default() }));
+    broken.action =
+        Some(route::route::Action::Redirect(route::RedirectAction { response_code: 9, ..Default::default() }));
     let unreadable = route_of(&RouteCase { prefix: None, regex: Some("(".into()), ..good("unreadable") });
     let host = route::VirtualHost {
         name: "h".into(),
@@ -249,8 +248,7 @@ fn a_broken_action_answers_for_what_it_matches_and_a_broken_match_for_nothing() 
         ..Default::default()
     };
     let other = route::VirtualHost { name: "o".into(), domains: vec!["*".into()], ..Default::default() };
-    let config =
-        route::RouteConfiguration { name: "r".into(), virtual_hosts: vec![host, other], ..Default::default() };
+    let config = route::RouteConfiguration { name: "r".into(), virtual_hosts: vec![host, other], ..Default::default() };
     let snapshot = snapshot(&config);
     let config = snapshot.route_config("r").unwrap();
     let fields: Vec<&str> = config.errors.iter().map(|error| error.field.as_str()).collect();

@@ -124,5 +124,8 @@ fn fraction(value: &serde_json::Value) -> f64 {
 #[test]
 fn a_ramp_has_steps_of_a_second() {
     let at = |ms| Ramp::since(Duration::from_millis(ms)).tenths();
-    assert_eq!([at(0), at(999), at(1000), at(1999), at(5500), at(9999), at(10_000), at(99_000)], [1, 1, 1, 1, 5, 9, 10, 10]);
+    assert_eq!(
+        [at(0), at(999), at(1000), at(1999), at(5500), at(9999), at(10_000), at(99_000)],
+        [1, 1, 1, 1, 5, 9, 10, 10]
+    );
 }

@@ -217,8 +217,12 @@ fn show(verb: &Verb, answer: &Value) -> anyhow::Result<ExitCode> {
         }
         Verb::Down => Ok(ExitCode::SUCCESS),
         _ => {
-            let broken: Vec<&str> = answer["broken"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            println!("{}", if broken.is_empty() { "all is whole".to_owned() } else { format!("broken: {}", broken.join(", ")) });
+            let broken: Vec<&str> =
+                answer["broken"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            println!(
+                "{}",
+                if broken.is_empty() { "all is whole".to_owned() } else { format!("broken: {}", broken.join(", ")) }
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -237,19 +241,35 @@ fn show_status(status: &Value) {
         println!("  {} {}: {}", text(&process["owner"]), text(&process["name"]), text(&process["state"]));
     }
     let broken: Vec<String> = status["broken"].as_array().into_iter().flatten().map(text).collect();
-    println!("{}", if broken.is_empty() { "all is whole".to_owned() } else { format!("broken: {}", broken.join(", ")) });
+    println!(
+        "{}",
+        if broken.is_empty() { "all is whole".to_owned() } else { format!("broken: {}", broken.join(", ")) }
+    );
 }
 
 fn show_load(report: &Value) {
-    println!("{} requests, {} failed, {} late, {:.1} s", report["total"], report["failed"], report["late"], report["seconds"].as_f64().unwrap_or(0.0));
+    println!(
+        "{} requests, {} failed, {} late, {:.1} s",
+        report["total"],
+        report["failed"],
+        report["late"],
+        report["seconds"].as_f64().unwrap_or(0.0)
+    );
     let latency = &report["latency"];
-    println!("latency ms: p50 {} p90 {} p99 {} p99.9 {} max {}", latency["p50"], latency["p90"], latency["p99"], latency["p99.9"], latency["max"]);
+    println!(
+        "latency ms: p50 {} p90 {} p99 {} p99.9 {} max {}",
+        latency["p50"], latency["p90"], latency["p99"], latency["p99.9"], latency["max"]
+    );
     for (reason, count) in report["failures"].as_object().into_iter().flatten() {
         println!("failed {reason}: {count}");
     }
     for (workload, count) in report["destinations"].as_object().into_iter().flatten() {
         let span = &report["spans"][workload];
-        println!("{workload}: {count}, from second {:.1} to {:.1}", span["first"].as_f64().unwrap_or(0.0), span["last"].as_f64().unwrap_or(0.0));
+        println!(
+            "{workload}: {count}, from second {:.1} to {:.1}",
+            span["first"].as_f64().unwrap_or(0.0),
+            span["last"].as_f64().unwrap_or(0.0)
+        );
     }
 }
 

@@ -10,8 +10,8 @@ mod lab;
 mod lab_state;
 mod node;
 mod proxy;
-mod up;
 mod proxy_static;
+mod up;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -82,7 +82,12 @@ fn main() -> ExitCode {
         Command::Detach(args) => cli::get::detach(&args),
         Command::Docs(args) => cli::docs::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "fairlead", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut <Cli as clap::CommandFactory>::command(),
+                "fairlead",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
         Command::ProxyStatic(args) => proxy_static::run(&args).map(|()| ExitCode::SUCCESS),

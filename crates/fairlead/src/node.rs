@@ -28,7 +28,8 @@ pub struct NodeArgs {
 /// Runs until it is ended.
 pub async fn run(args: NodeArgs) -> anyhow::Result<()> {
     crate::logging()?;
-    let options = NodeOptions { cluster: args.cluster, admin: args.admin, dns: args.dns, relay: args.relay, hosts: args.hosts };
+    let options =
+        NodeOptions { cluster: args.cluster, admin: args.admin, dns: args.dns, relay: args.relay, hosts: args.hosts };
     Ok(fairlead_lab::node::run(options).await?)
 }
 

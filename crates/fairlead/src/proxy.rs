@@ -89,7 +89,9 @@ pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
             let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             serde_json::from_slice(&text).with_context(|| format!("{} is no bootstrap file", file.display()))?
         }
-        (None, Some(socket)) => ask(socket, &args.workload, args.control_identity.as_deref().unwrap_or_default()).await?,
+        (None, Some(socket)) => {
+            ask(socket, &args.workload, args.control_identity.as_deref().unwrap_or_default()).await?
+        }
         (None, None) => bail!("--bootstrap FILE or --credentials-from SOCKET is needed"),
     };
     let role = match args.role {
@@ -129,9 +131,19 @@ async fn ask(socket: &Path, workload: &str, control_identity: &str) -> anyhow::R
     loop {
         match fairlead_lab::live::admin::post(socket, "/workload-token", &json!({"workload": workload})).await {
             Ok(credential) => {
-                let text = |field: &str| credential[field].as_str().map(str::to_owned).with_context(|| format!("the credential has no {field}"));
-                let trust: Value = serde_json::from_str(&text("trust")?).context("the trust of the credential is no JSON")?;
-                return Ok(Bootstrap { token: text("token")?, control_identity: control_identity.to_owned(), trust_bundles: trust });
+                let text = |field: &str| {
+                    credential[field]
+                        .as_str()
+                        .map(str::to_owned)
+                        .with_context(|| format!("the credential has no {field}"))
+                };
+                let trust: Value =
+                    serde_json::from_str(&text("trust")?).context("the trust of the credential is no JSON")?;
+                return Ok(Bootstrap {
+                    token: text("token")?,
+                    control_identity: control_identity.to_owned(),
+                    trust_bundles: trust,
+                });
             }
             Err(e) => {
                 if !told {

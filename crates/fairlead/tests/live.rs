@@ -32,7 +32,8 @@ fn a_pair_of_clusters() {
     let done = command.output().unwrap();
     let told = String::from_utf8_lossy(&done.stderr);
     let rows: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}\n{told}"));
-    let failed: Vec<_> = rows.as_array().unwrap().iter().filter(|row| row["pass"] != serde_json::Value::Bool(true)).collect();
+    let failed: Vec<_> =
+        rows.as_array().unwrap().iter().filter(|row| row["pass"] != serde_json::Value::Bool(true)).collect();
     assert!(failed.is_empty(), "{}\n{told}", serde_json::to_string_pretty(&failed).unwrap());
     assert_eq!(done.status.code(), Some(0), "{told}");
     let left: Vec<PathBuf> = labs(&state);
@@ -45,13 +46,20 @@ fn a_pair_of_clusters() {
 /// State folders of labs, beside the note of the last one.
 fn labs(state: &Path) -> Vec<PathBuf> {
     let users = std::fs::read_dir(state).unwrap().flatten().map(|e| e.path());
-    users.flat_map(|user| std::fs::read_dir(user).into_iter().flatten().flatten().map(|e| e.path())).filter(|p| p.is_dir()).collect()
+    users
+        .flat_map(|user| std::fs::read_dir(user).into_iter().flatten().flatten().map(|e| e.path()))
+        .filter(|p| p.is_dir())
+        .collect()
 }
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), &target).unwrap()) }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            drop(std::fs::copy(entry.path(), &target).unwrap())
+        }
     }
 }

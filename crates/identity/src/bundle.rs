@@ -29,11 +29,7 @@ pub enum BundleError {
     #[error("trust bundle of {0} has more than {MAX_ROOTS} roots")]
     TooManyRoots(TrustDomain),
     #[error("root {index} of trust domain {domain}: {source}")]
-    Root {
-        domain: TrustDomain,
-        index: usize,
-        source: DecodeError,
-    },
+    Root { domain: TrustDomain, index: usize, source: DecodeError },
     #[error("trust bundle: {0}")]
     Json(String),
     #[error(transparent)]
@@ -83,25 +79,15 @@ impl TrustBundle {
             if parsed.len() == MAX_ROOTS {
                 return Err(BundleError::TooManyRoots(trust_domain));
             }
-            let (root, anchor) = Root::parse(der).map_err(|source| BundleError::Root {
-                domain: trust_domain.clone(),
-                index,
-                source,
-            })?;
+            let (root, anchor) =
+                Root::parse(der).map_err(|source| BundleError::Root { domain: trust_domain.clone(), index, source })?;
             parsed.push(root);
             anchors.push(anchor);
         }
         if parsed.is_empty() {
             return Err(BundleError::NoRoots(trust_domain));
         }
-        Ok(Self {
-            inner: Arc::new(Inner {
-                domain: trust_domain,
-                sequence,
-                roots: parsed,
-                anchors,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { domain: trust_domain, sequence, roots: parsed, anchors }) })
     }
 
     /// The domain these roots are valid for, and no other.
@@ -140,36 +126,22 @@ impl TrustBundle {
     /// # Errors
     /// [`BundleError::NoRoots`] when none would be left.
     pub fn without_root(&self, key: SpkiHash) -> Result<Self, BundleError> {
-        let roots = self
-            .inner
-            .roots
-            .iter()
-            .filter(|root| root.spki != key)
-            .map(|root| root.der.clone());
+        let roots = self.inner.roots.iter().filter(|root| root.spki != key).map(|root| root.der.clone());
         Self::new(self.inner.domain.clone(), self.inner.sequence + 1, roots)
     }
 
     /// True when both hold a root with the same key: they speak of the same authority.
     #[must_use]
     pub fn shares_root_with(&self, other: &Self) -> bool {
-        self.fingerprints()
-            .any(|mine| other.fingerprints().any(|theirs| mine == theirs))
+        self.fingerprints().any(|mine| other.fingerprints().any(|theirs| mine == theirs))
     }
 
     /// Reads the roots of a PEM text.
     ///
     /// # Errors
     /// [`BundleError`] for a text without certificates, or as [`TrustBundle::new`].
-    pub fn from_pem(
-        trust_domain: TrustDomain,
-        sequence: u64,
-        pem: &str,
-    ) -> Result<Self, BundleError> {
-        Self::new(
-            trust_domain,
-            sequence,
-            certificate::certificates_from_pem(pem)?,
-        )
+    pub fn from_pem(trust_domain: TrustDomain, sequence: u64, pem: &str) -> Result<Self, BundleError> {
+        Self::new(trust_domain, sequence, certificate::certificates_from_pem(pem)?)
     }
 
     /// The roots as PEM; domain and sequence are not in it.
@@ -201,8 +173,7 @@ impl TrustBundle {
     /// The root an anchor of this bundle stands for.
     pub(crate) fn root_of(&self, anchor: &TrustAnchor<'_>) -> Option<&Root> {
         let at = self.inner.anchors.iter().position(|known| {
-            known.subject == anchor.subject
-                && known.subject_public_key_info == anchor.subject_public_key_info
+            known.subject == anchor.subject && known.subject_public_key_info == anchor.subject_public_key_info
         })?;
         self.inner.roots.get(at)
     }
@@ -218,16 +189,9 @@ impl Root {
             });
         }
         let anchor = webpki::anchor_from_trusted_cert(&der)
-            .map_err(|error| DecodeError {
-                what: "root",
-                detail: error.to_string(),
-            })?
+            .map_err(|error| DecodeError { what: "root", detail: error.to_string() })?
             .to_owned();
-        let root = Self {
-            spki: facts.spki,
-            not_after: facts.not_after,
-            der,
-        };
+        let root = Self { spki: facts.spki, not_after: facts.not_after, der };
         Ok((root, anchor))
     }
 }
@@ -258,10 +222,7 @@ impl Serialize for TrustBundle {
         BundleForm {
             trust_domain: self.inner.domain.clone(),
             sequence: self.inner.sequence,
-            roots: self
-                .roots()
-                .map(|der| base64::engine::general_purpose::STANDARD.encode(der))
-                .collect(),
+            roots: self.roots().map(|der| base64::engine::general_purpose::STANDARD.encode(der)).collect(),
         }
         .serialize(serializer)
     }

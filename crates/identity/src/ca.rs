@@ -80,9 +80,7 @@ pub enum CaError {
     Request(String),
     #[error("the signing request's signature does not fit its key")]
     RequestSignature,
-    #[error(
-        "key type not accepted ({0}); use ECDSA P-256 or P-384, Ed25519, or RSA of at least {MIN_RSA_BITS} bits"
-    )]
+    #[error("key type not accepted ({0}); use ECDSA P-256 or P-384, Ed25519, or RSA of at least {MIN_RSA_BITS} bits")]
     KeyType(String),
     #[error("{id} is not in trust domain {domain} of this CA")]
     ForeignDomain { id: SpiffeId, domain: TrustDomain },
@@ -90,31 +88,19 @@ pub enum CaError {
     Reserved(SpiffeId),
     #[error("{0} is no reserved identity")]
     NotReserved(SpiffeId),
-    #[error(
-        "{0} is no service account's identity (spiffe://<trust domain>/ns/<namespace>/sa/<account>)"
-    )]
+    #[error("{0} is no service account's identity (spiffe://<trust domain>/ns/<namespace>/sa/<account>)")]
     NotAServiceAccount(SpiffeId),
-    #[error(
-        "workload key of {0} bytes; at most {MAX_WORKLOAD_BYTES} are written into a certificate"
-    )]
+    #[error("workload key of {0} bytes; at most {MAX_WORKLOAD_BYTES} are written into a certificate")]
     WorkloadTooLong(usize),
-    #[error(
-        "the CA of cluster {cluster} expired at {not_after} (unix seconds), now is {now}; rotate its certificate"
-    )]
-    CaExpired {
-        cluster: String,
-        not_after: u64,
-        now: u64,
-    },
+    #[error("the CA of cluster {cluster} expired at {not_after} (unix seconds), now is {now}; rotate its certificate")]
+    CaExpired { cluster: String, not_after: u64, now: u64 },
     #[error("ca-key.pem does not belong to ca-cert.pem")]
     KeyMismatch,
     #[error("{file}: {detail}")]
     File { file: &'static str, detail: String },
     #[error("ca-cert.pem does not lead to a root in root-cert.pem: {0}")]
     NoPathToRoot(String),
-    #[error(
-        "an intermediate under a shared root has no root of its own to rotate; issue a new intermediate instead"
-    )]
+    #[error("an intermediate under a shared root has no root of its own to rotate; issue a new intermediate instead")]
     NotARoot,
     #[error(transparent)]
     Bundle(#[from] BundleError),
@@ -138,14 +124,7 @@ impl Ca {
         let (issuer, certificate, not_after) =
             self_signed(trust_domain, &format!("root of {cluster}"), 0, now, random)?;
         let bundle = TrustBundle::new(trust_domain.clone(), 1, [certificate.clone()])?;
-        Self::assemble(
-            cluster,
-            Arc::new(issuer),
-            certificate,
-            Vec::new(),
-            bundle,
-            not_after,
-        )
+        Self::assemble(cluster, Arc::new(issuer), certificate, Vec::new(), bundle, not_after)
     }
 
     /// The cluster it issues for.
@@ -218,10 +197,7 @@ impl Ca {
     /// The chain with the root at its end: what a control plane presents to those who know only the root's fingerprint
     /// from a join token.
     #[must_use]
-    pub fn with_root(
-        &self,
-        mut chain: Vec<CertificateDer<'static>>,
-    ) -> Vec<CertificateDer<'static>> {
+    pub fn with_root(&self, mut chain: Vec<CertificateDer<'static>>) -> Vec<CertificateDer<'static>> {
         if let Some(root) = self.issuing_root()
             && !chain.contains(root)
         {
@@ -240,37 +216,17 @@ impl Ca {
     ///
     /// # Errors
     /// [`CaError::NotARoot`] for an intermediate; else as [`Ca::create_root`].
-    pub fn rotate_root(
-        &self,
-        now: UnixTime,
-        random: &mut dyn RandomSource,
-    ) -> Result<RootRotation, CaError> {
+    pub fn rotate_root(&self, now: UnixTime, random: &mut dyn RandomSource) -> Result<RootRotation, CaError> {
         if !self.is_root() {
             return Err(CaError::NotARoot);
         }
-        let (issuer, certificate, not_after) = self_signed(
-            self.trust_domain(),
-            &format!("root of {}", self.cluster),
-            0,
-            now,
-            random,
-        )?;
+        let (issuer, certificate, not_after) =
+            self_signed(self.trust_domain(), &format!("root of {}", self.cluster), 0, now, random)?;
         let issuer = Arc::new(issuer);
         let both = self.bundle.with_root(certificate.clone())?;
-        let only_new = TrustBundle::new(
-            self.trust_domain().clone(),
-            both.sequence() + 1,
-            [certificate.clone()],
-        )?;
+        let only_new = TrustBundle::new(self.trust_domain().clone(), both.sequence() + 1, [certificate.clone()])?;
         let new = |bundle: TrustBundle| {
-            Self::assemble(
-                &self.cluster,
-                Arc::clone(&issuer),
-                certificate.clone(),
-                Vec::new(),
-                bundle,
-                not_after,
-            )
+            Self::assemble(&self.cluster, Arc::clone(&issuer), certificate.clone(), Vec::new(), bundle, not_after)
         };
         Ok(RootRotation {
             announcing: Self {
@@ -295,27 +251,17 @@ impl Ca {
         bundle: TrustBundle,
         not_after: UnixTime,
     ) -> Result<Self, CaError> {
-        let key = SpkiHash::of_certificate(&certificate)
-            .map_err(|error| CaError::Signing(error.to_string()))?;
-        Ok(Self {
-            cluster: cluster.to_owned(),
-            issuer,
-            certificate,
-            upper,
-            bundle,
-            key,
-            not_after,
-        })
+        let key = SpkiHash::of_certificate(&certificate).map_err(|error| CaError::Signing(error.to_string()))?;
+        Ok(Self { cluster: cluster.to_owned(), issuer, certificate, upper, bundle, key, not_after })
     }
 
     /// Of the bundle's roots the one above this CA; a bundle in rotation holds others too.
     fn issuing_root(&self) -> Option<&CertificateDer<'static>> {
         let top = self.upper.last().unwrap_or(&self.certificate);
-        self.bundle.roots().find(|root| *root == top).or_else(|| {
-            self.bundle
-                .roots()
-                .find(|root| cacerts::signed_by(top, root))
-        })
+        self.bundle
+            .roots()
+            .find(|root| *root == top)
+            .or_else(|| self.bundle.roots().find(|root| cacerts::signed_by(top, root)))
     }
 
     /// Signs whatever the parameters say; only [`crate::mint`] may skip the checks above.
@@ -324,9 +270,7 @@ impl Ca {
         params: &CertificateParams,
         public_key: &SubjectPublicKeyInfo,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
-        let leaf = params
-            .signed_by(public_key, self.issuer.as_ref())
-            .map_err(signing)?;
+        let leaf = params.signed_by(public_key, self.issuer.as_ref()).map_err(signing)?;
         let mut chain = vec![leaf.der().clone()];
         if !self.is_root() {
             chain.push(self.certificate.clone());
@@ -341,10 +285,7 @@ impl Ca {
         random: &mut dyn RandomSource,
     ) -> Result<Vec<CertificateDer<'static>>, CaError> {
         if request.identity.domain() != self.trust_domain().as_str() {
-            return Err(CaError::ForeignDomain {
-                id: request.identity.clone(),
-                domain: self.trust_domain().clone(),
-            });
+            return Err(CaError::ForeignDomain { id: request.identity.clone(), domain: self.trust_domain().clone() });
         }
         if self.not_after <= request.now {
             return Err(CaError::CaExpired {
@@ -371,24 +312,15 @@ impl Ca {
 pub(crate) fn load_issuer(
     certificate: &str,
     key: &str,
-) -> Result<
-    (
-        Issuer<'static, KeyPair>,
-        CertificateDer<'static>,
-        CertificateFacts,
-    ),
-    CaError,
-> {
+) -> Result<(Issuer<'static, KeyPair>, CertificateDer<'static>, CertificateFacts), CaError> {
     let file = |file: &'static str| move |detail: String| CaError::File { file, detail };
     let der = certificate::certificates_from_pem(certificate)
         .map_err(|error: DecodeError| file("ca-cert.pem")(error.to_string()))?
         .swap_remove(0);
-    let facts =
-        CertificateFacts::parse(&der).map_err(|error| file("ca-cert.pem")(error.to_string()))?;
+    let facts = CertificateFacts::parse(&der).map_err(|error| file("ca-cert.pem")(error.to_string()))?;
     if !facts.is_ca || !facts.may_sign_certificates {
         return Err(file("ca-cert.pem")(
-            "it may not sign certificates (needs basicConstraints CA and keyUsage keyCertSign)"
-                .to_owned(),
+            "it may not sign certificates (needs basicConstraints CA and keyUsage keyCertSign)".to_owned(),
         ));
     }
     let key = KeyPair::from_pem(key).map_err(|error| file("ca-key.pem")(error.to_string()))?;

@@ -14,12 +14,7 @@ use crate::certificate::{self, CertificateFacts};
 use crate::spiffe::TrustDomain;
 
 /// File names of the secret, in the order of [`CaPem`]'s fields.
-pub const FILES: [&str; 4] = [
-    "ca-cert.pem",
-    "ca-key.pem",
-    "root-cert.pem",
-    "cert-chain.pem",
-];
+pub const FILES: [&str; 4] = ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"];
 
 /// The texts of the four files. Holds a private key: keep it where only the control plane reads.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,31 +39,15 @@ pub struct CaPem {
 impl CaPem {
     /// From the four files' texts, as `cacerts` has them.
     #[must_use]
-    pub fn of_files(
-        ca_cert: String,
-        ca_key: String,
-        root_cert: String,
-        cert_chain: String,
-    ) -> Self {
-        Self {
-            ca_cert,
-            ca_key,
-            root_cert,
-            cert_chain,
-            sequence: first(),
-        }
+    pub fn of_files(ca_cert: String, ca_key: String, root_cert: String, cert_chain: String) -> Self {
+        Self { ca_cert, ca_key, root_cert, cert_chain, sequence: first() }
     }
 
     /// File names and texts, as a `cacerts` secret or folder holds them.
     #[must_use]
     pub fn files(&self) -> [(&'static str, &str); 4] {
         let [certificate, key, root, chain] = FILES;
-        [
-            (certificate, &self.ca_cert),
-            (key, &self.ca_key),
-            (root, &self.root_cert),
-            (chain, &self.cert_chain),
-        ]
+        [(certificate, &self.ca_cert), (key, &self.ca_key), (root, &self.root_cert), (chain, &self.cert_chain)]
     }
 }
 
@@ -90,26 +69,12 @@ impl Ca {
     ///
     /// # Errors
     /// [`CaError`] naming the file: unreadable, no CA, key and certificate apart, or no way to a root.
-    pub fn from_pem(
-        cluster: &str,
-        trust_domain: &TrustDomain,
-        pem: &CaPem,
-    ) -> Result<Self, CaError> {
+    pub fn from_pem(cluster: &str, trust_domain: &TrustDomain, pem: &CaPem) -> Result<Self, CaError> {
         let (issuer, certificate, facts) = ca::load_issuer(&pem.ca_cert, &pem.ca_key)?;
         let bundle = TrustBundle::from_pem(trust_domain.clone(), pem.sequence, &pem.root_cert)
-            .map_err(|error| CaError::File {
-                file: "root-cert.pem",
-                detail: error.to_string(),
-            })?;
+            .map_err(|error| CaError::File { file: "root-cert.pem", detail: error.to_string() })?;
         let (upper, not_after) = path_to_root(&certificate, &facts, &pem.cert_chain, &bundle)?;
-        Self::assemble(
-            cluster,
-            std::sync::Arc::new(issuer),
-            certificate,
-            upper,
-            bundle,
-            not_after,
-        )
+        Self::assemble(cluster, std::sync::Arc::new(issuer), certificate, upper, bundle, not_after)
     }
 }
 
@@ -128,14 +93,10 @@ fn path_to_root(
     let mut candidates = if chain.trim().is_empty() {
         Vec::new()
     } else {
-        certificate::certificates_from_pem(chain).map_err(|error| CaError::File {
-            file: "cert-chain.pem",
-            detail: error.to_string(),
-        })?
+        certificate::certificates_from_pem(chain)
+            .map_err(|error| CaError::File { file: "cert-chain.pem", detail: error.to_string() })?
     };
-    candidates.retain(|candidate| {
-        candidate != certificate && !bundle.roots().any(|root| root == candidate)
-    });
+    candidates.retain(|candidate| candidate != certificate && !bundle.roots().any(|root| root == candidate));
     let mut upper = Vec::new();
     let mut current = certificate.clone();
     loop {
@@ -143,22 +104,14 @@ fn path_to_root(
             let end = CertificateFacts::parse(root).map_err(unreadable)?.not_after;
             return Ok((upper, not_after.min(end)));
         }
-        let Some(at) = candidates
-            .iter()
-            .position(|candidate| signed_by(&current, candidate))
-        else {
+        let Some(at) = candidates.iter().position(|candidate| signed_by(&current, candidate)) else {
             return Err(CaError::NoPathToRoot(
-                "no certificate in root-cert.pem or cert-chain.pem signed it, or one above it"
-                    .to_owned(),
+                "no certificate in root-cert.pem or cert-chain.pem signed it, or one above it".to_owned(),
             ));
         };
         // Each is used once, so a chain that bites its tail ends.
         current = candidates.swap_remove(at);
-        not_after = not_after.min(
-            CertificateFacts::parse(&current)
-                .map_err(unreadable)?
-                .not_after,
-        );
+        not_after = not_after.min(CertificateFacts::parse(&current).map_err(unreadable)?.not_after);
         upper.push(current.clone());
     }
 }
@@ -183,8 +136,6 @@ fn first() -> u64 {
 impl fmt::Debug for CaPem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The key stays out of logs.
-        f.debug_struct("CaPem")
-            .field("sequence", &self.sequence)
-            .finish_non_exhaustive()
+        f.debug_struct("CaPem").field("sequence", &self.sequence).finish_non_exhaustive()
     }
 }

@@ -72,10 +72,9 @@ impl SpkiHash {
     /// # Errors
     /// [`DecodeError`] for anything else.
     pub fn from_hex(text: &str) -> Result<Self, DecodeError> {
-        unhex::<32>(text).map(Self).ok_or_else(|| DecodeError {
-            what: "key fingerprint",
-            detail: "64 hexadecimal digits expected".to_owned(),
-        })
+        unhex::<32>(text)
+            .map(Self)
+            .ok_or_else(|| DecodeError { what: "key fingerprint", detail: "64 hexadecimal digits expected".to_owned() })
     }
 }
 
@@ -94,19 +93,13 @@ impl CertificateFacts {
                     GeneralName::URI(uri) => uri_sans.push((*uri).to_owned()),
                     // A name that cannot be read might be a second identity.
                     GeneralName::Invalid(tag, _) => {
-                        return Err(malformed(format!(
-                            "alternative name [{}] cannot be read",
-                            tag.0
-                        )));
+                        return Err(malformed(format!("alternative name [{}] cannot be read", tag.0)));
                     }
                     _ => {}
                 }
             }
         }
-        let is_ca = certificate
-            .basic_constraints()
-            .map_err(malformed)?
-            .is_some_and(|constraints| constraints.value.ca);
+        let is_ca = certificate.basic_constraints().map_err(malformed)?.is_some_and(|constraints| constraints.value.ca);
         let may_sign_certificates = certificate
             .key_usage()
             .map_err(malformed)?
@@ -142,10 +135,7 @@ impl CertificateFacts {
 pub fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>, DecodeError> {
     let mut out = Vec::new();
     for item in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        let der = item.map_err(|error| DecodeError {
-            what: "PEM certificate",
-            detail: error.to_string(),
-        })?;
+        let der = item.map_err(|error| DecodeError { what: "PEM certificate", detail: error.to_string() })?;
         parse(&der)?;
         if out.len() == MAX_PEM_CERTIFICATES {
             return Err(DecodeError {
@@ -156,23 +146,15 @@ pub fn certificates_from_pem(text: &str) -> Result<Vec<CertificateDer<'static>>,
         out.push(der);
     }
     if out.is_empty() {
-        return Err(DecodeError {
-            what: "PEM certificate list",
-            detail: "it holds no CERTIFICATE block".to_owned(),
-        });
+        return Err(DecodeError { what: "PEM certificate list", detail: "it holds no CERTIFICATE block".to_owned() });
     }
     Ok(out)
 }
 
 /// Writes certificates as PEM, in order.
 #[must_use]
-pub fn certificates_to_pem<'a>(
-    certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>,
-) -> String {
-    certificates
-        .into_iter()
-        .map(|der| pem_block("CERTIFICATE", der))
-        .collect()
+pub fn certificates_to_pem<'a>(certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> String {
+    certificates.into_iter().map(|der| pem_block("CERTIFICATE", der)).collect()
 }
 
 /// One PEM block with 64-column lines.
@@ -200,10 +182,7 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, DecodeError> {
     }
     let (rest, certificate) = X509Certificate::from_der(der).map_err(malformed)?;
     if !rest.is_empty() {
-        return Err(DecodeError {
-            what: "certificate",
-            detail: "bytes after its end".to_owned(),
-        });
+        return Err(DecodeError { what: "certificate", detail: "bytes after its end".to_owned() });
     }
     Ok(certificate)
 }
@@ -211,12 +190,10 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, DecodeError> {
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            let _ = write!(out, "{byte:02x}");
-            out
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
 }
 
 /// Exactly `N` bytes from hexadecimal digits.
@@ -235,10 +212,7 @@ pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 fn malformed(error: impl fmt::Display) -> DecodeError {
-    DecodeError {
-        what: "certificate",
-        detail: error.to_string(),
-    }
+    DecodeError { what: "certificate", detail: error.to_string() }
 }
 
 /// Times before 1970 count as 1970: nothing we accept was issued then.

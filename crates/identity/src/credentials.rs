@@ -58,19 +58,13 @@ impl Credentials {
     ///
     /// # Errors
     /// [`CredentialsError`].
-    pub fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> Result<Self, CredentialsError> {
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, CredentialsError> {
         let facts = CertificateFacts::parse(chain.first().ok_or(CredentialsError::EmptyChain)?)?;
         let spiffe_id = match facts.uri_sans.as_slice() {
             [uri] => Some(SpiffeId::parse(uri)?),
             _ => None,
         };
-        let key = provider::provider()
-            .key_provider
-            .load_private_key(key)
-            .map_err(CredentialsError::Key)?;
+        let key = provider::provider().key_provider.load_private_key(key).map_err(CredentialsError::Key)?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
             Ok(()) => {}
@@ -79,12 +73,7 @@ impl Credentials {
             }
             Err(error) => return Err(CredentialsError::Key(error)),
         }
-        Ok(Self {
-            certified: Arc::new(certified),
-            spiffe_id,
-            not_before: facts.not_before,
-            not_after: facts.not_after,
-        })
+        Ok(Self { certified: Arc::new(certified), spiffe_id, not_before: facts.not_before, not_after: facts.not_after })
     }
 
     /// The identity it names; None only for a certificate minted without one.
@@ -114,12 +103,7 @@ impl CertHandle {
     /// A place that holds `first`.
     #[must_use]
     pub fn new(first: Credentials) -> Self {
-        Self {
-            slot: Arc::new(Slot {
-                current: ArcSwap::from_pointee(first),
-                generation: AtomicU64::new(1),
-            }),
-        }
+        Self { slot: Arc::new(Slot { current: ArcSwap::from_pointee(first), generation: AtomicU64::new(1) }) }
     }
 
     /// Presents `next` from now on.
@@ -156,11 +140,7 @@ impl ResolvesServerCert for Slot {
 }
 
 impl ResolvesClientCert for Slot {
-    fn resolve(
-        &self,
-        _root_hints: &[&[u8]],
-        _schemes: &[SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current.load().certified))
     }
 

@@ -100,11 +100,7 @@ pub enum IntroductionError {
     #[error(
         "cluster {cluster}'s own record (revision {revision}) was signed by {signer}; only the cluster itself may change it"
     )]
-    NotItsOwn {
-        cluster: String,
-        revision: u64,
-        signer: SpiffeId,
-    },
+    NotItsOwn { cluster: String, revision: u64, signer: SpiffeId },
     #[error("signing: {0}")]
     Signing(#[from] CaError),
 }
@@ -123,18 +119,13 @@ impl Statement {
     ///
     /// # Errors
     /// [`IntroductionError`] when it cannot be signed, or the signer has no control identity.
-    pub fn sign(
-        self,
-        signer: Signer<'_>,
-        now: UnixTime,
-    ) -> Result<Introduction, IntroductionError> {
-        let id = crate::verdict::claimed_identity(signer.chain)
-            .ok_or(IntroductionError::Signer(VerifyError::NoSpiffeId))?;
+    pub fn sign(self, signer: Signer<'_>, now: UnixTime) -> Result<Introduction, IntroductionError> {
+        let id =
+            crate::verdict::claimed_identity(signer.chain).ok_or(IntroductionError::Signer(VerifyError::NoSpiffeId))?;
         if id.kind() != IdentityKind::Control {
             return Err(IntroductionError::NotAControlPlane(id));
         }
-        let body = serde_json::to_string(&self)
-            .map_err(|error| IntroductionError::Malformed(error.to_string()))?;
+        let body = serde_json::to_string(&self).map_err(|error| IntroductionError::Malformed(error.to_string()))?;
         let signed_at = now.as_secs();
         let signature = signer.key.sign(&message(&body, signed_at))?;
         Ok(Introduction {
@@ -142,11 +133,7 @@ impl Statement {
             signed: SignedStatement {
                 body,
                 signed_at,
-                chain: signer
-                    .chain
-                    .iter()
-                    .map(|der| STANDARD.encode(der))
-                    .collect(),
+                chain: signer.chain.iter().map(|der| STANDARD.encode(der)).collect(),
                 signature: STANDARD.encode(signature),
             },
             signer: id,
@@ -160,22 +147,15 @@ impl SignedStatement {
     /// # Errors
     /// [`IntroductionError`] naming the first thing wrong. [`VerifyError::UnknownTrustDomain`] inside may mean only that
     /// the signer's own introduction has not arrived yet: keep it and try again after the next merge.
-    pub fn verify(
-        &self,
-        trust: &TrustBundleSet,
-        now: UnixTime,
-    ) -> Result<Introduction, IntroductionError> {
+    pub fn verify(&self, trust: &TrustBundleSet, now: UnixTime) -> Result<Introduction, IntroductionError> {
         if self.body.len() > MAX_STATEMENT_BYTES {
             return Err(IntroductionError::TooLong(self.body.len()));
         }
         if self.signed_at > instant::later(now, MAX_AHEAD).as_secs() {
-            return Err(IntroductionError::FromTheFuture {
-                signed_at: self.signed_at,
-                now: now.as_secs(),
-            });
+            return Err(IntroductionError::FromTheFuture { signed_at: self.signed_at, now: now.as_secs() });
         }
-        let statement: Statement = serde_json::from_str(&self.body)
-            .map_err(|error| IntroductionError::Malformed(error.to_string()))?;
+        let statement: Statement =
+            serde_json::from_str(&self.body).map_err(|error| IntroductionError::Malformed(error.to_string()))?;
         check_cluster_id(statement.cluster())?;
         let chain = self.decode_chain()?;
         let signed_at = UnixTime::since_unix_epoch(Duration::from_secs(self.signed_at));
@@ -185,11 +165,7 @@ impl SignedStatement {
         }
         self.verify_signature(&chain)?;
         own_changes_only(&statement, &signer)?;
-        Ok(Introduction {
-            statement,
-            signed: self.clone(),
-            signer: signer.spiffe_id,
-        })
+        Ok(Introduction { statement, signed: self.clone(), signer: signer.spiffe_id })
     }
 
     /// Takes it back from this control plane's own store, where only verified statements were put.
@@ -197,15 +173,11 @@ impl SignedStatement {
     /// # Errors
     /// [`IntroductionError::Malformed`] for a damaged store.
     pub fn stored(self) -> Result<Introduction, IntroductionError> {
-        let statement: Statement = serde_json::from_str(&self.body)
-            .map_err(|error| IntroductionError::Malformed(error.to_string()))?;
+        let statement: Statement =
+            serde_json::from_str(&self.body).map_err(|error| IntroductionError::Malformed(error.to_string()))?;
         let signer = crate::verdict::claimed_identity(&self.decode_chain()?)
             .ok_or(IntroductionError::Signer(VerifyError::NoSpiffeId))?;
-        Ok(Introduction {
-            statement,
-            signed: self,
-            signer,
-        })
+        Ok(Introduction { statement, signed: self, signer })
     }
 
     fn decode_chain(&self) -> Result<Vec<CertificateDer<'static>>, IntroductionError> {
@@ -223,16 +195,10 @@ impl SignedStatement {
 
     fn verify_signature(&self, chain: &[CertificateDer<'_>]) -> Result<(), IntroductionError> {
         let leaf = chain.first().ok_or(IntroductionError::Signature)?;
-        let signature = STANDARD
-            .decode(&self.signature)
-            .map_err(|_| IntroductionError::Signature)?;
+        let signature = STANDARD.decode(&self.signature).map_err(|_| IntroductionError::Signature)?;
         webpki::EndEntityCert::try_from(leaf)
             .map_err(|_| IntroductionError::Signature)?
-            .verify_signature(
-                webpki::aws_lc_rs::ECDSA_P256_SHA256,
-                &message(&self.body, self.signed_at),
-                &signature,
-            )
+            .verify_signature(webpki::aws_lc_rs::ECDSA_P256_SHA256, &message(&self.body, self.signed_at), &signature)
             .map_err(|_| IntroductionError::Signature)
     }
 }
@@ -267,22 +233,10 @@ impl Membership {
     ///
     /// # Errors
     /// As [`Statement::sign`].
-    pub fn reintroduce(
-        &self,
-        signer: Signer<'_>,
-        now: UnixTime,
-    ) -> Result<Vec<SignedStatement>, IntroductionError> {
-        let introductions = self.members().map(|member| {
-            Statement::Introduce(Member {
-                revision: 0,
-                ..member.clone()
-            })
-        });
+    pub fn reintroduce(&self, signer: Signer<'_>, now: UnixTime) -> Result<Vec<SignedStatement>, IntroductionError> {
+        let introductions = self.members().map(|member| Statement::Introduce(Member { revision: 0, ..member.clone() }));
         let revocations = self.tombstones().cloned().map(Statement::Revoke);
-        introductions
-            .chain(revocations)
-            .map(|statement| Ok(statement.sign(signer, now)?.signed))
-            .collect()
+        introductions.chain(revocations).map(|statement| Ok(statement.sign(signer, now)?.signed)).collect()
     }
 
     /// Verifies and merges what can be believed, again and again while new members make more of it believable. Returns
@@ -292,38 +246,28 @@ impl Membership {
         statements: &'s [SignedStatement],
         trust: &dyn Fn(&Self) -> TrustBundleSet,
         now: UnixTime,
-    ) -> (
-        Vec<crate::membership::Merged>,
-        Vec<(&'s SignedStatement, IntroductionError)>,
-    ) {
+    ) -> (Vec<crate::membership::Merged>, Vec<(&'s SignedStatement, IntroductionError)>) {
         let mut merged = Vec::new();
-        let mut waiting: Vec<(&SignedStatement, Option<IntroductionError>)> = statements
-            .iter()
-            .map(|statement| (statement, None))
-            .collect();
+        let mut waiting: Vec<(&SignedStatement, Option<IntroductionError>)> =
+            statements.iter().map(|statement| (statement, None)).collect();
         loop {
             let before = waiting.len();
             let believed = trust(self);
-            waiting.retain_mut(
-                |(statement, reason)| match statement.verify(&believed, now) {
-                    Ok(introduction) => {
-                        merged.push(self.merge(introduction));
-                        false
-                    }
-                    Err(error) => {
-                        *reason = Some(error);
-                        true
-                    }
-                },
-            );
+            waiting.retain_mut(|(statement, reason)| match statement.verify(&believed, now) {
+                Ok(introduction) => {
+                    merged.push(self.merge(introduction));
+                    false
+                }
+                Err(error) => {
+                    *reason = Some(error);
+                    true
+                }
+            });
             if waiting.is_empty() || waiting.len() == before {
                 break;
             }
         }
-        let refused = waiting
-            .into_iter()
-            .filter_map(|(statement, reason)| Some((statement, reason?)))
-            .collect();
+        let refused = waiting.into_iter().filter_map(|(statement, reason)| Some((statement, reason?))).collect();
         (merged, refused)
     }
 }
@@ -335,16 +279,8 @@ pub(crate) fn check_cluster_id(text: &str) -> Result<(), IntroductionError> {
         && text != "outside"
         && !text.starts_with('-')
         && !text.ends_with('-')
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if good {
-        Ok(())
-    } else {
-        Err(IntroductionError::ClusterId(
-            text.chars().take(64).collect(),
-        ))
-    }
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if good { Ok(()) } else { Err(IntroductionError::ClusterId(text.chars().take(64).collect())) }
 }
 
 fn own_changes_only(statement: &Statement, signer: &VerifiedPeer) -> Result<(), IntroductionError> {

@@ -95,28 +95,17 @@ pub enum JoinRefused {
     Expired,
     #[error("the message cannot be read: {0}")]
     Malformed(String),
-    #[error(
-        "ClusterId {0} is taken by another cluster of this mesh; give the joining cluster another name"
-    )]
+    #[error("ClusterId {0} is taken by another cluster of this mesh; give the joining cluster another name")]
     ClusterIdTaken(String),
-    #[error(
-        "trust domain {domain} is taken by cluster {cluster}; give the joining cluster a trust domain of its own"
-    )]
-    TrustDomainTaken {
-        domain: TrustDomain,
-        cluster: String,
-    },
+    #[error("trust domain {domain} is taken by cluster {cluster}; give the joining cluster a trust domain of its own")]
+    TrustDomainTaken { domain: TrustDomain, cluster: String },
     #[error(
         "this mesh shares one root (trust: shared), which the joining cluster's CA does not lead to; issue it an intermediate under that root"
     )]
     NotUnderSharedRoot,
-    #[error(
-        "cluster {cluster} shares its issuing key with {other}; give each its own intermediate"
-    )]
+    #[error("cluster {cluster} shares its issuing key with {other}; give each its own intermediate")]
     IssuingKeyShared { cluster: String, other: String },
-    #[error(
-        "cluster {cluster} was detached at incarnation {revoked}; it joins again only with a higher one"
-    )]
+    #[error("cluster {cluster} was detached at incarnation {revoked}; it joins again only with a higher one")]
     Detached { cluster: String, revoked: u64 },
     #[error("the answer is not proven; whoever answered does not know the token's secret")]
     AnswerNotProven,
@@ -154,23 +143,11 @@ pub fn request(
     random: &mut dyn RandomSource,
 ) -> Result<(JoinRequest, PendingJoin), JoinRefused> {
     let nonce = certificate::hex(&random::bytes::<32>(random)?);
-    let body = to_json(&RequestBody {
-        member: me.clone(),
-        nonce: nonce.clone(),
-    })?;
+    let body = to_json(&RequestBody { member: me.clone(), nonce: nonce.clone() })?;
     let key = token.key();
     let proof = prove(&key, DIALLER, &exporter, &[&body]);
-    let pending = PendingJoin {
-        key,
-        exporter,
-        body: body.clone(),
-        nonce,
-    };
-    let request = JoinRequest {
-        token: token.id(),
-        body,
-        proof,
-    };
+    let pending = PendingJoin { key, exporter, body: body.clone(), nonce };
+    let request = JoinRequest { token: token.id(), body, proof };
     Ok((request, pending))
 }
 
@@ -202,13 +179,7 @@ pub fn accept(
         return Err(JoinRefused::BadToken);
     }
     let proof = prove(&key, ACCEPTOR, &exporter, &[&request.body, &answer]);
-    Ok((
-        JoinAnswer {
-            body: answer,
-            proof,
-        },
-        body.member,
-    ))
+    Ok((JoinAnswer { body: answer, proof }, body.member))
 }
 
 impl PendingJoin {
@@ -218,27 +189,15 @@ impl PendingJoin {
     /// [`JoinRefused::AnswerNotProven`] when the acceptor does not know the secret or answers something else.
     pub fn finish(self, answer: &JoinAnswer) -> Result<Joined, JoinRefused> {
         if answer.body.len() > MAX_BODY_BYTES {
-            return Err(JoinRefused::Malformed(format!(
-                "{} bytes",
-                answer.body.len()
-            )));
+            return Err(JoinRefused::Malformed(format!("{} bytes", answer.body.len())));
         }
-        check(
-            &self.key,
-            ACCEPTOR,
-            &self.exporter,
-            &[&self.body, &answer.body],
-            &answer.proof,
-        )
-        .map_err(|()| JoinRefused::AnswerNotProven)?;
+        check(&self.key, ACCEPTOR, &self.exporter, &[&self.body, &answer.body], &answer.proof)
+            .map_err(|()| JoinRefused::AnswerNotProven)?;
         let body: AnswerBody = from_json(&answer.body)?;
         if body.your_nonce != self.nonce {
             return Err(JoinRefused::AnswerNotProven);
         }
-        Ok(Joined {
-            member: body.member,
-            introductions: body.introductions,
-        })
+        Ok(Joined { member: body.member, introductions: body.introductions })
     }
 }
 
@@ -248,29 +207,21 @@ impl Roster<'_> {
     /// # Errors
     /// [`JoinRefused`] naming what is taken.
     pub fn admits(&self, newcomer: &Member) -> Result<(), JoinRefused> {
-        introduction::check_cluster_id(&newcomer.cluster)
-            .map_err(|error| JoinRefused::Malformed(error.to_string()))?;
+        introduction::check_cluster_id(&newcomer.cluster).map_err(|error| JoinRefused::Malformed(error.to_string()))?;
         if newcomer.cluster == self.me.cluster {
             return Err(JoinRefused::ClusterIdTaken(newcomer.cluster.clone()));
         }
         if let Some(tombstone) = self.membership.tombstone(&newcomer.cluster)
             && tombstone.incarnation >= newcomer.incarnation
         {
-            return Err(JoinRefused::Detached {
-                cluster: newcomer.cluster.clone(),
-                revoked: tombstone.incarnation,
-            });
+            return Err(JoinRefused::Detached { cluster: newcomer.cluster.clone(), revoked: tombstone.incarnation });
         }
         if self.shared
-            && !(newcomer.bundle.shares_root_with(&self.me.bundle)
-                && newcomer.trust_domain() == self.me.trust_domain())
+            && !(newcomer.bundle.shares_root_with(&self.me.bundle) && newcomer.trust_domain() == self.me.trust_domain())
         {
             return Err(JoinRefused::NotUnderSharedRoot);
         }
-        let others = self
-            .membership
-            .members()
-            .filter(|known| known.cluster != self.me.cluster);
+        let others = self.membership.members().filter(|known| known.cluster != self.me.cluster);
         for known in others.chain([self.me]) {
             self.admits_beside(newcomer, known)?;
         }
@@ -327,10 +278,7 @@ pub fn judge_pinned(
     let trust = TrustBundleSet::of(bundle, None).map_err(|_| foreign())?;
     let peer = verdict(&chain, &trust, now)?;
     if peer.spiffe_id.kind() != IdentityKind::Control {
-        return Err(VerifyError::UnexpectedIdentity {
-            id: peer.spiffe_id,
-            expected: "a control plane".to_owned(),
-        });
+        return Err(VerifyError::UnexpectedIdentity { id: peer.spiffe_id, expected: "a control plane".to_owned() });
     }
     Ok(peer)
 }
@@ -342,15 +290,11 @@ fn proven_token(
     now: UnixTime,
 ) -> Result<StoredToken, JoinRefused> {
     if request.body.len() > MAX_BODY_BYTES {
-        return Err(JoinRefused::Malformed(format!(
-            "{} bytes",
-            request.body.len()
-        )));
+        return Err(JoinRefused::Malformed(format!("{} bytes", request.body.len())));
     }
     let token = store.find(&request.token)?.ok_or(JoinRefused::BadToken)?;
     let key = token.key_bytes().ok_or(JoinRefused::BadToken)?;
-    check(&key, DIALLER, exporter, &[&request.body], &request.proof)
-        .map_err(|()| JoinRefused::BadToken)?;
+    check(&key, DIALLER, exporter, &[&request.body], &request.proof).map_err(|()| JoinRefused::BadToken)?;
     if token.is_expired(now) {
         return Err(JoinRefused::Expired);
     }

@@ -140,11 +140,7 @@ impl JoinToken {
             expires: instant::later(now, valid_for).as_secs(),
             secret: random::bytes(random)?,
         };
-        let stored = StoredToken {
-            id: token.id(),
-            key: certificate::hex(&token.key()),
-            expires: token.expires,
-        };
+        let stored = StoredToken { id: token.id(), key: certificate::hex(&token.key()), expires: token.expires };
         Ok((token, stored))
     }
 
@@ -163,11 +159,7 @@ impl JoinToken {
     }
 
     fn derive(&self, label: &[u8]) -> [u8; 32] {
-        Sha256::new()
-            .chain_update(label)
-            .chain_update(self.secret)
-            .finalize()
-            .into()
+        Sha256::new().chain_update(label).chain_update(self.secret).finalize().into()
     }
 }
 
@@ -232,19 +224,18 @@ impl FromStr for JoinToken {
             return Err(TokenError::TooLong);
         }
         let body = text.strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
-        let json = URL_SAFE_NO_PAD.decode(body).map_err(|_| {
-            TokenError::Damaged("it is not base64url; was it copied whole?".to_owned())
-        })?;
-        let form: TokenForm = serde_json::from_slice(&json)
-            .map_err(|_| TokenError::Damaged("its content cannot be read".to_owned()))?;
+        let json = URL_SAFE_NO_PAD
+            .decode(body)
+            .map_err(|_| TokenError::Damaged("it is not base64url; was it copied whole?".to_owned()))?;
+        let form: TokenForm =
+            serde_json::from_slice(&json).map_err(|_| TokenError::Damaged("its content cannot be read".to_owned()))?;
         check_addresses(&form.a)?;
         Ok(Self {
             addresses: form.a,
             root: form.r,
             cluster: form.c,
             expires: form.e,
-            secret: certificate::unhex(&form.s)
-                .ok_or_else(|| TokenError::Damaged("its secret is short".to_owned()))?,
+            secret: certificate::unhex(&form.s).ok_or_else(|| TokenError::Damaged("its secret is short".to_owned()))?,
         })
     }
 }
@@ -263,10 +254,7 @@ impl fmt::Debug for JoinToken {
 
 impl fmt::Debug for StoredToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredToken")
-            .field("id", &self.id)
-            .field("expires", &self.expires)
-            .finish_non_exhaustive()
+        f.debug_struct("StoredToken").field("id", &self.id).field("expires", &self.expires).finish_non_exhaustive()
     }
 }
 
@@ -286,9 +274,9 @@ impl FromStr for TokenId {
     type Err = TokenError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        certificate::unhex(text).map(Self).ok_or_else(|| {
-            TokenError::Damaged("a token's name is 32 hexadecimal digits".to_owned())
-        })
+        certificate::unhex(text)
+            .map(Self)
+            .ok_or_else(|| TokenError::Damaged("a token's name is 32 hexadecimal digits".to_owned()))
     }
 }
 
@@ -300,9 +288,7 @@ impl Serialize for TokenId {
 
 impl<'de> Deserialize<'de> for TokenId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

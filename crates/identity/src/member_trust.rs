@@ -30,25 +30,13 @@ pub struct TrustPolicy<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrustConflict {
     /// Two clusters claim one trust domain; neither is believed.
-    TrustDomain {
-        domain: TrustDomain,
-        clusters: BTreeSet<String>,
-    },
+    TrustDomain { domain: TrustDomain, clusters: BTreeSet<String> },
     /// Two clusters claim one issuing key; neither is believed.
-    IssuingKey {
-        key: SpkiHash,
-        clusters: BTreeSet<String>,
-    },
+    IssuingKey { key: SpkiHash, clusters: BTreeSet<String> },
     /// A member has another trust domain than the mesh, whose trust is shared.
-    NotShared {
-        cluster: String,
-        domain: TrustDomain,
-    },
+    NotShared { cluster: String, domain: TrustDomain },
     /// The detached cluster used an issuing key that another one uses; both are out.
-    DetachedWithOthers {
-        cluster: String,
-        clusters: BTreeSet<String>,
-    },
+    DetachedWithOthers { cluster: String, clusters: BTreeSet<String> },
 }
 
 impl Membership {
@@ -63,18 +51,8 @@ impl Membership {
         own_keys: &BTreeSet<SpkiHash>,
         policy: TrustPolicy<'_>,
     ) -> Result<(TrustBundleSet, Vec<TrustConflict>), BundleError> {
-        let mut derivation = Derivation {
-            cluster,
-            own,
-            own_keys,
-            policy,
-            conflicts: Vec::new(),
-        };
-        let domains = if policy.shared {
-            derivation.shared(self)
-        } else {
-            derivation.per_cluster(self)
-        };
+        let mut derivation = Derivation { cluster, own, own_keys, policy, conflicts: Vec::new() };
+        let domains = if policy.shared { derivation.shared(self) } else { derivation.per_cluster(self) };
         Ok((TrustBundleSet::new(domains)?, derivation.conflicts))
     }
 
@@ -104,11 +82,7 @@ struct Derivation<'a> {
 impl Derivation<'_> {
     /// The other members that count, and whether each is detached here.
     fn others<'m>(&self, membership: &'m Membership) -> Vec<(&'m Member, bool)> {
-        let admitted = |member: &Member| {
-            self.policy
-                .admitted
-                .is_none_or(|set| set.contains(&member.cluster))
-        };
+        let admitted = |member: &Member| self.policy.admitted.is_none_or(|set| set.contains(&member.cluster));
         membership
             .members()
             .filter(|member| member.cluster != self.cluster)
@@ -118,20 +92,13 @@ impl Derivation<'_> {
     }
 
     fn bound(&self, cluster: &str) -> NamespaceBound {
-        self.policy
-            .namespaces
-            .get(cluster)
-            .cloned()
-            .unwrap_or_default()
+        self.policy.namespaces.get(cluster).cloned().unwrap_or_default()
     }
 
     fn per_cluster(&mut self, membership: &Membership) -> BTreeMap<TrustDomain, DomainTrust> {
         let mut claims: BTreeMap<TrustDomain, Vec<(&Member, bool)>> = BTreeMap::new();
         for (member, detached) in self.others(membership) {
-            claims
-                .entry(member.trust_domain().clone())
-                .or_default()
-                .push((member, detached));
+            claims.entry(member.trust_domain().clone()).or_default().push((member, detached));
         }
         let mut domains = BTreeMap::new();
         for (domain, claimants) in claims {
@@ -140,9 +107,8 @@ impl Derivation<'_> {
                     self.domain_conflict(&domain, &claimants, Some(self.cluster));
                 }
                 [(member, detached)] => {
-                    let mut trust =
-                        DomainTrust::new(member.bundle.clone(), Some(member.cluster.clone()))
-                            .within(self.bound(&member.cluster));
+                    let mut trust = DomainTrust::new(member.bundle.clone(), Some(member.cluster.clone()))
+                        .within(self.bound(&member.cluster));
                     trust.revoked = *detached;
                     domains.insert(domain, trust);
                 }
@@ -154,9 +120,8 @@ impl Derivation<'_> {
             if &tombstone.trust_domain == self.own.trust_domain() {
                 continue;
             }
-            let trust = domains
-                .entry(tombstone.trust_domain.clone())
-                .or_insert_with(|| revoked_domain(&tombstone.cluster));
+            let trust =
+                domains.entry(tombstone.trust_domain.clone()).or_insert_with(|| revoked_domain(&tombstone.cluster));
             // A domain that a live member of another name holds now is that member's.
             if trust.cluster.as_deref() == Some(tombstone.cluster.as_str()) {
                 trust.revoked = true;
@@ -167,12 +132,7 @@ impl Derivation<'_> {
         domains
     }
 
-    fn domain_conflict(
-        &mut self,
-        domain: &TrustDomain,
-        claimants: &[(&Member, bool)],
-        owner: Option<&str>,
-    ) {
+    fn domain_conflict(&mut self, domain: &TrustDomain, claimants: &[(&Member, bool)], owner: Option<&str>) {
         let clusters = claimants.iter().map(|(member, _)| member.cluster.clone());
         self.conflicts.push(TrustConflict::TrustDomain {
             domain: domain.clone(),
@@ -192,10 +152,7 @@ impl Derivation<'_> {
                 continue;
             }
             for key in &member.issuing_keys {
-                claims
-                    .entry(*key)
-                    .or_default()
-                    .insert(member.cluster.clone(), detached);
+                claims.entry(*key).or_default().insert(member.cluster.clone(), detached);
             }
         }
         let mut trust = DomainTrust::new(self.own.clone(), None);
@@ -206,16 +163,11 @@ impl Derivation<'_> {
             }
             match (claimants.first_key_value(), clusters.len()) {
                 (Some((cluster, detached)), 1) => {
-                    let issuer = IssuerTrust {
-                        cluster: cluster.clone(),
-                        namespaces: self.bound(cluster),
-                        revoked: *detached,
-                    };
+                    let issuer =
+                        IssuerTrust { cluster: cluster.clone(), namespaces: self.bound(cluster), revoked: *detached };
                     trust.issuers.insert(key, issuer);
                 }
-                _ => self
-                    .conflicts
-                    .push(TrustConflict::IssuingKey { key, clusters }),
+                _ => self.conflicts.push(TrustConflict::IssuingKey { key, clusters }),
             }
         }
         self.revoke_issuers(membership, &mut trust);
@@ -233,38 +185,27 @@ impl Derivation<'_> {
                     others.insert(self.cluster.to_owned());
                     continue;
                 }
-                let issuer = trust
-                    .issuers
-                    .entry(*key)
-                    .or_insert_with(|| IssuerTrust::new(tombstone.cluster.clone()));
+                let issuer = trust.issuers.entry(*key).or_insert_with(|| IssuerTrust::new(tombstone.cluster.clone()));
                 if issuer.cluster != tombstone.cluster {
                     others.insert(issuer.cluster.clone());
                 }
                 issuer.revoked = true;
             }
             if !others.is_empty() {
-                self.conflicts.push(TrustConflict::DetachedWithOthers {
-                    cluster: tombstone.cluster.clone(),
-                    clusters: others,
-                });
+                self.conflicts
+                    .push(TrustConflict::DetachedWithOthers { cluster: tombstone.cluster.clone(), clusters: others });
             }
         }
     }
 }
 
 fn revoked_domain(cluster: &str) -> DomainTrust {
-    DomainTrust {
-        cluster: Some(cluster.to_owned()),
-        revoked: true,
-        ..DomainTrust::default()
-    }
+    DomainTrust { cluster: Some(cluster.to_owned()), revoked: true, ..DomainTrust::default() }
 }
 
 impl fmt::Display for TrustConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |clusters: &BTreeSet<String>| {
-            clusters.iter().cloned().collect::<Vec<_>>().join(" and ")
-        };
+        let names = |clusters: &BTreeSet<String>| clusters.iter().cloned().collect::<Vec<_>>().join(" and ");
         match self {
             Self::TrustDomain { domain, clusters } => write!(
                 f,
@@ -272,11 +213,9 @@ impl fmt::Display for TrustConflict {
                  give each its own trust domain, or detach the false one",
                 names(clusters)
             ),
-            Self::IssuingKey { key, clusters } => write!(
-                f,
-                "clusters {} claim one issuing key, {key}; give each its own intermediate",
-                names(clusters)
-            ),
+            Self::IssuingKey { key, clusters } => {
+                write!(f, "clusters {} claim one issuing key, {key}; give each its own intermediate", names(clusters))
+            }
             Self::NotShared { cluster, domain } => write!(
                 f,
                 "cluster {cluster} has trust domain {domain}, but this mesh shares another; issue it an intermediate under the \

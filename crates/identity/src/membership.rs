@@ -126,11 +126,7 @@ impl Membership {
     /// Takes a verified statement in.
     pub fn merge(&mut self, introduction: Introduction) -> Merged {
         let (statement, signed) = introduction.into_parts();
-        self.insert(Record {
-            rank: Rank::of(&statement, &signed),
-            statement,
-            signed,
-        })
+        self.insert(Record { rank: Rank::of(&statement, &signed), statement, signed })
     }
 
     /// Takes everything of another set in: both sides of an exchange do it and are then equal.
@@ -145,22 +141,18 @@ impl Membership {
 
     /// The members that are not revoked, by cluster.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.records
-            .values()
-            .filter_map(|record| match &record.statement {
-                Statement::Introduce(member) => Some(member),
-                Statement::Revoke(_) => None,
-            })
+        self.records.values().filter_map(|record| match &record.statement {
+            Statement::Introduce(member) => Some(member),
+            Statement::Revoke(_) => None,
+        })
     }
 
     /// The tombstones, by cluster.
     pub fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
-        self.records
-            .values()
-            .filter_map(|record| match &record.statement {
-                Statement::Introduce(_) => None,
-                Statement::Revoke(tombstone) => Some(tombstone),
-            })
+        self.records.values().filter_map(|record| match &record.statement {
+            Statement::Introduce(_) => None,
+            Statement::Revoke(tombstone) => Some(tombstone),
+        })
     }
 
     /// A member that is not revoked.
@@ -203,11 +195,7 @@ impl Membership {
             _ => false,
         };
         self.records.insert(cluster.clone(), record);
-        if clash {
-            Merged::Clash { cluster }
-        } else {
-            Merged::Changed { cluster }
-        }
+        if clash { Merged::Clash { cluster } } else { Merged::Changed { cluster } }
     }
 }
 
@@ -224,11 +212,6 @@ impl Rank {
             .chain_update(signed.signature.as_bytes())
             .finalize()
             .into();
-        Self {
-            incarnation,
-            tombstone,
-            revision,
-            digest,
-        }
+        Self { incarnation, tombstone, revision, digest }
     }
 }

@@ -57,15 +57,11 @@ pub struct Minted {
 /// Why nothing was minted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
-    #[error(
-        "`wrong-domain-root` needs a second trust domain; this mesh has one (trust: shared, or a single cluster)"
-    )]
+    #[error("`wrong-domain-root` needs a second trust domain; this mesh has one (trust: shared, or a single cluster)")]
     OneDomain,
     #[error(transparent)]
     Ca(#[from] CaError),
-    #[error(
-        "certificate: {0} (mesh | expired | foreign-root | wrong-domain-root | no-spiffe | <SPIFFE ID>)"
-    )]
+    #[error("certificate: {0} (mesh | expired | foreign-root | wrong-domain-root | no-spiffe | <SPIFFE ID>)")]
     Unknown(#[from] SpiffeError),
 }
 
@@ -87,26 +83,17 @@ impl<'a> Mint<'a> {
         now: UnixTime,
         random: &mut dyn RandomSource,
     ) -> Result<Minted, MintError> {
-        let good = (
-            instant::earlier(now, ca::BACKDATE),
-            instant::later(now, LIFETIME),
-        );
+        let good = (instant::earlier(now, ca::BACKDATE), instant::later(now, LIFETIME));
         match spec {
             CertificateSpec::Mesh => self.sign(self.ca, Some(caller), good, random),
             CertificateSpec::Id(id) => self.sign(self.ca, Some(id), good, random),
             CertificateSpec::NoSpiffe => self.sign(self.ca, None, good, random),
             CertificateSpec::Expired => {
                 let ended = instant::earlier(now, LIFETIME);
-                self.sign(
-                    self.ca,
-                    Some(caller),
-                    (instant::earlier(ended, LIFETIME), ended),
-                    random,
-                )
+                self.sign(self.ca, Some(caller), (instant::earlier(ended, LIFETIME), ended), random)
             }
             CertificateSpec::ForeignRoot => {
-                let foreign =
-                    Ca::create_root(self.ca.cluster(), self.ca.trust_domain(), now, random)?;
+                let foreign = Ca::create_root(self.ca.cluster(), self.ca.trust_domain(), now, random)?;
                 self.sign(&foreign, Some(caller), good, random)
             }
             CertificateSpec::WrongDomainRoot => {
@@ -126,17 +113,8 @@ impl<'a> Mint<'a> {
     ) -> Result<Minted, MintError> {
         let key = WorkloadKey::generate()?;
         let public_key: SubjectPublicKeyInfo = signing_request::request_key(&key.csr()?)?;
-        let params = template::leaf_params(
-            identity.map(SpiffeId::as_str),
-            None,
-            not_before,
-            not_after,
-            random,
-        )?;
-        Ok(Minted {
-            chain: ca.sign(&params, &public_key)?,
-            key,
-        })
+        let params = template::leaf_params(identity.map(SpiffeId::as_str), None, not_before, not_after, random)?;
+        Ok(Minted { chain: ca.sign(&params, &public_key)?, key })
     }
 }
 

@@ -25,9 +25,7 @@ pub struct RandomError;
 
 impl RandomSource for SystemRandom {
     fn fill(&mut self, out: &mut [u8]) -> Result<(), RandomError> {
-        aws_lc_rs::rand::SystemRandom::new()
-            .fill(out)
-            .map_err(|_| RandomError)
+        aws_lc_rs::rand::SystemRandom::new().fill(out).map_err(|_| RandomError)
     }
 }
 

@@ -65,12 +65,7 @@ impl Rotation {
     ) -> Result<Self, RandomError> {
         let life = not_after.saturating_sub(issued_at);
         let share = (policy.renew_at - policy.jitter * random::unit(random)?).clamp(0.05, 0.95);
-        Ok(Self {
-            policy,
-            next_try: issued_at + life.mul_f64(share),
-            not_after,
-            failures: 0,
-        })
+        Ok(Self { policy, next_try: issued_at + life.mul_f64(share), not_after, failures: 0 })
     }
 
     /// What to do at `now`.
@@ -90,22 +85,15 @@ impl Rotation {
     ///
     /// # Errors
     /// [`RandomError`] when there is no jitter to be had; then the schedule is unchanged and the next try is at once.
-    pub fn failed(
-        &mut self,
-        now: Duration,
-        random: &mut dyn RandomSource,
-    ) -> Result<(), RandomError> {
+    pub fn failed(&mut self, now: Duration, random: &mut dyn RandomSource) -> Result<(), RandomError> {
         let doubled = self
             .policy
             .first_retry
             .saturating_mul(1_u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX))
             .min(self.policy.longest_retry);
         let remaining = self.not_after.saturating_sub(now);
-        let bounded = if remaining.is_zero() {
-            doubled
-        } else {
-            doubled.min((remaining / 3).max(self.policy.first_retry))
-        };
+        let bounded =
+            if remaining.is_zero() { doubled } else { doubled.min((remaining / 3).max(self.policy.first_retry)) };
         let jittered = bounded.mul_f64(0.75 + 0.5 * random::unit(random)?);
         self.failures = self.failures.saturating_add(1);
         self.next_try = now + jittered;

@@ -55,27 +55,14 @@ struct Remembered {
 impl ClientSessions {
     /// An empty store that forgets when `trust` or `credentials` change.
     #[must_use]
-    pub fn new(
-        trust: TrustSource,
-        credentials: Option<CertHandle>,
-        clock: Arc<dyn TimeProvider>,
-    ) -> Self {
-        Self {
-            trust,
-            credentials,
-            clock,
-            memory: Mutex::new(Memory::default()),
-        }
+    pub fn new(trust: TrustSource, credentials: Option<CertHandle>, clock: Arc<dyn TimeProvider>) -> Self {
+        Self { trust, credentials, clock, memory: Mutex::new(Memory::default()) }
     }
 
     /// Tickets held now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.current()
-            .names
-            .values()
-            .map(|name| name.tickets.len())
-            .sum()
+        self.current().names.values().map(|name| name.tickets.len()).sum()
     }
 
     /// True when nothing can be resumed.
@@ -136,12 +123,7 @@ impl ClientSessionStore for ClientSessions {
     }
 
     // TLS 1.2 is never spoken by a mesh client, so there is nothing to keep.
-    fn set_tls12_session(
-        &self,
-        _server_name: ServerName<'static>,
-        _value: Tls12ClientSessionValue,
-    ) {
-    }
+    fn set_tls12_session(&self, _server_name: ServerName<'static>, _value: Tls12ClientSessionValue) {}
 
     fn tls12_session(&self, _server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
         None
@@ -149,11 +131,7 @@ impl ClientSessionStore for ClientSessions {
 
     fn remove_tls12_session(&self, _server_name: &ServerName<'static>) {}
 
-    fn insert_tls13_ticket(
-        &self,
-        server_name: ServerName<'static>,
-        value: Tls13ClientSessionValue,
-    ) {
+    fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
         let mut memory = self.current();
         let remembered = memory.entry(server_name);
         // Without a known end (the trust changed in mid-handshake) the ticket is not kept.
@@ -166,10 +144,7 @@ impl ClientSessionStore for ClientSessions {
         remembered.tickets.push_back(value);
     }
 
-    fn take_tls13_ticket(
-        &self,
-        server_name: &ServerName<'static>,
-    ) -> Option<Tls13ClientSessionValue> {
+    fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let now = self.clock.current_time()?;
         let mut memory = self.current();
         let remembered = memory.names.get_mut(server_name)?;

@@ -30,20 +30,10 @@ impl SharedRoot {
     ///
     /// # Errors
     /// [`CaError`] when no key or randomness can be had.
-    pub fn create(
-        trust_domain: &TrustDomain,
-        now: UnixTime,
-        random: &mut dyn RandomSource,
-    ) -> Result<Self, CaError> {
-        let (issuer, certificate, not_after) =
-            self_signed(trust_domain, "shared root", 1, now, random)?;
+    pub fn create(trust_domain: &TrustDomain, now: UnixTime, random: &mut dyn RandomSource) -> Result<Self, CaError> {
+        let (issuer, certificate, not_after) = self_signed(trust_domain, "shared root", 1, now, random)?;
         let bundle = TrustBundle::new(trust_domain.clone(), 1, [certificate.clone()])?;
-        Ok(Self {
-            issuer: Arc::new(issuer),
-            certificate,
-            bundle,
-            not_after,
-        })
+        Ok(Self { issuer: Arc::new(issuer), certificate, bundle, not_after })
     }
 
     /// The roots everyone verifies against.
@@ -56,12 +46,7 @@ impl SharedRoot {
     ///
     /// # Errors
     /// [`CaError`], among them an expired root.
-    pub fn intermediate(
-        &self,
-        cluster: &str,
-        now: UnixTime,
-        random: &mut dyn RandomSource,
-    ) -> Result<Ca, CaError> {
+    pub fn intermediate(&self, cluster: &str, now: UnixTime, random: &mut dyn RandomSource) -> Result<Ca, CaError> {
         if self.not_after <= now {
             return Err(CaError::CaExpired {
                 cluster: cluster.to_owned(),
@@ -79,41 +64,22 @@ impl SharedRoot {
             not_after,
             random,
         )?;
-        let certificate = params
-            .signed_by(&key, self.issuer.as_ref())
-            .map_err(signing)?
-            .der()
-            .clone();
+        let certificate = params.signed_by(&key, self.issuer.as_ref()).map_err(signing)?.der().clone();
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(signing)?;
-        Ca::assemble(
-            cluster,
-            Arc::new(issuer),
-            certificate,
-            Vec::new(),
-            self.bundle.clone(),
-            not_after,
-        )
+        Ca::assemble(cluster, Arc::new(issuer), certificate, Vec::new(), self.bundle.clone(), not_after)
     }
 
     /// Key and certificate in PEM, to be kept where only the mesh's owner reads it.
     #[must_use]
     pub fn to_pem(&self) -> (String, String) {
-        (
-            certificate::certificates_to_pem([&self.certificate]),
-            self.issuer.key().serialize_pem(),
-        )
+        (certificate::certificates_to_pem([&self.certificate]), self.issuer.key().serialize_pem())
     }
 
     /// Reads [`SharedRoot::to_pem`].
     ///
     /// # Errors
     /// [`CaError`] when key and certificate do not fit.
-    pub fn from_pem(
-        trust_domain: &TrustDomain,
-        sequence: u64,
-        certificate: &str,
-        key: &str,
-    ) -> Result<Self, CaError> {
+    pub fn from_pem(trust_domain: &TrustDomain, sequence: u64, certificate: &str, key: &str) -> Result<Self, CaError> {
         let (issuer, der, facts) = load_issuer(certificate, key)?;
         Ok(Self {
             issuer: Arc::new(issuer),
@@ -126,8 +92,6 @@ impl SharedRoot {
 
 impl fmt::Debug for SharedRoot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedRoot")
-            .field("bundle", &self.bundle)
-            .finish_non_exhaustive()
+        f.debug_struct("SharedRoot").field("bundle", &self.bundle).finish_non_exhaustive()
     }
 }

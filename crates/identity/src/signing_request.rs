@@ -16,19 +16,14 @@ pub(crate) const MIN_RSA_BITS: usize = 2048;
 /// The public key of a signing request whose signature holds.
 pub(crate) fn request_key(csr_der: &[u8]) -> Result<SubjectPublicKeyInfo, CaError> {
     if csr_der.len() > MAX_CSR_BYTES {
-        return Err(CaError::Request(format!(
-            "{} bytes, more than {MAX_CSR_BYTES}",
-            csr_der.len()
-        )));
+        return Err(CaError::Request(format!("{} bytes, more than {MAX_CSR_BYTES}", csr_der.len())));
     }
-    let (rest, request) = X509CertificationRequest::from_der(csr_der)
-        .map_err(|error| CaError::Request(error.to_string()))?;
+    let (rest, request) =
+        X509CertificationRequest::from_der(csr_der).map_err(|error| CaError::Request(error.to_string()))?;
     if !rest.is_empty() {
         return Err(CaError::Request("bytes after its end".to_owned()));
     }
-    request
-        .verify_signature()
-        .map_err(|_| CaError::RequestSignature)?;
+    request.verify_signature().map_err(|_| CaError::RequestSignature)?;
     let spki = &request.certification_request_info.subject_pki;
     if let Ok(x509_parser::public_key::PublicKey::RSA(rsa)) = spki.parsed()
         && rsa.key_size() < MIN_RSA_BITS

@@ -34,10 +34,7 @@ pub struct SpiffeId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityKind<'a> {
     /// `/ns/<namespace>/sa/<service account>`: Istio's shape.
-    ServiceAccount {
-        namespace: &'a str,
-        account: &'a str,
-    },
+    ServiceAccount { namespace: &'a str, account: &'a str },
     /// `/fairlead/control`: a cluster's control plane; reserved.
     Control,
     /// `/fairlead/gateway`: an east-west gateway; reserved.
@@ -138,10 +135,7 @@ impl SpiffeId {
         if let Some(segments) = path.strip_prefix('/') {
             segments.split('/').try_for_each(check_segment)?;
         }
-        Ok(Self {
-            uri: text.into(),
-            domain_bytes: domain.len() as u8,
-        })
+        Ok(Self { uri: text.into(), domain_bytes: domain.len() as u8 })
     }
 
     /// The whole URI.
@@ -179,13 +173,7 @@ impl SpiffeId {
     pub fn kind(&self) -> IdentityKind<'_> {
         let path = self.path();
         let mut segments = path.split('/').skip(1);
-        match (
-            segments.next(),
-            segments.next(),
-            segments.next(),
-            segments.next(),
-            segments.next(),
-        ) {
+        match (segments.next(), segments.next(), segments.next(), segments.next(), segments.next()) {
             (None, ..) => IdentityKind::Domain,
             (Some("ns"), Some(namespace), Some("sa"), Some(account), None) => {
                 IdentityKind::ServiceAccount { namespace, account }
@@ -218,18 +206,12 @@ impl SpiffeId {
     /// True for everything below `/fairlead`: never issued to a service account.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
-        matches!(
-            self.kind(),
-            IdentityKind::Control | IdentityKind::Gateway | IdentityKind::Reserved
-        )
+        matches!(self.kind(), IdentityKind::Control | IdentityKind::Gateway | IdentityKind::Reserved)
     }
 
     /// Joins parts that are already checked.
     fn assemble(domain: &str, path: &str) -> Self {
-        Self {
-            uri: format!("{SCHEME}{domain}{path}").into(),
-            domain_bytes: domain.len() as u8,
-        }
+        Self { uri: format!("{SCHEME}{domain}{path}").into(), domain_bytes: domain.len() as u8 }
     }
 }
 
@@ -240,9 +222,7 @@ fn check_trust_domain(text: &str) -> Result<(), SpiffeError> {
     if text.len() > MAX_TRUST_DOMAIN_BYTES {
         return Err(SpiffeError::TrustDomainTooLong);
     }
-    let bad = text
-        .chars()
-        .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '-' | '_'));
+    let bad = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '.' | '-' | '_'));
     match bad {
         Some(c) => Err(SpiffeError::TrustDomainCharacter(c)),
         None => Ok(()),
@@ -255,9 +235,7 @@ fn check_segment(segment: &str) -> Result<(), SpiffeError> {
         "." | ".." => return Err(SpiffeError::DotSegment),
         _ => {}
     }
-    let bad = segment
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')));
+    let bad = segment.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')));
     match bad {
         Some(c) => Err(SpiffeError::PathCharacter(c)),
         None => Ok(()),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -41,10 +41,7 @@ pub(crate) fn leaf_params(
     }
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(serial(random)?);
     set_validity(&mut params, not_before, not_after);
@@ -64,14 +61,7 @@ pub(crate) fn self_signed(
 ) -> Result<(Issuer<'static, KeyPair>, CertificateDer<'static>, UnixTime), CaError> {
     let key = generate_key()?;
     let not_after = later(now, ROOT_LIFETIME);
-    let params = ca_params(
-        trust_domain,
-        what,
-        path_length,
-        earlier(now, BACKDATE),
-        not_after,
-        random,
-    )?;
+    let params = ca_params(trust_domain, what, path_length, earlier(now, BACKDATE), not_after, random)?;
     let certificate = params.self_signed(&key).map_err(signing)?.der().clone();
     let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(signing)?;
     Ok((issuer, certificate, not_after))
@@ -94,9 +84,7 @@ pub(crate) fn ca_params(
     params.distinguished_name = subject;
     // X.509-SVID §3.1: a signing certificate names its trust domain.
     let id = trust_domain.id();
-    params.subject_alt_names = vec![SanType::URI(
-        Ia5String::try_from(id.as_str()).map_err(signing)?,
-    )];
+    params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(id.as_str()).map_err(signing)?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;

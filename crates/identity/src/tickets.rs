@@ -31,10 +31,7 @@ impl EpochTicketer {
     /// Bound to `trust`.
     #[must_use]
     pub fn new(trust: TrustSource) -> Self {
-        Self {
-            trust,
-            current: RwLock::new(None),
-        }
+        Self { trust, current: RwLock::new(None) }
     }
 
     /// The sealer of the present epoch; None when no key could be made, then there are no tickets.
@@ -48,9 +45,7 @@ impl EpochTicketer {
         }
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|sealer| sealer.epoch != epoch) {
-            *current = Ticketer::new()
-                .ok()
-                .map(|tickets| Sealer { epoch, tickets });
+            *current = Ticketer::new().ok().map(|tickets| Sealer { epoch, tickets });
         }
         current.as_ref().map(|sealer| Arc::clone(&sealer.tickets))
     }

@@ -61,12 +61,7 @@ impl MeshTls {
     /// Nothing is read from `credentials` or `trust` until a handshake needs it.
     #[must_use]
     pub fn new(credentials: CertHandle, trust: TrustSource, clock: Arc<dyn TimeProvider>) -> Self {
-        Self {
-            credentials,
-            trust,
-            clock,
-            clients: Arc::default(),
-        }
+        Self { credentials, trust, clock, clients: Arc::default() }
     }
 
     /// What is presented.
@@ -93,20 +88,13 @@ impl MeshTls {
     ///
     /// # Errors
     /// [`TlsError`], in practice never.
-    pub fn client_config(
-        &self,
-        expected: &Expected,
-        alpn: &[&[u8]],
-    ) -> Result<Arc<ClientConfig>, TlsError> {
+    pub fn client_config(&self, expected: &Expected, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
         let destination = match expected {
             Expected::Any => None,
             Expected::OneOf(ids) => Some(Arc::clone(ids)),
             Expected::Matching { .. } => return self.build_client(expected, alpn),
         };
-        let key = ClientKey {
-            destination,
-            alpn: alpn.iter().map(|name| name.to_vec()).collect(),
-        };
+        let key = ClientKey { destination, alpn: alpn.iter().map(|name| name.to_vec()).collect() };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = clients.get(&key) {
             return Ok(Arc::clone(known));
@@ -131,27 +119,11 @@ impl MeshTls {
         expected: Expected,
         alpn: &[&[u8]],
     ) -> Result<Arc<ServerConfig>, TlsError> {
-        server_config(
-            &self.credentials,
-            &self.trust,
-            &self.clock,
-            client_auth,
-            expected,
-            alpn,
-        )
+        server_config(&self.credentials, &self.trust, &self.clock, client_auth, expected, alpn)
     }
 
-    fn build_client(
-        &self,
-        expected: &Expected,
-        alpn: &[&[u8]],
-    ) -> Result<Arc<ClientConfig>, TlsError> {
-        client_config(
-            Some(&self.credentials),
-            self.verifier(expected.clone()),
-            &self.clock,
-            alpn,
-        )
+    fn build_client(&self, expected: &Expected, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+        client_config(Some(&self.credentials), self.verifier(expected.clone()), &self.clock, alpn)
     }
 }
 
@@ -165,18 +137,11 @@ pub fn client_config(
     clock: &Arc<dyn TimeProvider>,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let sessions = Arc::new(ClientSessions::new(
-        Arc::clone(verifier.trust()),
-        credentials.cloned(),
-        Arc::clone(clock),
-    ));
+    let sessions = Arc::new(ClientSessions::new(Arc::clone(verifier.trust()), credentials.cloned(), Arc::clone(clock)));
     let builder = ClientConfig::builder_with_details(provider::provider(), Arc::clone(clock))
         .with_protocol_versions(MESH_VERSIONS)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(RememberingVerifier {
-            verifier,
-            sessions: Arc::clone(&sessions),
-        }));
+        .with_custom_certificate_verifier(Arc::new(RememberingVerifier { verifier, sessions: Arc::clone(&sessions) }));
     let mut config = match credentials {
         Some(handle) => builder.with_client_cert_resolver(handle.client_resolver()),
         None => builder.with_no_client_auth(),
@@ -251,13 +216,7 @@ impl ServerCertVerifier for RememberingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.verifier.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )?;
+        let verified = self.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         if let Ok(facts) = CertificateFacts::parse(end_entity) {
             self.sessions.verified(server_name, facts.not_after);
         }
@@ -312,12 +271,7 @@ impl ServerCertVerifier for PinnedRoot {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &provider::verification_algorithms(),
-        )
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &provider::verification_algorithms())
     }
 
     fn verify_tls13_signature(
@@ -326,12 +280,7 @@ impl ServerCertVerifier for PinnedRoot {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &provider::verification_algorithms(),
-        )
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &provider::verification_algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -341,8 +290,6 @@ impl ServerCertVerifier for PinnedRoot {
 
 impl fmt::Debug for MeshTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MeshTls")
-            .field("credentials", &self.credentials)
-            .finish_non_exhaustive()
+        f.debug_struct("MeshTls").field("credentials", &self.credentials).finish_non_exhaustive()
     }
 }

@@ -80,14 +80,10 @@ impl TrustBundleSet {
     ///
     /// # Errors
     /// [`BundleError::Json`] when a domain's entry holds another domain's bundle, or has neither roots nor a revocation.
-    pub fn new(
-        domains: impl IntoIterator<Item = (TrustDomain, DomainTrust)>,
-    ) -> Result<Self, BundleError> {
+    pub fn new(domains: impl IntoIterator<Item = (TrustDomain, DomainTrust)>) -> Result<Self, BundleError> {
         let domains: BTreeMap<_, _> = domains.into_iter().collect();
         if domains.len() > MAX_DOMAINS {
-            return Err(BundleError::Json(format!(
-                "more than {MAX_DOMAINS} trust domains"
-            )));
+            return Err(BundleError::Json(format!("more than {MAX_DOMAINS} trust domains")));
         }
         for (domain, trust) in &domains {
             match &trust.bundle {
@@ -161,18 +157,10 @@ impl TrustBundleSet {
     /// # Errors
     /// [`BundleError::Json`] when the member has no issuing key of its own here: it could not be told apart, so
     /// pretending success would leave it in.
-    pub fn with_revoked_issuer(
-        &self,
-        domain: &TrustDomain,
-        cluster: &str,
-    ) -> Result<Self, BundleError> {
+    pub fn with_revoked_issuer(&self, domain: &TrustDomain, cluster: &str) -> Result<Self, BundleError> {
         let mut trust = self.domains.get(domain).cloned().unwrap_or_default();
         let mut found = false;
-        for issuer in trust
-            .issuers
-            .values_mut()
-            .filter(|issuer| issuer.cluster == cluster)
-        {
+        for issuer in trust.issuers.values_mut().filter(|issuer| issuer.cluster == cluster) {
             issuer.revoked = true;
             found = true;
         }
@@ -204,9 +192,7 @@ impl TrustBundleSet {
     fn stamped(domains: BTreeMap<TrustDomain, DomainTrust>) -> Self {
         let mut set = Self { domains, epoch: 0 };
         // Serialising cannot fail: every key is text. If it did, the epoch would be that of the debug form.
-        let form = set
-            .to_json()
-            .unwrap_or_else(|_| format!("{:?}", set.domains));
+        let form = set.to_json().unwrap_or_else(|_| format!("{:?}", set.domains));
         let digest = Sha256::digest(form.as_bytes());
         let mut head = [0_u8; 8];
         head.copy_from_slice(&digest[..8]);
@@ -230,11 +216,7 @@ impl DomainTrust {
     /// Trust in a bundle without bounds.
     #[must_use]
     pub fn new(bundle: TrustBundle, cluster: Option<String>) -> Self {
-        Self {
-            bundle: Some(bundle),
-            cluster,
-            ..Self::default()
-        }
+        Self { bundle: Some(bundle), cluster, ..Self::default() }
     }
 
     /// Bounded to these namespaces.
@@ -264,13 +246,7 @@ impl DomainTrust {
 
 impl Default for DomainTrust {
     fn default() -> Self {
-        Self {
-            bundle: None,
-            cluster: None,
-            namespaces: NamespaceBound::All,
-            revoked: false,
-            issuers: BTreeMap::new(),
-        }
+        Self { bundle: None, cluster: None, namespaces: NamespaceBound::All, revoked: false, issuers: BTreeMap::new() }
     }
 }
 
@@ -278,11 +254,7 @@ impl IssuerTrust {
     /// A member's issuing key without bounds.
     #[must_use]
     pub fn new(cluster: impl Into<String>) -> Self {
-        Self {
-            cluster: cluster.into(),
-            namespaces: NamespaceBound::All,
-            revoked: false,
-        }
+        Self { cluster: cluster.into(), namespaces: NamespaceBound::All, revoked: false }
     }
 }
 
@@ -337,10 +309,7 @@ impl Serialize for TrustBundleSet {
         struct Borrowed<'a> {
             domains: &'a BTreeMap<TrustDomain, DomainTrust>,
         }
-        Borrowed {
-            domains: &self.domains,
-        }
-        .serialize(serializer)
+        Borrowed { domains: &self.domains }.serialize(serializer)
     }
 }
 

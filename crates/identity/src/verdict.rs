@@ -59,8 +59,7 @@ pub fn verdict(
     if chain.len() > MAX_CHAIN {
         return Err(VerifyError::ChainTooLong(chain.len()));
     }
-    let facts =
-        CertificateFacts::parse(leaf).map_err(|error| VerifyError::Malformed(error.to_string()))?;
+    let facts = CertificateFacts::parse(leaf).map_err(|error| VerifyError::Malformed(error.to_string()))?;
     let id = only_spiffe_id(&facts)?;
     if facts.is_ca || facts.may_sign_certificates {
         return Err(VerifyError::LeafIsCa { id });
@@ -121,22 +120,13 @@ fn only_spiffe_id(facts: &CertificateFacts) -> Result<SpiffeId, VerifyError> {
     }
 }
 
-fn domain_of<'t>(
-    id: &SpiffeId,
-    trust: &'t TrustBundleSet,
-) -> Result<(&'t DomainTrust, &'t TrustBundle), VerifyError> {
-    let unknown = || VerifyError::UnknownTrustDomain {
-        domain: id.trust_domain(),
-        id: id.clone(),
-    };
+fn domain_of<'t>(id: &SpiffeId, trust: &'t TrustBundleSet) -> Result<(&'t DomainTrust, &'t TrustBundle), VerifyError> {
+    let unknown = || VerifyError::UnknownTrustDomain { domain: id.trust_domain(), id: id.clone() };
     let domain = trust.domain(id.domain()).ok_or_else(unknown)?;
     if domain.revoked {
         return Err(VerifyError::RevokedCluster {
             id: id.clone(),
-            cluster: domain
-                .cluster
-                .clone()
-                .unwrap_or_else(|| id.domain().to_owned()),
+            cluster: domain.cluster.clone().unwrap_or_else(|| id.domain().to_owned()),
         });
     }
     let bundle = domain.bundle.as_ref().ok_or_else(unknown)?;
@@ -159,8 +149,8 @@ impl Path {
         id: &SpiffeId,
         now: UnixTime,
     ) -> Result<Self, VerifyError> {
-        let end_entity = webpki::EndEntityCert::try_from(leaf)
-            .map_err(|error| VerifyError::Malformed(error.to_string()))?;
+        let end_entity =
+            webpki::EndEntityCert::try_from(leaf).map_err(|error| VerifyError::Malformed(error.to_string()))?;
         let verified = end_entity
             .verify_for_usage(
                 provider::verification_algorithms().all,
@@ -181,9 +171,7 @@ impl Path {
         id: &SpiffeId,
         now: UnixTime,
     ) -> Result<Self, VerifyError> {
-        let root = bundle
-            .root_of(verified.anchor())
-            .ok_or_else(|| VerifyError::ForeignRoot { id: id.clone() })?;
+        let root = bundle.root_of(verified.anchor()).ok_or_else(|| VerifyError::ForeignRoot { id: id.clone() })?;
         // webpki does not look at a root's own validity; an expired root must not go on vouching.
         if root.not_after < now {
             return Err(VerifyError::Expired {
@@ -197,20 +185,13 @@ impl Path {
             .map(|certificate| SpkiHash::of_spki(&certificate.subject_public_key_info()))
             .chain([root.spki])
             .collect();
-        Ok(Self {
-            issuer: keys.first().copied().unwrap_or(root.spki),
-            keys,
-        })
+        Ok(Self { issuer: keys.first().copied().unwrap_or(root.spki), keys })
     }
 }
 
 /// Which member issued this? Every key of the path is looked at, not only the nearest: a detached member could
 /// otherwise put a fresh intermediate of its own between itself and the leaf.
-fn judge_issuers(
-    keys: &[SpkiHash],
-    id: &SpiffeId,
-    domain: &DomainTrust,
-) -> Result<Option<String>, VerifyError> {
+fn judge_issuers(keys: &[SpkiHash], id: &SpiffeId, domain: &DomainTrust) -> Result<Option<String>, VerifyError> {
     if domain.issuers.is_empty() {
         return Ok(domain.cluster.clone());
     }
@@ -220,41 +201,24 @@ fn judge_issuers(
             continue;
         };
         if issuer.revoked {
-            return Err(VerifyError::IssuerRevoked {
-                id: id.clone(),
-                cluster: issuer.cluster.clone(),
-                key: *key,
-            });
+            return Err(VerifyError::IssuerRevoked { id: id.clone(), cluster: issuer.cluster.clone(), key: *key });
         }
         if !issuer.namespaces.allows(id) {
-            return Err(VerifyError::NamespaceNotAllowed {
-                id: id.clone(),
-                cluster: issuer.cluster.clone(),
-            });
+            return Err(VerifyError::NamespaceNotAllowed { id: id.clone(), cluster: issuer.cluster.clone() });
         }
         cluster.get_or_insert_with(|| issuer.cluster.clone());
     }
     match (cluster, keys.first()) {
-        (None, Some(nearest)) => Err(VerifyError::UnknownIssuer {
-            id: id.clone(),
-            key: *nearest,
-        }),
+        (None, Some(nearest)) => Err(VerifyError::UnknownIssuer { id: id.clone(), key: *nearest }),
         (cluster, _) => Ok(cluster),
     }
 }
 
-fn judge_namespace(
-    id: &SpiffeId,
-    domain: &DomainTrust,
-    cluster: Option<&str>,
-) -> Result<(), VerifyError> {
+fn judge_namespace(id: &SpiffeId, domain: &DomainTrust, cluster: Option<&str>) -> Result<(), VerifyError> {
     if domain.namespaces.allows(id) {
         return Ok(());
     }
-    Err(VerifyError::NamespaceNotAllowed {
-        cluster: cluster.unwrap_or_else(|| id.domain()).to_owned(),
-        id: id.clone(),
-    })
+    Err(VerifyError::NamespaceNotAllowed { cluster: cluster.unwrap_or_else(|| id.domain()).to_owned(), id: id.clone() })
 }
 
 /// Tells "some other domain's root" from "nobody's root", for the message only: the chain is refused either way.
@@ -276,10 +240,7 @@ fn signed_elsewhere(
         .find(|(_, bundle)| Path::build(leaf, intermediates, bundle, id, now).is_ok())
         .map(|(domain, _)| TrustDomain::clone(domain));
     match signer {
-        Some(signer) => VerifyError::WrongDomainRoot {
-            id: id.clone(),
-            signer,
-        },
+        Some(signer) => VerifyError::WrongDomainRoot { id: id.clone(), signer },
         None => error,
     }
 }
@@ -287,27 +248,16 @@ fn signed_elsewhere(
 fn path_error(error: &webpki::Error, id: &SpiffeId) -> VerifyError {
     let id = id.clone();
     match error {
-        webpki::Error::CertExpired { time, not_after } => VerifyError::Expired {
-            id,
-            not_after: not_after.as_secs(),
-            now: time.as_secs(),
-        },
-        webpki::Error::CertNotValidYet { time, not_before } => VerifyError::NotYetValid {
-            id,
-            not_before: not_before.as_secs(),
-            now: time.as_secs(),
-        },
+        webpki::Error::CertExpired { time, not_after } => {
+            VerifyError::Expired { id, not_after: not_after.as_secs(), now: time.as_secs() }
+        }
+        webpki::Error::CertNotValidYet { time, not_before } => {
+            VerifyError::NotYetValid { id, not_before: not_before.as_secs(), now: time.as_secs() }
+        }
         // A foreign root may well carry the same subject as ours; then the path is found and its signature fails.
-        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-            VerifyError::ForeignRoot { id }
-        }
-        webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
-            VerifyError::ForeignRoot { id }
-        }
-        other => VerifyError::BadChain {
-            id,
-            detail: other.to_string(),
-        },
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => VerifyError::ForeignRoot { id },
+        webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => VerifyError::ForeignRoot { id },
+        other => VerifyError::BadChain { id, detail: other.to_string() },
     }
 }
 
@@ -324,16 +274,10 @@ impl ExtendedKeyUsageValidator for SvidUsage {
             client |= oid == CLIENT_AUTH;
         }
         if any && !(server && client) {
-            return Err(webpki::Error::RequiredEkuNotFoundContext(
-                webpki::RequiredEkuNotFoundContext {
-                    required: if server {
-                        webpki::KeyUsage::client_auth()
-                    } else {
-                        webpki::KeyUsage::server_auth()
-                    },
-                    present: Vec::new(),
-                },
-            ));
+            return Err(webpki::Error::RequiredEkuNotFoundContext(webpki::RequiredEkuNotFoundContext {
+                required: if server { webpki::KeyUsage::client_auth() } else { webpki::KeyUsage::server_auth() },
+                present: Vec::new(),
+            }));
         }
         Ok(())
     }

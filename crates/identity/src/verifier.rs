@@ -27,10 +27,7 @@ pub enum Expected {
     /// One of these. An empty set accepts nobody.
     OneOf(Arc<BTreeSet<SpiffeId>>),
     /// Whoever the function accepts; the text says whom, for messages.
-    Matching {
-        what: Arc<str>,
-        accepts: Arc<dyn Fn(&SpiffeId) -> bool + Send + Sync>,
-    },
+    Matching { what: Arc<str>, accepts: Arc<dyn Fn(&SpiffeId) -> bool + Send + Sync> },
 }
 
 /// Judges peers by the trust that holds at the moment.
@@ -56,14 +53,8 @@ impl Expected {
 
     /// Whoever `accepts` says; `what` describes them in messages, for example "a control plane".
     #[must_use]
-    pub fn matching(
-        what: &str,
-        accepts: impl Fn(&SpiffeId) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        Self::Matching {
-            what: what.into(),
-            accepts: Arc::new(accepts),
-        }
+    pub fn matching(what: &str, accepts: impl Fn(&SpiffeId) -> bool + Send + Sync + 'static) -> Self {
+        Self::Matching { what: what.into(), accepts: Arc::new(accepts) }
     }
 
     /// Is it one of those expected?
@@ -82,11 +73,7 @@ impl PeerVerifier {
     /// [`PeerVerifier::optional`] is called.
     #[must_use]
     pub fn new(trust: TrustSource, expected: Expected) -> Self {
-        Self {
-            trust,
-            expected,
-            client_certificate_required: true,
-        }
+        Self { trust, expected, client_certificate_required: true }
     }
 
     /// As a server's verifier: a client without a certificate is let in as nobody; a bad certificate is still refused.
@@ -113,11 +100,7 @@ impl PeerVerifier {
     ///
     /// # Errors
     /// As [`verdict`], and [`VerifyError::UnexpectedIdentity`].
-    pub fn judge(
-        &self,
-        chain: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<VerifiedPeer, VerifyError> {
+    pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<VerifiedPeer, VerifyError> {
         let trust = (self.trust)();
         let peer = verdict(chain, &trust, now)?;
         if !self.expected.accepts(&peer.spiffe_id) {
@@ -163,12 +146,7 @@ impl ServerCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &provider::verification_algorithms(),
-        )
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &provider::verification_algorithms())
     }
 
     fn verify_tls13_signature(
@@ -177,12 +155,7 @@ impl ServerCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &provider::verification_algorithms(),
-        )
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &provider::verification_algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -216,12 +189,7 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &provider::verification_algorithms(),
-        )
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &provider::verification_algorithms())
     }
 
     fn verify_tls13_signature(
@@ -230,12 +198,7 @@ impl ClientCertVerifier for PeerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &provider::verification_algorithms(),
-        )
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &provider::verification_algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -267,10 +230,7 @@ impl fmt::Debug for PeerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerVerifier")
             .field("expected", &self.expected)
-            .field(
-                "client_certificate_required",
-                &self.client_certificate_required,
-            )
+            .field("client_certificate_required", &self.client_certificate_required)
             .finish_non_exhaustive()
     }
 }

@@ -36,34 +36,18 @@ pub enum VerifyError {
     #[error("{id} is signed by a root of trust domain {signer}, not of its own")]
     WrongDomainRoot { id: SpiffeId, signer: TrustDomain },
     #[error("the certificate of {id} expired at {not_after} (unix seconds), now is {now}")]
-    Expired {
-        id: SpiffeId,
-        not_after: u64,
-        now: u64,
-    },
-    #[error(
-        "the certificate of {id} is not valid before {not_before} (unix seconds), now is {now}"
-    )]
-    NotYetValid {
-        id: SpiffeId,
-        not_before: u64,
-        now: u64,
-    },
+    Expired { id: SpiffeId, not_after: u64, now: u64 },
+    #[error("the certificate of {id} is not valid before {not_before} (unix seconds), now is {now}")]
+    NotYetValid { id: SpiffeId, not_before: u64, now: u64 },
     #[error("the chain of {id} is broken: {detail}")]
     BadChain { id: SpiffeId, detail: String },
     #[error("the cluster of {id} ({cluster}) is detached from the mesh")]
     RevokedCluster { id: SpiffeId, cluster: String },
     #[error("the issuing key {key} of {id} (cluster {cluster}) is revoked")]
-    IssuerRevoked {
-        id: SpiffeId,
-        cluster: String,
-        key: SpkiHash,
-    },
+    IssuerRevoked { id: SpiffeId, cluster: String, key: SpkiHash },
     #[error("{id} is issued by key {key}, which belongs to no member of the shared trust domain")]
     UnknownIssuer { id: SpiffeId, key: SpkiHash },
-    #[error(
-        "identities of {id}'s namespace are not accepted from cluster {cluster} (Peer.spec.namespaces)"
-    )]
+    #[error("identities of {id}'s namespace are not accepted from cluster {cluster} (Peer.spec.namespaces)")]
     NamespaceNotAllowed { id: SpiffeId, cluster: String },
     #[error("the peer is {id}, which is not the identity expected here ({expected})")]
     UnexpectedIdentity { id: SpiffeId, expected: String },
@@ -137,10 +121,7 @@ impl VerifyError {
     /// As [`VerifyError::find`], for an I/O error that carries a rustls error (tokio-rustls wraps them so).
     #[must_use]
     pub fn find_io(error: &std::io::Error) -> Option<Self> {
-        error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            .and_then(Self::find)
+        error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).and_then(Self::find)
     }
 }
 

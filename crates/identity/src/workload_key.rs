@@ -24,9 +24,7 @@ impl WorkloadKey {
     /// # Errors
     /// [`CaError::Signing`] when the crypto library cannot make one.
     pub fn generate() -> Result<Self, CaError> {
-        Ok(Self {
-            key: template::generate_key()?,
-        })
+        Ok(Self { key: template::generate_key()? })
     }
 
     /// A PKCS#10 signing request in DER, without names: the issuer knows who asks from the channel.
@@ -36,9 +34,7 @@ impl WorkloadKey {
     pub fn csr(&self) -> Result<Vec<u8>, CaError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        let request = params
-            .serialize_request(&self.key)
-            .map_err(|error| CaError::Signing(error.to_string()))?;
+        let request = params.serialize_request(&self.key).map_err(|error| CaError::Signing(error.to_string()))?;
         Ok(request.der().to_vec())
     }
 
@@ -46,10 +42,7 @@ impl WorkloadKey {
     ///
     /// # Errors
     /// [`CredentialsError::KeyMismatch`] when the leaf is for another key, and others.
-    pub fn certified(
-        &self,
-        chain: Vec<CertificateDer<'static>>,
-    ) -> Result<Credentials, CredentialsError> {
+    pub fn certified(&self, chain: Vec<CertificateDer<'static>>) -> Result<Credentials, CredentialsError> {
         Credentials::new(chain, self.private_key())
     }
 
@@ -61,9 +54,7 @@ impl WorkloadKey {
 
     /// ECDSA P-256 with SHA-256 over `message`, in ASN.1.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CaError> {
-        self.key
-            .sign(message)
-            .map_err(|error| CaError::Signing(error.to_string()))
+        self.key.sign(message).map_err(|error| CaError::Signing(error.to_string()))
     }
 
     pub(crate) fn private_key(&self) -> PrivateKeyDer<'static> {
@@ -77,8 +68,6 @@ impl WorkloadKey {
 
 impl fmt::Debug for WorkloadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("WorkloadKey")
-            .field(&self.fingerprint())
-            .finish()
+        f.debug_tuple("WorkloadKey").field(&self.fingerprint()).finish()
     }
 }

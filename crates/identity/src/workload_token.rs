@@ -52,9 +52,7 @@ pub enum WorkloadTokenError {
     Invalid,
     #[error("the workload token of {workload} has ended; start the proxy again with a new one")]
     Expired { workload: String },
-    #[error(
-        "the workload token of {workload} was used already; start the proxy again with a new one"
-    )]
+    #[error("the workload token of {workload} was used already; start the proxy again with a new one")]
     Used { workload: String },
     #[error("workload key of {0} bytes is too long")]
     WorkloadTooLong(usize),
@@ -68,9 +66,7 @@ impl WorkloadTokenIssuer {
     /// With a secret that only this cluster's control planes know.
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, secret),
-        }
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
     /// A token for one start of one workload.
@@ -110,29 +106,17 @@ impl WorkloadTokenIssuer {
         store: &dyn TokenStore,
         now: UnixTime,
     ) -> Result<WorkloadClaim, WorkloadTokenError> {
-        let (body, proof) = token
-            .0
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split_once('.'))
-            .ok_or(WorkloadTokenError::Invalid)?;
-        let proof = URL_SAFE_NO_PAD
-            .decode(proof)
-            .map_err(|_| WorkloadTokenError::Invalid)?;
+        let (body, proof) =
+            token.0.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')).ok_or(WorkloadTokenError::Invalid)?;
+        let proof = URL_SAFE_NO_PAD.decode(proof).map_err(|_| WorkloadTokenError::Invalid)?;
         hmac::verify(&self.key, &message(body), &proof).map_err(|_| WorkloadTokenError::Invalid)?;
-        let body = URL_SAFE_NO_PAD
-            .decode(body)
-            .map_err(|_| WorkloadTokenError::Invalid)?;
-        let claim: WorkloadClaim =
-            serde_json::from_slice(&body).map_err(|_| WorkloadTokenError::Invalid)?;
+        let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| WorkloadTokenError::Invalid)?;
+        let claim: WorkloadClaim = serde_json::from_slice(&body).map_err(|_| WorkloadTokenError::Invalid)?;
         if now.as_secs() >= claim.expires {
-            return Err(WorkloadTokenError::Expired {
-                workload: claim.workload,
-            });
+            return Err(WorkloadTokenError::Expired { workload: claim.workload });
         }
         if !store.burn(&claim.id, claim.expires)? {
-            return Err(WorkloadTokenError::Used {
-                workload: claim.workload,
-            });
+            return Err(WorkloadTokenError::Used { workload: claim.workload });
         }
         Ok(claim)
     }
@@ -183,7 +167,6 @@ impl fmt::Debug for WorkloadToken {
 
 impl fmt::Debug for WorkloadTokenIssuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkloadTokenIssuer")
-            .finish_non_exhaustive()
+        f.debug_struct("WorkloadTokenIssuer").finish_non_exhaustive()
     }
 }

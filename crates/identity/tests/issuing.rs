@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use fairlead_identity::certificate::{CertificateFacts, certificates_to_pem};
 use fairlead_identity::{
-    Ca, CaError, CaPem, LeafRequest, SharedRoot, SystemRandom, TrustBundleSet, VerifyError,
-    WorkloadKey, verdict,
+    Ca, CaError, CaPem, LeafRequest, SharedRoot, SystemRandom, TrustBundleSet, VerifyError, WorkloadKey, verdict,
 };
 use mesh::{START, at, domain, id};
 use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
@@ -22,18 +21,8 @@ fn frontend() -> fairlead_identity::SpiffeId {
     id("spiffe://east.shop.example/ns/shop/sa/frontend")
 }
 
-fn request<'a>(
-    csr: &'a [u8],
-    identity: &'a fairlead_identity::SpiffeId,
-    lifetime: u64,
-) -> LeafRequest<'a> {
-    LeafRequest {
-        csr_der: csr,
-        identity,
-        workload: None,
-        lifetime: Duration::from_secs(lifetime),
-        now: at(START),
-    }
+fn request<'a>(csr: &'a [u8], identity: &'a fairlead_identity::SpiffeId, lifetime: u64) -> LeafRequest<'a> {
+    LeafRequest { csr_der: csr, identity, workload: None, lifetime: Duration::from_secs(lifetime), now: at(START) }
 }
 
 #[test]
@@ -58,10 +47,7 @@ fn a_leaf_is_an_x509_svid() {
     assert_eq!(leaf.validity().not_after.timestamp() as u64, START + 3600);
 
     let facts = CertificateFacts::parse(&chain[0]).unwrap();
-    assert_eq!(
-        facts.uri_sans,
-        ["spiffe://east.shop.example/ns/shop/sa/frontend"]
-    );
+    assert_eq!(facts.uri_sans, ["spiffe://east.shop.example/ns/shop/sa/frontend"]);
     assert_eq!(facts.workload.as_deref(), Some("shop/frontend-0"));
     let trust = TrustBundleSet::of(ca.bundle().clone(), Some("east".to_owned())).unwrap();
     let peer = verdict(&chain, &trust, at(START)).unwrap();
@@ -77,9 +63,7 @@ fn a_leaf_is_an_x509_svid() {
 fn without_a_workload_the_names_are_critical() {
     // RFC 5280 4.2.1.6: an empty subject makes the alternative name critical.
     let csr = WorkloadKey::generate().unwrap().csr().unwrap();
-    let chain = east()
-        .issue(&request(&csr, &frontend(), 60), &mut SystemRandom)
-        .unwrap();
+    let chain = east().issue(&request(&csr, &frontend(), 60), &mut SystemRandom).unwrap();
     let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(&chain[0]).unwrap();
     assert!(leaf.subject_alternative_name().unwrap().unwrap().critical);
 }
@@ -89,19 +73,13 @@ fn nothing_a_request_asks_for_is_believed() {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![
-        SanType::URI(
-            "spiffe://east.shop.example/fairlead/control"
-                .try_into()
-                .unwrap(),
-        ),
+        SanType::URI("spiffe://east.shop.example/fairlead/control".try_into().unwrap()),
         SanType::DnsName("bank.example".try_into().unwrap()),
     ];
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let csr = params.serialize_request(&key).unwrap();
-    let chain = east()
-        .issue(&request(csr.der(), &frontend(), 60), &mut SystemRandom)
-        .unwrap();
+    let chain = east().issue(&request(csr.der(), &frontend(), 60), &mut SystemRandom).unwrap();
     let facts = CertificateFacts::parse(&chain[0]).unwrap();
     assert_eq!(facts.uri_sans, [frontend().as_str()]);
     assert!(!facts.is_ca && !facts.may_sign_certificates);
@@ -115,31 +93,16 @@ fn nothing_a_request_asks_for_is_believed() {
 fn refusals() {
     let ca = east();
     let csr = WorkloadKey::generate().unwrap().csr().unwrap();
-    let issue = |csr: &[u8], text: &str| {
-        ca.issue(&request(csr, &id(text), 60), &mut SystemRandom)
-            .unwrap_err()
-    };
+    let issue = |csr: &[u8], text: &str| ca.issue(&request(csr, &id(text), 60), &mut SystemRandom).unwrap_err();
 
     let mut broken = csr.clone();
     *broken.last_mut().unwrap() ^= 1;
-    assert_eq!(
-        issue(&broken, frontend().as_str()),
-        CaError::RequestSignature
-    );
+    assert_eq!(issue(&broken, frontend().as_str()), CaError::RequestSignature);
     let mut longer = csr.clone();
     longer.push(0);
-    assert!(matches!(
-        issue(&longer, frontend().as_str()),
-        CaError::Request(_)
-    ));
-    assert!(matches!(
-        issue(b"no request", frontend().as_str()),
-        CaError::Request(_)
-    ));
-    assert!(matches!(
-        issue(&[0x30; 20_000], frontend().as_str()),
-        CaError::Request(_)
-    ));
+    assert!(matches!(issue(&longer, frontend().as_str()), CaError::Request(_)));
+    assert!(matches!(issue(b"no request", frontend().as_str()), CaError::Request(_)));
+    assert!(matches!(issue(&[0x30; 20_000], frontend().as_str()), CaError::Request(_)));
 
     for reserved in ["control", "gateway", "anything/else"] {
         let text = format!("spiffe://east.shop.example/fairlead/{reserved}");
@@ -149,30 +112,17 @@ fn refusals() {
         let text = format!("spiffe://east.shop.example{odd}");
         assert_eq!(issue(&csr, &text), CaError::NotAServiceAccount(id(&text)));
     }
-    assert!(matches!(
-        issue(&csr, "spiffe://west.shop.example/ns/shop/sa/frontend"),
-        CaError::ForeignDomain { .. }
-    ));
+    assert!(matches!(issue(&csr, "spiffe://west.shop.example/ns/shop/sa/frontend"), CaError::ForeignDomain { .. }));
     assert_eq!(
-        ca.issue_reserved(&request(&csr, &frontend(), 60), &mut SystemRandom)
-            .unwrap_err(),
+        ca.issue_reserved(&request(&csr, &frontend(), 60), &mut SystemRandom).unwrap_err(),
         CaError::NotReserved(frontend())
     );
-    assert!(
-        ca.issue_reserved(
-            &request(&csr, &domain("east").gateway(), 60),
-            &mut SystemRandom
-        )
-        .is_ok()
-    );
+    assert!(ca.issue_reserved(&request(&csr, &domain("east").gateway(), 60), &mut SystemRandom).is_ok());
     let long = "x".repeat(257);
     let identity = frontend();
     let mut named = request(&csr, &identity, 60);
     named.workload = Some(&long);
-    assert_eq!(
-        ca.issue(&named, &mut SystemRandom).unwrap_err(),
-        CaError::WorkloadTooLong(257)
-    );
+    assert_eq!(ca.issue(&named, &mut SystemRandom).unwrap_err(), CaError::WorkloadTooLong(257));
 }
 
 #[test]
@@ -183,13 +133,8 @@ fn lifetimes_are_clamped_and_never_outlive_the_ca() {
     let end = |lifetime: u64, now: u64| {
         let mut leaf = request(&csr, &identity, lifetime);
         leaf.now = at(now);
-        ca.issue(&leaf, &mut SystemRandom).map(|chain| {
-            CertificateFacts::parse(&chain[0])
-                .unwrap()
-                .not_after
-                .as_secs()
-                - now
-        })
+        ca.issue(&leaf, &mut SystemRandom)
+            .map(|chain| CertificateFacts::parse(&chain[0]).unwrap().not_after.as_secs() - now)
     };
     assert_eq!(end(1, START).unwrap(), 10);
     assert_eq!(end(20, START).unwrap(), 20);
@@ -209,49 +154,32 @@ fn a_ca_survives_its_storage() {
     assert_eq!(again.issuing_key(), ca.issuing_key());
     assert!(again.is_root());
     let csr = WorkloadKey::generate().unwrap().csr().unwrap();
-    let chain = again
-        .issue(&request(&csr, &frontend(), 60), &mut SystemRandom)
-        .unwrap();
+    let chain = again.issue(&request(&csr, &frontend(), 60), &mut SystemRandom).unwrap();
     let trust = TrustBundleSet::of(ca.bundle().clone(), None).unwrap();
     assert!(verdict(&chain, &trust, at(START)).is_ok());
-    assert!(
-        !format!("{ca:?} {pem:?}").contains("PRIVATE"),
-        "keys stay out of logs"
-    );
+    assert!(!format!("{ca:?} {pem:?}").contains("PRIVATE"), "keys stay out of logs");
 }
 
 #[test]
 fn an_intermediate_under_a_shared_root_is_stored_in_istios_layout() {
     let shop = domain("mesh");
     let root = SharedRoot::create(&shop, at(START), &mut SystemRandom).unwrap();
-    let east = root
-        .intermediate("east", at(START), &mut SystemRandom)
-        .unwrap();
+    let east = root.intermediate("east", at(START), &mut SystemRandom).unwrap();
     assert!(!east.is_root());
     let pem = east.to_pem();
     assert_ne!(pem.ca_cert, pem.root_cert);
     let again = Ca::from_pem("east", &shop, &pem).unwrap();
     let identity = id("spiffe://mesh.shop.example/ns/shop/sa/frontend");
     let csr = WorkloadKey::generate().unwrap().csr().unwrap();
-    let chain = again
-        .issue(&request(&csr, &identity, 60), &mut SystemRandom)
-        .unwrap();
+    let chain = again.issue(&request(&csr, &identity, 60), &mut SystemRandom).unwrap();
     assert_eq!(chain.len(), 2, "leaf and intermediate");
     let trust = TrustBundleSet::of(root.bundle().clone(), None).unwrap();
-    assert_eq!(
-        verdict(&chain, &trust, at(START)).unwrap().issuer,
-        east.issuing_key()
-    );
-    assert!(matches!(
-        again.rotate_root(at(START), &mut SystemRandom),
-        Err(CaError::NotARoot)
-    ));
+    assert_eq!(verdict(&chain, &trust, at(START)).unwrap().issuer, east.issuing_key());
+    assert!(matches!(again.rotate_root(at(START), &mut SystemRandom), Err(CaError::NotARoot)));
 
     let (certificate, key) = root.to_pem();
     let restored = SharedRoot::from_pem(&shop, 1, &certificate, &key).unwrap();
-    let west = restored
-        .intermediate("west", at(START), &mut SystemRandom)
-        .unwrap();
+    let west = restored.intermediate("west", at(START), &mut SystemRandom).unwrap();
     assert_ne!(west.issuing_key(), east.issuing_key());
 }
 
@@ -260,26 +188,14 @@ fn a_plugged_in_ca_two_levels_below_its_root_and_its_mistakes() {
     let (root, root_key) = plugged("Root", None, START + 9000);
     let (middle, middle_key) = plugged("Middle", Some((&root, &root_key)), START + 5000);
     let (issuing, issuing_key) = plugged("Issuing", Some((&middle, &middle_key)), START + 7000);
-    let pem = |certificates: &[&rcgen::Certificate]| {
-        certificates.iter().map(|one| one.pem()).collect::<String>()
-    };
-    let files = CaPem::of_files(
-        pem(&[&issuing]),
-        issuing_key.serialize_pem(),
-        pem(&[&root]),
-        pem(&[&issuing, &middle, &root]),
-    );
+    let pem = |certificates: &[&rcgen::Certificate]| certificates.iter().map(|one| one.pem()).collect::<String>();
+    let files =
+        CaPem::of_files(pem(&[&issuing]), issuing_key.serialize_pem(), pem(&[&root]), pem(&[&issuing, &middle, &root]));
     let east = domain("east");
     let ca = Ca::from_pem("east", &east, &files).unwrap();
-    assert_eq!(
-        ca.not_after(),
-        at(START + 5000),
-        "nothing outlives the shortest above it"
-    );
+    assert_eq!(ca.not_after(), at(START + 5000), "nothing outlives the shortest above it");
     let csr = WorkloadKey::generate().unwrap().csr().unwrap();
-    let chain = ca
-        .issue(&request(&csr, &frontend(), 9000), &mut SystemRandom)
-        .unwrap();
+    let chain = ca.issue(&request(&csr, &frontend(), 9000), &mut SystemRandom).unwrap();
     assert_eq!(chain.len(), 3);
     let trust = TrustBundleSet::of(ca.bundle().clone(), None).unwrap();
     assert!(verdict(&chain, &trust, at(START)).is_ok());
@@ -292,10 +208,7 @@ fn a_plugged_in_ca_two_levels_below_its_root_and_its_mistakes() {
         Ca::from_pem("east", &east, &files).unwrap_err().to_string()
     };
     let other_key = KeyPair::generate().unwrap().serialize_pem();
-    assert!(
-        mistake(&|f| f.ca_key.clone_from(&other_key))
-            .contains("ca-key.pem does not belong to ca-cert.pem")
-    );
+    assert!(mistake(&|f| f.ca_key.clone_from(&other_key)).contains("ca-key.pem does not belong to ca-cert.pem"));
     assert!(mistake(&|f| f.cert_chain.clear()).contains("does not lead to a root"));
     assert!(mistake(&|f| f.ca_cert = "nothing".to_owned()).starts_with("ca-cert.pem"));
     assert!(mistake(&|f| f.root_cert = "nothing".to_owned()).starts_with("root-cert.pem"));
@@ -317,9 +230,7 @@ fn plugged(
 ) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, name);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(not_after);
@@ -340,15 +251,9 @@ fn a_root_rotates_without_a_moment_of_mistrust() {
     let trusts = |ca: &Ca| TrustBundleSet::of(ca.bundle().clone(), None).unwrap();
     let leaf = |ca: &Ca| {
         let csr = WorkloadKey::generate().unwrap().csr().unwrap();
-        ca.issue(&request(&csr, &frontend(), 60), &mut SystemRandom)
-            .unwrap()
+        ca.issue(&request(&csr, &frontend(), 60), &mut SystemRandom).unwrap()
     };
-    let steps = [
-        &old,
-        &rotation.announcing,
-        &rotation.switched,
-        &rotation.finished,
-    ];
+    let steps = [&old, &rotation.announcing, &rotation.switched, &rotation.finished];
     let sequences: Vec<u64> = steps.iter().map(|ca| ca.bundle().sequence()).collect();
     assert_eq!(sequences, [1, 2, 2, 3]);
     // Neighbouring steps believe each other's leaves: while one is being taken up both are about.
@@ -375,14 +280,9 @@ fn expired_roots_vouch_for_nobody() {
     let csr = WorkloadKey::generate().unwrap().csr().unwrap();
     let identity = frontend();
     let trust = TrustBundleSet::of(ca.bundle().clone(), None).unwrap();
-    let chain = ca
-        .issue(&request(&csr, &identity, 60), &mut SystemRandom)
-        .unwrap();
+    let chain = ca.issue(&request(&csr, &identity, 60), &mut SystemRandom).unwrap();
     let late = at(ca.not_after().as_secs() + 1);
-    assert!(matches!(
-        verdict(&chain, &trust, late),
-        Err(VerifyError::Expired { .. })
-    ));
+    assert!(matches!(verdict(&chain, &trust, late), Err(VerifyError::Expired { .. })));
 }
 
 #[test]
@@ -390,18 +290,10 @@ fn bundles_survive_pem_and_json_and_refuse_what_is_no_root() {
     use fairlead_identity::TrustBundle;
     let ca = east();
     let bundle = ca.bundle();
-    assert_eq!(
-        &TrustBundle::from_json(&bundle.to_json().unwrap()).unwrap(),
-        bundle
-    );
-    assert_eq!(
-        &TrustBundle::from_pem(domain("east"), 1, &bundle.to_pem()).unwrap(),
-        bundle
-    );
+    assert_eq!(&TrustBundle::from_json(&bundle.to_json().unwrap()).unwrap(), bundle);
+    assert_eq!(&TrustBundle::from_pem(domain("east"), 1, &bundle.to_pem()).unwrap(), bundle);
     let csr = WorkloadKey::generate().unwrap().csr().unwrap();
-    let leaf = ca
-        .issue(&request(&csr, &frontend(), 60), &mut SystemRandom)
-        .unwrap();
+    let leaf = ca.issue(&request(&csr, &frontend(), 60), &mut SystemRandom).unwrap();
     let error = TrustBundle::from_pem(domain("east"), 1, &certificates_to_pem(&leaf)).unwrap_err();
     assert!(error.to_string().contains("no CA certificate"), "{error}");
     assert!(TrustBundle::from_pem(domain("east"), 1, "").is_err());

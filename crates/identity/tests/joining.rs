@@ -12,9 +12,9 @@ use fairlead_identity::join_token::StoreError;
 use fairlead_identity::tls::joining_config;
 use fairlead_identity::workload_token::WorkloadTokenError;
 use fairlead_identity::{
-    Ca, CertHandle, ClientAuth, Expected, JoinRefused, JoinRequest, JoinToken, Member, Membership,
-    MemoryTokenStore, Roster, StoredToken, SystemRandom, TokenId, TokenStore, TrustBundle,
-    VerifyError, WorkloadKey, WorkloadToken, WorkloadTokenIssuer,
+    Ca, CertHandle, ClientAuth, Expected, JoinRefused, JoinRequest, JoinToken, Member, Membership, MemoryTokenStore,
+    Roster, StoredToken, SystemRandom, TokenId, TokenStore, TrustBundle, VerifyError, WorkloadKey, WorkloadToken,
+    WorkloadTokenIssuer,
 };
 use mesh::control::{self, Control};
 use mesh::{Handshake, Mesh, START, at, domain};
@@ -23,11 +23,7 @@ const ALPN: &[&[u8]] = &[b"h2"];
 
 fn member(ca: &Ca) -> Member {
     Member {
-        networks: [(
-            ca.cluster().to_owned(),
-            vec!["198.51.100.2:15443".to_owned()],
-        )]
-        .into(),
+        networks: [(ca.cluster().to_owned(), vec!["198.51.100.2:15443".to_owned()])].into(),
         version: "0.1.0".to_owned(),
         ..control::member(ca, 1, 0)
     }
@@ -57,12 +53,7 @@ fn joining() -> Joining {
     store.put(stored).unwrap();
     let session = session(&mesh, &token);
     assert!(session.is_good(), "{:?}", session.client_error);
-    Joining {
-        mesh,
-        token,
-        store,
-        session,
-    }
+    Joining { mesh, token, store, session }
 }
 
 fn control_handle(ca: &Ca, clock: &mesh::Clock) -> CertHandle {
@@ -82,10 +73,7 @@ fn control_handle(ca: &Ca, clock: &mesh::Clock) -> CertHandle {
 
 fn session(mesh: &Mesh, token: &JoinToken) -> Handshake {
     let handle = control_handle(mesh.ca("east"), &mesh.clock);
-    let server = mesh
-        .tls(&handle)
-        .server_config(ClientAuth::Optional, Expected::Any, ALPN)
-        .unwrap();
+    let server = mesh.tls(&handle).server_config(ClientAuth::Optional, Expected::Any, ALPN).unwrap();
     let clock: Arc<dyn rustls::time_provider::TimeProvider> = mesh.clock.clone();
     Handshake::run(&joining_config(token.root, &clock, ALPN).unwrap(), &server)
 }
@@ -93,16 +81,10 @@ fn session(mesh: &Mesh, token: &JoinToken) -> Handshake {
 impl Joining {
     fn exporters(&self) -> ([u8; EXPORTER_BYTES], [u8; EXPORTER_BYTES]) {
         let export = |out: [u8; EXPORTER_BYTES]| out;
-        let dialler = self
-            .session
-            .client
-            .export_keying_material(export([0; EXPORTER_BYTES]), EXPORTER_LABEL, None)
-            .unwrap();
-        let acceptor = self
-            .session
-            .server
-            .export_keying_material(export([0; EXPORTER_BYTES]), EXPORTER_LABEL, None)
-            .unwrap();
+        let dialler =
+            self.session.client.export_keying_material(export([0; EXPORTER_BYTES]), EXPORTER_LABEL, None).unwrap();
+        let acceptor =
+            self.session.server.export_keying_material(export([0; EXPORTER_BYTES]), EXPORTER_LABEL, None).unwrap();
         (dialler, acceptor)
     }
 
@@ -112,21 +94,9 @@ impl Joining {
         membership: &Membership,
     ) -> Result<(fairlead_identity::JoinAnswer, Member), JoinRefused> {
         let me = member(self.mesh.ca("east"));
-        let roster = Roster {
-            me: &me,
-            membership,
-            shared: false,
-        };
+        let roster = Roster { me: &me, membership, shared: false };
         let exporter = self.exporters().1;
-        accept(
-            request,
-            exporter,
-            &self.store,
-            roster,
-            Vec::new(),
-            self.mesh.clock.now(),
-            &mut SystemRandom,
-        )
+        accept(request, exporter, &self.store, roster, Vec::new(), self.mesh.clock.now(), &mut SystemRandom)
     }
 
     fn request(&self, me: &Member) -> (JoinRequest, join::PendingJoin) {
@@ -150,17 +120,9 @@ fn a_token_joins_two_clusters_once() {
     assert_eq!(joined.member, member(joining.mesh.ca("east")));
 
     let (again, _) = joining.request(&west);
-    assert_eq!(
-        joining.accept(&again, &Membership::default()).unwrap_err(),
-        JoinRefused::BadToken
-    );
+    assert_eq!(joining.accept(&again, &Membership::default()).unwrap_err(), JoinRefused::BadToken);
     // The very same message again is no better.
-    assert_eq!(
-        joining
-            .accept(&request, &Membership::default())
-            .unwrap_err(),
-        JoinRefused::BadToken
-    );
+    assert_eq!(joining.accept(&request, &Membership::default()).unwrap_err(), JoinRefused::BadToken);
 }
 
 #[test]
@@ -169,27 +131,13 @@ fn the_pinned_root_is_the_only_one_believed() {
     let mut token = joining.token.clone();
     token.root = joining.mesh.ca("north").root_fingerprint().unwrap();
     let refused = session(&joining.mesh, &token);
-    assert!(matches!(
-        refused.client_reason(),
-        Some(VerifyError::ForeignRoot { .. })
-    ));
+    assert!(matches!(refused.client_reason(), Some(VerifyError::ForeignRoot { .. })));
 
     // A workload of the right cluster is not its control plane.
     let workload = joining.mesh.handle("east", "frontend", 3600);
-    let with_root = joining
-        .mesh
-        .ca("east")
-        .with_root(workload.load().chain().to_vec());
-    let judged = join::judge_pinned(
-        &with_root[0],
-        &with_root[1..],
-        joining.token.root,
-        joining.mesh.clock.now(),
-    );
-    assert!(matches!(
-        judged,
-        Err(VerifyError::UnexpectedIdentity { .. })
-    ));
+    let with_root = joining.mesh.ca("east").with_root(workload.load().chain().to_vec());
+    let judged = join::judge_pinned(&with_root[0], &with_root[1..], joining.token.root, joining.mesh.clock.now());
+    assert!(matches!(judged, Err(VerifyError::UnexpectedIdentity { .. })));
 }
 
 #[test]
@@ -197,40 +145,19 @@ fn a_man_in_the_middle_and_a_changed_message_prove_nothing_and_burn_nothing() {
     let joining = joining();
     let west = member(joining.mesh.ca("west"));
     let other_connection = [7; EXPORTER_BYTES];
-    let (relayed, _) =
-        join::request(&joining.token, other_connection, &west, &mut SystemRandom).unwrap();
-    assert_eq!(
-        joining
-            .accept(&relayed, &Membership::default())
-            .unwrap_err(),
-        JoinRefused::BadToken
-    );
+    let (relayed, _) = join::request(&joining.token, other_connection, &west, &mut SystemRandom).unwrap();
+    assert_eq!(joining.accept(&relayed, &Membership::default()).unwrap_err(), JoinRefused::BadToken);
     let (mut changed, _) = joining.request(&west);
     changed.body = changed.body.replace("\"west\"", "\"evil\"");
-    assert_eq!(
-        joining
-            .accept(&changed, &Membership::default())
-            .unwrap_err(),
-        JoinRefused::BadToken
-    );
+    assert_eq!(joining.accept(&changed, &Membership::default()).unwrap_err(), JoinRefused::BadToken);
     let (mut unknown, _) = joining.request(&west);
-    unknown.token = "00112233445566778899aabbccddeeff"
-        .parse::<TokenId>()
-        .unwrap();
-    assert_eq!(
-        joining
-            .accept(&unknown, &Membership::default())
-            .unwrap_err(),
-        JoinRefused::BadToken
-    );
+    unknown.token = "00112233445566778899aabbccddeeff".parse::<TokenId>().unwrap();
+    assert_eq!(joining.accept(&unknown, &Membership::default()).unwrap_err(), JoinRefused::BadToken);
 
     let (good, pending) = joining.request(&west);
     let (mut answer, _) = joining.accept(&good, &Membership::default()).unwrap();
     answer.body = answer.body.replace("198.51.100.2", "192.0.2.66");
-    assert_eq!(
-        pending.finish(&answer).unwrap_err(),
-        JoinRefused::AnswerNotProven
-    );
+    assert_eq!(pending.finish(&answer).unwrap_err(), JoinRefused::AnswerNotProven);
 }
 
 #[test]
@@ -240,10 +167,7 @@ fn an_answer_to_another_request_is_none() {
     let (first, _) = joining.request(&west);
     let (_, second) = joining.request(&west);
     let (answer, _) = joining.accept(&first, &Membership::default()).unwrap();
-    assert_eq!(
-        second.finish(&answer).unwrap_err(),
-        JoinRefused::AnswerNotProven
-    );
+    assert_eq!(second.finish(&answer).unwrap_err(), JoinRefused::AnswerNotProven);
 }
 
 #[test]
@@ -252,12 +176,7 @@ fn a_token_ends_by_the_issuers_clock() {
     let west = member(joining.mesh.ca("west"));
     let (request, _) = joining.request(&west);
     joining.mesh.clock.advance(600);
-    assert_eq!(
-        joining
-            .accept(&request, &Membership::default())
-            .unwrap_err(),
-        JoinRefused::Expired
-    );
+    assert_eq!(joining.accept(&request, &Membership::default()).unwrap_err(), JoinRefused::Expired);
 }
 
 #[test]
@@ -274,31 +193,16 @@ fn clashes_are_refused_before_the_token_is_burned() {
         let (request, _) = joining.request(&newcomer);
         joining.accept(&request, &membership).unwrap_err()
     };
-    assert_eq!(
-        clash(&|m| m.cluster = "east".to_owned()),
-        JoinRefused::ClusterIdTaken("east".to_owned())
-    );
-    assert_eq!(
-        clash(&|m| m.cluster = "north".to_owned()),
-        JoinRefused::ClusterIdTaken("north".to_owned())
-    );
-    assert!(matches!(
-        clash(&|m| m.cluster = "outside".to_owned()),
-        JoinRefused::Malformed(_)
-    ));
+    assert_eq!(clash(&|m| m.cluster = "east".to_owned()), JoinRefused::ClusterIdTaken("east".to_owned()));
+    assert_eq!(clash(&|m| m.cluster = "north".to_owned()), JoinRefused::ClusterIdTaken("north".to_owned()));
+    assert!(matches!(clash(&|m| m.cluster = "outside".to_owned()), JoinRefused::Malformed(_)));
     let roots: Vec<_> = joining.mesh.ca("west").bundle().roots().cloned().collect();
     assert_eq!(
         clash(&|m| m.bundle = TrustBundle::new(domain("north"), 1, roots.clone()).unwrap()),
-        JoinRefused::TrustDomainTaken {
-            domain: domain("north"),
-            cluster: "north".to_owned()
-        }
+        JoinRefused::TrustDomainTaken { domain: domain("north"), cluster: "north".to_owned() }
     );
     let norths = joining.mesh.ca("north").issuing_key();
-    assert!(matches!(
-        clash(&|m| m.issuing_keys = BTreeSet::from([norths])),
-        JoinRefused::IssuingKeyShared { .. }
-    ));
+    assert!(matches!(clash(&|m| m.issuing_keys = BTreeSet::from([norths])), JoinRefused::IssuingKeyShared { .. }));
     // Detached at incarnation 3: comes back with 4.
     let mut gone = west.clone();
     gone.incarnation = 3;
@@ -306,17 +210,11 @@ fn clashes_are_refused_before_the_token_is_burned() {
     let (request, _) = joining.request(&gone);
     assert_eq!(
         joining.accept(&request, &membership).unwrap_err(),
-        JoinRefused::Detached {
-            cluster: "west".to_owned(),
-            revoked: 3
-        }
+        JoinRefused::Detached { cluster: "west".to_owned(), revoked: 3 }
     );
     gone.incarnation = 4;
     let (request, _) = joining.request(&gone);
-    assert!(
-        joining.accept(&request, &membership).is_ok(),
-        "nothing was burned so far"
-    );
+    assert!(joining.accept(&request, &membership).is_ok(), "nothing was burned so far");
 }
 
 #[test]
@@ -353,24 +251,9 @@ fn a_store_that_fails_refuses() {
     broken.put(stored).unwrap();
     let me = member(joining.mesh.ca("east"));
     let membership = Membership::default();
-    let roster = Roster {
-        me: &me,
-        membership: &membership,
-        shared: false,
-    };
-    let refused = accept(
-        &request,
-        joining.exporters().1,
-        &broken,
-        roster,
-        Vec::new(),
-        at(START),
-        &mut SystemRandom,
-    );
-    assert_eq!(
-        refused.unwrap_err(),
-        JoinRefused::Store("disk full".to_owned())
-    );
+    let roster = Roster { me: &me, membership: &membership, shared: false };
+    let refused = accept(&request, joining.exporters().1, &broken, roster, Vec::new(), at(START), &mut SystemRandom);
+    assert_eq!(refused.unwrap_err(), JoinRefused::Store("disk full".to_owned()));
 }
 
 #[test]
@@ -378,17 +261,8 @@ fn workload_tokens_are_exact_single_and_short() {
     let issuer = WorkloadTokenIssuer::new(&[3; 32]);
     let store = MemoryTokenStore::default();
     let identity = domain("east").service_account("shop", "frontend").unwrap();
-    let issue = || {
-        issuer
-            .issue(
-                &identity,
-                "shop/frontend-0",
-                Duration::from_secs(60),
-                at(START),
-                &mut SystemRandom,
-            )
-            .unwrap()
-    };
+    let issue =
+        || issuer.issue(&identity, "shop/frontend-0", Duration::from_secs(60), at(START), &mut SystemRandom).unwrap();
     let token = WorkloadToken::parse(issue().as_str()).unwrap();
     assert_eq!(token.claimed().unwrap().workload, "shop/frontend-0");
     let claim = issuer.redeem(&token, &store, at(START + 59)).unwrap();
@@ -396,29 +270,18 @@ fn workload_tokens_are_exact_single_and_short() {
     let workload = "shop/frontend-0".to_owned();
     assert_eq!(
         issuer.redeem(&token, &store, at(START)).unwrap_err(),
-        WorkloadTokenError::Used {
-            workload: workload.clone()
-        }
+        WorkloadTokenError::Used { workload: workload.clone() }
     );
     // A restart gets a new one.
     let next = issue();
-    assert_eq!(
-        issuer.redeem(&next, &store, at(START + 60)).unwrap_err(),
-        WorkloadTokenError::Expired { workload }
-    );
+    assert_eq!(issuer.redeem(&next, &store, at(START + 60)).unwrap_err(), WorkloadTokenError::Expired { workload });
     assert!(issuer.redeem(&next, &store, at(START)).is_ok());
     // Another control plane's, or a changed one, is no token.
     let foreign = WorkloadTokenIssuer::new(&[4; 32]);
-    assert_eq!(
-        foreign.redeem(&issue(), &store, at(START)).unwrap_err(),
-        WorkloadTokenError::Invalid
-    );
+    assert_eq!(foreign.redeem(&issue(), &store, at(START)).unwrap_err(), WorkloadTokenError::Invalid);
     let text = issue().as_str().replacen('A', "B", 1);
     let changed = WorkloadToken::parse(&text).unwrap();
-    assert_eq!(
-        issuer.redeem(&changed, &store, at(START)).unwrap_err(),
-        WorkloadTokenError::Invalid
-    );
+    assert_eq!(issuer.redeem(&changed, &store, at(START)).unwrap_err(), WorkloadTokenError::Invalid);
     assert!(WorkloadToken::parse("fl1.abc").is_err());
     assert!(!format!("{:?}", issue()).contains("flw1"));
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use fairlead_identity::introduction::Signer;
 use fairlead_identity::membership::Merged;
 use fairlead_identity::{
-    Ca, IntroductionError, LeafRequest, Membership, NamespaceBound, SharedRoot, Statement,
-    SystemRandom, TrustBundleSet, TrustDomain, TrustPolicy, VerifyError, WorkloadKey,
+    Ca, IntroductionError, LeafRequest, Membership, NamespaceBound, SharedRoot, Statement, SystemRandom,
+    TrustBundleSet, TrustDomain, TrustPolicy, VerifyError, WorkloadKey,
 };
 use mesh::control::{Control, member};
 use mesh::{Mesh, START, at, domain};
@@ -18,23 +18,11 @@ use mesh::{Mesh, START, at, domain};
 fn everyone() -> TrustPolicy<'static> {
     static NO_BOUNDS: BTreeMap<String, NamespaceBound> = BTreeMap::new();
     static NOBODY: BTreeSet<String> = BTreeSet::new();
-    TrustPolicy {
-        shared: false,
-        namespaces: &NO_BOUNDS,
-        detached_here: &NOBODY,
-        admitted: None,
-    }
+    TrustPolicy { shared: false, namespaces: &NO_BOUNDS, detached_here: &NOBODY, admitted: None }
 }
 
 fn trust_of(ca: &Ca, membership: &Membership) -> TrustBundleSet {
-    membership
-        .trust(
-            ca.cluster(),
-            ca.bundle(),
-            &BTreeSet::from([ca.issuing_key()]),
-            everyone(),
-        )
-        .unwrap()
+    membership.trust(ca.cluster(), ca.bundle(), &BTreeSet::from([ca.issuing_key()]), everyone()).unwrap()
 }
 
 #[test]
@@ -50,52 +38,31 @@ fn an_introduction_is_believed_from_a_members_control_plane_only() {
     assert_eq!(verified.signer(), &domain("east").control());
 
     let mut changed = signed.clone();
-    changed.body = changed
-        .body
-        .replace("\"incarnation\":1", "\"incarnation\":9");
-    assert_eq!(
-        changed.verify(&trust, now).unwrap_err(),
-        IntroductionError::Signature
-    );
+    changed.body = changed.body.replace("\"incarnation\":1", "\"incarnation\":9");
+    assert_eq!(changed.verify(&trust, now).unwrap_err(), IntroductionError::Signature);
     let mut backdated = signed.clone();
     backdated.signed_at -= 10;
-    assert_eq!(
-        backdated.verify(&trust, now).unwrap_err(),
-        IntroductionError::Signature
-    );
+    assert_eq!(backdated.verify(&trust, now).unwrap_err(), IntroductionError::Signature);
     let mut future = signed.clone();
     future.signed_at += 3600;
-    assert!(matches!(
-        future.verify(&trust, now),
-        Err(IntroductionError::FromTheFuture { .. })
-    ));
+    assert!(matches!(future.verify(&trust, now), Err(IntroductionError::FromTheFuture { .. })));
     // It stays good after the signer's certificate has ended: it was good when it was signed.
     assert!(signed.verify(&trust, at(START + 7 * 24 * 3600)).is_ok());
 
     let detached = trust.with_revoked_domain(&domain("east")).unwrap();
     assert!(matches!(
         signed.verify(&detached, now),
-        Err(IntroductionError::Signer(
-            VerifyError::RevokedCluster { .. }
-        ))
+        Err(IntroductionError::Signer(VerifyError::RevokedCluster { .. }))
     ));
 
     // A workload of a member may not introduce.
     let key = WorkloadKey::generate().unwrap();
     let csr = key.csr().unwrap();
     let frontend = domain("east").service_account("shop", "frontend").unwrap();
-    let request = LeafRequest {
-        csr_der: &csr,
-        identity: &frontend,
-        workload: None,
-        lifetime: Duration::from_secs(3600),
-        now,
-    };
+    let request =
+        LeafRequest { csr_der: &csr, identity: &frontend, workload: None, lifetime: Duration::from_secs(3600), now };
     let chain = mesh.ca("east").issue(&request, &mut SystemRandom).unwrap();
-    let signer = Signer {
-        key: &key,
-        chain: &chain,
-    };
+    let signer = Signer { key: &key, chain: &chain };
     assert_eq!(
         Statement::Introduce(west).sign(signer, now).unwrap_err(),
         IntroductionError::NotAControlPlane(frontend)
@@ -124,12 +91,7 @@ fn two_introductions_of_one_name_with_different_roots_are_a_clash() {
     membership.merge(control.introduce(member(mesh.ca("west"), 1, 0)));
     let other = Ca::create_root("west", &domain("west"), at(START), &mut SystemRandom).unwrap();
     let merged = membership.merge(control.introduce(member(&other, 2, 0)));
-    assert_eq!(
-        merged,
-        Merged::Clash {
-            cluster: "west".to_owned()
-        }
-    );
+    assert_eq!(merged, Merged::Clash { cluster: "west".to_owned() });
 }
 
 #[test]
@@ -144,33 +106,16 @@ fn a_newcomer_believes_everyone_through_the_one_it_joined() {
     // North changed its own record meanwhile, and introduced south.
     let north_control = Control::of(mesh.ca("north"));
     let mut statements = east.reintroduce(east_control.signer(), at(START)).unwrap();
-    statements.insert(
-        0,
-        north_control
-            .introduce(member(mesh.ca("north"), 1, 2))
-            .signed()
-            .clone(),
-    );
-    statements.insert(
-        0,
-        north_control
-            .introduce(member(mesh.ca("south"), 1, 0))
-            .signed()
-            .clone(),
-    );
+    statements.insert(0, north_control.introduce(member(mesh.ca("north"), 1, 2)).signed().clone());
+    statements.insert(0, north_control.introduce(member(mesh.ca("south"), 1, 0)).signed().clone());
 
     // The newcomer knows itself and, proven by the token, east.
-    let newcomer =
-        Ca::create_root("fifth", &domain("fifth"), at(START), &mut SystemRandom).unwrap();
+    let newcomer = Ca::create_root("fifth", &domain("fifth"), at(START), &mut SystemRandom).unwrap();
     let mut membership = Membership::default();
     membership.merge(Control::of(&newcomer).introduce(member(mesh.ca("east"), 1, 0)));
-    let (_, refused) =
-        membership.absorb(&statements, &|known| trust_of(&newcomer, known), at(START));
+    let (_, refused) = membership.absorb(&statements, &|known| trust_of(&newcomer, known), at(START));
     assert!(refused.is_empty(), "{refused:?}");
-    let members: Vec<&str> = membership
-        .members()
-        .map(|member| member.cluster.as_str())
-        .collect();
+    let members: Vec<&str> = membership.members().map(|member| member.cluster.as_str()).collect();
     assert_eq!(members, ["east", "north", "south"]);
     assert_eq!(membership.member("north").unwrap().revision, 2);
     assert!(membership.tombstone("west").is_some());
@@ -190,21 +135,14 @@ fn a_detached_cluster_cannot_bring_itself_back() {
     let itself = Control::of(mesh.ca("west")).introduce(member(mesh.ca("west"), 2, 0));
     assert!(matches!(
         itself.signed().verify(&trust, at(START)),
-        Err(IntroductionError::Signer(
-            VerifyError::RevokedCluster { .. }
-        ))
+        Err(IntroductionError::Signer(VerifyError::RevokedCluster { .. }))
     ));
     // The same or an older incarnation does not come back whoever says so; a younger one does.
     membership.merge(east_control.introduce(member(mesh.ca("west"), 1, 9)));
     assert!(membership.member("west").is_none());
     membership.merge(east_control.introduce(member(mesh.ca("west"), 2, 0)));
     assert!(membership.member("west").is_some());
-    assert!(
-        !trust_of(mesh.ca("east"), &membership)
-            .domain("west.shop.example")
-            .unwrap()
-            .revoked
-    );
+    assert!(!trust_of(mesh.ca("east"), &membership).domain("west.shop.example").unwrap().revoked);
 }
 
 #[test]
@@ -215,8 +153,7 @@ fn membership_survives_its_store() {
     membership.merge(control.introduce(member(mesh.ca("north"), 3, 0)));
     membership.merge(control.revoke(&member(mesh.ca("west"), 1, 0)));
     let stored = serde_json::to_string(&membership.statements().collect::<Vec<_>>()).unwrap();
-    let statements: Vec<fairlead_identity::SignedStatement> =
-        serde_json::from_str(&stored).unwrap();
+    let statements: Vec<fairlead_identity::SignedStatement> = serde_json::from_str(&stored).unwrap();
     let mut again = Membership::default();
     for statement in statements {
         again.merge(statement.stored().unwrap());
@@ -232,68 +169,34 @@ fn trust_follows_admission_bounds_and_local_detachment() {
     for cluster in ["north", "west"] {
         membership.merge(control.introduce(member(mesh.ca(cluster), 1, 0)));
     }
-    let bounds = BTreeMap::from([(
-        "north".to_owned(),
-        NamespaceBound::Only(BTreeSet::from(["shop".to_owned()])),
-    )]);
+    let bounds = BTreeMap::from([("north".to_owned(), NamespaceBound::Only(BTreeSet::from(["shop".to_owned()])))]);
     let here = BTreeSet::from(["west".to_owned()]);
     let admitted = BTreeSet::from(["north".to_owned()]);
-    let policy = |detached_here, admitted| TrustPolicy {
-        shared: false,
-        namespaces: &bounds,
-        detached_here,
-        admitted,
-    };
+    let policy = |detached_here, admitted| TrustPolicy { shared: false, namespaces: &bounds, detached_here, admitted };
     let east = mesh.ca("east");
     let keys = BTreeSet::from([east.issuing_key()]);
     let nobody = BTreeSet::new();
-    let set = membership
-        .trust("east", east.bundle(), &keys, policy(&here, None))
-        .unwrap();
+    let set = membership.trust("east", east.bundle(), &keys, policy(&here, None)).unwrap();
     assert!(set.domain("west.shop.example").unwrap().revoked);
-    assert_eq!(
-        set.domain("north.shop.example").unwrap().namespaces,
-        bounds["north"]
-    );
-    assert_eq!(
-        set.domain("east.shop.example").unwrap().cluster.as_deref(),
-        Some("east")
-    );
-    let set = membership
-        .trust(
-            "east",
-            east.bundle(),
-            &keys,
-            policy(&nobody, Some(&admitted)),
-        )
-        .unwrap();
-    assert!(
-        set.domain("west.shop.example").is_none(),
-        "not approved yet"
-    );
+    assert_eq!(set.domain("north.shop.example").unwrap().namespaces, bounds["north"]);
+    assert_eq!(set.domain("east.shop.example").unwrap().cluster.as_deref(), Some("east"));
+    let set = membership.trust("east", east.bundle(), &keys, policy(&nobody, Some(&admitted))).unwrap();
+    assert!(set.domain("west.shop.example").is_none(), "not approved yet");
 }
 
 #[test]
 fn shared_trust_follows_issuing_keys() {
     let shop = TrustDomain::new("cluster.local").unwrap();
     let root = SharedRoot::create(&shop, at(START), &mut SystemRandom).unwrap();
-    let ca = |cluster: &str| {
-        root.intermediate(cluster, at(START), &mut SystemRandom)
-            .unwrap()
-    };
+    let ca = |cluster: &str| root.intermediate(cluster, at(START), &mut SystemRandom).unwrap();
     let (east, north, west) = (ca("east"), ca("north"), ca("west"));
     let control = Control::of(&east);
     let mut membership = Membership::default();
     membership.merge(control.introduce(member(&north, 1, 0)));
     membership.merge(control.revoke(&member(&west, 1, 0)));
-    let policy = TrustPolicy {
-        shared: true,
-        ..everyone()
-    };
+    let policy = TrustPolicy { shared: true, ..everyone() };
     let keys = BTreeSet::from([east.issuing_key()]);
-    let set = membership
-        .trust("east", east.bundle(), &keys, policy)
-        .unwrap();
+    let set = membership.trust("east", east.bundle(), &keys, policy).unwrap();
     let issuers = &set.domain("cluster.local").unwrap().issuers;
     assert_eq!(issuers.len(), 3);
     assert!(issuers[&west.issuing_key()].revoked);
@@ -302,30 +205,17 @@ fn shared_trust_follows_issuing_keys() {
     let mut same_key = member(&north, 1, 0);
     same_key.cluster = "south".to_owned();
     membership.merge(control.introduce(same_key));
-    let (set, conflicts) = membership
-        .trust_and_conflicts("east", east.bundle(), &keys, policy)
-        .unwrap();
+    let (set, conflicts) = membership.trust_and_conflicts("east", east.bundle(), &keys, policy).unwrap();
     let issuers = &set.domain("cluster.local").unwrap().issuers;
-    assert!(
-        !issuers.contains_key(&north.issuing_key()),
-        "neither is believed"
-    );
-    assert!(
-        issuers[&west.issuing_key()].revoked,
-        "and revocations go on taking effect"
-    );
+    assert!(!issuers.contains_key(&north.issuing_key()), "neither is believed");
+    assert!(issuers[&west.issuing_key()].revoked, "and revocations go on taking effect");
     let told = conflicts[0].to_string();
-    assert!(
-        told.contains("north and south claim one issuing key"),
-        "{told}"
-    );
+    assert!(told.contains("north and south claim one issuing key"), "{told}");
     // The own key is nobody else's to claim or revoke.
     let mut thief = member(&east, 1, 0);
     thief.cluster = "thief".to_owned();
     membership.merge(control.revoke(&thief));
-    let set = membership
-        .trust("east", east.bundle(), &keys, policy)
-        .unwrap();
+    let set = membership.trust("east", east.bundle(), &keys, policy).unwrap();
     let own = &set.domain("cluster.local").unwrap().issuers[&east.issuing_key()];
     assert_eq!((own.cluster.as_str(), own.revoked), ("east", false));
 }
@@ -344,23 +234,13 @@ fn a_false_claim_to_a_trust_domain_costs_but_never_opens() {
         membership.merge(control.introduce(member(&fake, 1, 0)));
     }
     let keys = BTreeSet::from([east.issuing_key()]);
-    let (set, conflicts) = membership
-        .trust_and_conflicts("east", east.bundle(), &keys, everyone())
-        .unwrap();
+    let (set, conflicts) = membership.trust_and_conflicts("east", east.bundle(), &keys, everyone()).unwrap();
     assert_eq!(conflicts.len(), 2, "{conflicts:?}");
     assert!(set.domain("west.shop.example").is_none());
-    assert_eq!(
-        set.domain("east.shop.example").unwrap().bundle.as_ref(),
-        Some(east.bundle())
-    );
+    assert_eq!(set.domain("east.shop.example").unwrap().bundle.as_ref(), Some(east.bundle()));
     // Detaching north works all the same, and detaching the fakes heals.
     membership.merge(control.revoke(&member(mesh.ca("north"), 1, 0)));
-    assert!(
-        trust_of(east, &membership)
-            .domain("north.shop.example")
-            .unwrap()
-            .revoked
-    );
+    assert!(trust_of(east, &membership).domain("north.shop.example").unwrap().revoked);
     for name in ["fake-one", "fake-two"] {
         let fake = membership.member(name).unwrap().clone();
         membership.merge(control.revoke(&fake));

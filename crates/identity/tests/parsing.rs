@@ -5,8 +5,8 @@ mod mesh;
 
 use fairlead_identity::certificate::{CertificateFacts, certificates_from_pem};
 use fairlead_identity::{
-    IdentityKind, JoinToken, SpiffeError, SpiffeId, SystemRandom, TrustBundle, TrustBundleSet,
-    TrustDomain, WorkloadToken, verdict,
+    IdentityKind, JoinToken, SpiffeError, SpiffeId, SystemRandom, TrustBundle, TrustBundleSet, TrustDomain,
+    WorkloadToken, verdict,
 };
 use mesh::{Mesh, START, at, domain};
 use proptest::prelude::*;
@@ -39,10 +39,7 @@ fn identities_by_table() {
     for (text, error) in refused {
         assert_eq!(SpiffeId::parse(text).as_ref(), Err(error), "{text}");
     }
-    assert_eq!(
-        SpiffeId::parse(&format!("spiffe://{}", "a".repeat(256))),
-        Err(E::TrustDomainTooLong)
-    );
+    assert_eq!(SpiffeId::parse(&format!("spiffe://{}", "a".repeat(256))), Err(E::TrustDomainTooLong));
     let longest = format!("spiffe://a/{}", "b".repeat(2048 - 11));
     assert!(SpiffeId::parse(&longest).is_ok());
     assert_eq!(SpiffeId::parse(&format!("{longest}b")), Err(E::IdTooLong));
@@ -51,18 +48,9 @@ fn identities_by_table() {
     assert_eq!(id.domain(), "east.shop.example");
     assert_eq!(id.path(), "/ns/shop/sa/front.end-1_X");
     assert_eq!(id.principal(), "east.shop.example/ns/shop/sa/front.end-1_X");
-    assert_eq!(
-        (id.namespace(), id.account()),
-        (Some("shop"), Some("front.end-1_X"))
-    );
+    assert_eq!((id.namespace(), id.account()), (Some("shop"), Some("front.end-1_X")));
     assert!(!id.is_reserved());
-    assert_eq!(
-        TrustDomain::new("east.shop.example")
-            .unwrap()
-            .service_account("shop", "front.end-1_X")
-            .unwrap(),
-        id
-    );
+    assert_eq!(TrustDomain::new("east.shop.example").unwrap().service_account("shop", "front.end-1_X").unwrap(), id);
 }
 
 #[test]
@@ -148,10 +136,7 @@ proptest! {
 fn tokens_survive_copying_and_nothing_else() {
     let mesh = Mesh::per_cluster(&["east"]);
     let (token, stored) = JoinToken::create(
-        vec![
-            "192.0.2.1:15012".to_owned(),
-            "[2001:db8::1]:15012".to_owned(),
-        ],
+        vec!["192.0.2.1:15012".to_owned(), "[2001:db8::1]:15012".to_owned()],
         mesh.ca("east").root_fingerprint().unwrap(),
         "east",
         std::time::Duration::from_secs(60),

@@ -20,13 +20,7 @@ impl RandomSource for Constant {
 const START: Duration = Duration::from_secs(1_800_000_000);
 
 fn rotation(life: u64, byte: u8) -> Rotation {
-    Rotation::new(
-        RotationPolicy::default(),
-        START,
-        START + Duration::from_secs(life),
-        &mut Constant(byte),
-    )
-    .unwrap()
+    Rotation::new(RotationPolicy::default(), START, START + Duration::from_secs(life), &mut Constant(byte)).unwrap()
 }
 
 #[test]
@@ -44,10 +38,7 @@ fn renews_at_two_thirds_with_jitter_towards_earlier() {
 fn says_so_when_the_certificate_has_ended() {
     let rotation = rotation(20, 0);
     assert_eq!(rotation.step(START + Duration::from_secs(19)), Step::Renew);
-    assert_eq!(
-        rotation.step(START + Duration::from_secs(20)),
-        Step::RenewExpired
-    );
+    assert_eq!(rotation.step(START + Duration::from_secs(20)), Step::RenewExpired);
 }
 
 #[test]

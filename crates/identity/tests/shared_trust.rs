@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fairlead_identity::{
-    Ca, DomainTrust, IssuerTrust, LeafRequest, NamespaceBound, SharedRoot, SpiffeId, SystemRandom,
-    TrustBundleSet, TrustDomain, VerifiedPeer, VerifyError, WorkloadKey, verdict,
+    Ca, DomainTrust, IssuerTrust, LeafRequest, NamespaceBound, SharedRoot, SpiffeId, SystemRandom, TrustBundleSet,
+    TrustDomain, VerifiedPeer, VerifyError, WorkloadKey, verdict,
 };
 use mesh::{START, at};
 use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
@@ -24,16 +24,8 @@ struct Shared {
 fn shared() -> Shared {
     let domain = TrustDomain::new("cluster.local").unwrap();
     let root = SharedRoot::create(&domain, at(START), &mut SystemRandom).unwrap();
-    let intermediate = |cluster: &str| {
-        root.intermediate(cluster, at(START), &mut SystemRandom)
-            .unwrap()
-    };
-    Shared {
-        east: intermediate("east"),
-        west: intermediate("west"),
-        domain,
-        root,
-    }
+    let intermediate = |cluster: &str| root.intermediate(cluster, at(START), &mut SystemRandom).unwrap();
+    Shared { east: intermediate("east"), west: intermediate("west"), domain, root }
 }
 
 impl Shared {
@@ -78,10 +70,7 @@ fn equal_identities_of_two_members_are_told_apart() {
     let east = judge(&shared.leaf(&shared.east), &set).unwrap();
     let west = judge(&shared.leaf(&shared.west), &set).unwrap();
     assert_eq!(east.spiffe_id, west.spiffe_id);
-    assert_eq!(
-        (east.cluster.as_deref(), west.cluster.as_deref()),
-        (Some("east"), Some("west"))
-    );
+    assert_eq!((east.cluster.as_deref(), west.cluster.as_deref()), (Some("east"), Some("west")));
 }
 
 #[test]
@@ -104,23 +93,17 @@ fn sub_ca(
     constraints: rcgen::BasicConstraints,
     name: &str,
 ) -> (rcgen::Certificate, KeyPair) {
-    let der: CertificateDer<'static> =
-        rustls::pki_types::pem::PemObject::from_pem_slice(ca_pem.as_bytes()).unwrap();
+    let der: CertificateDer<'static> = rustls::pki_types::pem::PemObject::from_pem_slice(ca_pem.as_bytes()).unwrap();
     let issuer = Issuer::from_ca_cert_der(&der, KeyPair::from_pem(ca_key).unwrap()).unwrap();
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, name);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let key = KeyPair::generate().unwrap();
     (params.signed_by(&key, &issuer).unwrap(), key)
 }
 
-fn forged_leaf(
-    identity: &SpiffeId,
-    issuer: &(rcgen::Certificate, KeyPair),
-) -> CertificateDer<'static> {
+fn forged_leaf(identity: &SpiffeId, issuer: &(rcgen::Certificate, KeyPair)) -> CertificateDer<'static> {
     let issuer = Issuer::from_ca_cert_der(issuer.0.der(), &issuer.1).unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -133,21 +116,10 @@ fn forged_leaf(
 fn our_intermediates_sign_no_further_ca() {
     let shared = shared();
     let west = shared.west.to_pem();
-    let hidden = sub_ca(
-        &west.ca_cert,
-        &west.ca_key,
-        rcgen::BasicConstraints::Unconstrained,
-        "hidden",
-    );
-    let mut chain = vec![
-        forged_leaf(&shared.identity(), &hidden),
-        hidden.0.der().clone(),
-    ];
+    let hidden = sub_ca(&west.ca_cert, &west.ca_key, rcgen::BasicConstraints::Unconstrained, "hidden");
+    let mut chain = vec![forged_leaf(&shared.identity(), &hidden), hidden.0.der().clone()];
     chain.push(shared.leaf(&shared.west)[1].clone());
-    assert!(matches!(
-        judge(&chain, &shared.set(shared.trust())),
-        Err(VerifyError::BadChain { .. })
-    ));
+    assert!(matches!(judge(&chain, &shared.set(shared.trust())), Err(VerifyError::BadChain { .. })));
 }
 
 #[test]
@@ -158,35 +130,19 @@ fn a_revoked_member_cannot_hide_behind_an_intermediate_of_its_own() {
     let free = rcgen::BasicConstraints::Unconstrained;
     let member = sub_ca(&root, &root_key, free, "member");
     let hidden = sub_ca(&member.0.pem(), &member.1.serialize_pem(), free, "hidden");
-    let chain = [
-        forged_leaf(&shared.identity(), &hidden),
-        hidden.0.der().clone(),
-        member.0.der().clone(),
-    ];
+    let chain = [forged_leaf(&shared.identity(), &hidden), hidden.0.der().clone(), member.0.der().clone()];
     let key = fairlead_identity::SpkiHash::of_certificate(member.0.der()).unwrap();
-    let trust = shared
-        .trust()
-        .with_issuer(key, IssuerTrust::new("north"))
-        .unwrap();
+    let trust = shared.trust().with_issuer(key, IssuerTrust::new("north")).unwrap();
     let set = shared.set(trust);
-    assert_eq!(
-        judge(&chain, &set).unwrap().cluster.as_deref(),
-        Some("north")
-    );
+    assert_eq!(judge(&chain, &set).unwrap().cluster.as_deref(), Some("north"));
     let revoked = set.with_revoked_issuer(&shared.domain, "north").unwrap();
-    assert!(matches!(
-        judge(&chain, &revoked),
-        Err(VerifyError::IssuerRevoked { .. })
-    ));
+    assert!(matches!(judge(&chain, &revoked), Err(VerifyError::IssuerRevoked { .. })));
 }
 
 #[test]
 fn an_issuer_of_no_member_is_refused() {
     let shared = shared();
-    let stranger = shared
-        .root
-        .intermediate("north", at(START), &mut SystemRandom)
-        .unwrap();
+    let stranger = shared.root.intermediate("north", at(START), &mut SystemRandom).unwrap();
     assert!(matches!(
         judge(&shared.leaf(&stranger), &shared.set(shared.trust())),
         Err(VerifyError::UnknownIssuer { key, .. }) if key == stranger.issuing_key()
@@ -200,10 +156,7 @@ fn a_bound_holds_per_issuer() {
         namespaces: NamespaceBound::Only(BTreeSet::from(["cart".to_owned()])),
         ..IssuerTrust::new("west")
     };
-    let trust = shared
-        .trust()
-        .with_issuer(shared.west.issuing_key(), bounded)
-        .unwrap();
+    let trust = shared.trust().with_issuer(shared.west.issuing_key(), bounded).unwrap();
     let set = shared.set(trust);
     assert!(judge(&shared.leaf(&shared.east), &set).is_ok());
     assert!(matches!(
@@ -215,20 +168,10 @@ fn a_bound_holds_per_issuer() {
 #[test]
 fn what_cannot_be_told_apart_is_an_error_and_not_a_silent_success() {
     let shared = shared();
-    assert!(
-        shared
-            .trust()
-            .with_issuer(shared.east.issuing_key(), IssuerTrust::new("north"))
-            .is_err()
-    );
+    assert!(shared.trust().with_issuer(shared.east.issuing_key(), IssuerTrust::new("north")).is_err());
     let set = shared.set(shared.trust());
-    let error = set
-        .with_revoked_issuer(&shared.domain, "north")
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("no issuing key of its own"),
-        "{error}"
-    );
+    let error = set.with_revoked_issuer(&shared.domain, "north").unwrap_err();
+    assert!(error.to_string().contains("no issuing key of its own"), "{error}");
 }
 
 #[test]
@@ -257,19 +200,10 @@ fn live_connections_get_the_verdict_of_a_new_handshake() {
     let other_root = SharedRoot::create(&shared.domain, at(START), &mut SystemRandom).unwrap();
     let roots = |names: &[&SharedRoot]| {
         let ders = names.iter().flat_map(|root| root.bundle().roots().cloned());
-        fairlead_identity::TrustBundle::new(shared.domain.clone(), 2, ders.collect::<Vec<_>>())
-            .unwrap()
+        fairlead_identity::TrustBundle::new(shared.domain.clone(), 2, ders.collect::<Vec<_>>()).unwrap()
     };
-    let with_roots = |names: &[&SharedRoot]| {
-        shared.set(DomainTrust {
-            bundle: Some(roots(names)),
-            ..shared.trust()
-        })
-    };
-    let bounded = IssuerTrust {
-        namespaces: NamespaceBound::Only(BTreeSet::new()),
-        ..IssuerTrust::new("west")
-    };
+    let with_roots = |names: &[&SharedRoot]| shared.set(DomainTrust { bundle: Some(roots(names)), ..shared.trust() });
+    let bounded = IssuerTrust { namespaces: NamespaceBound::Only(BTreeSet::new()), ..IssuerTrust::new("west") };
     let changes = [
         before.clone(),
         before.with_revoked_issuer(&shared.domain, "east").unwrap(),
@@ -277,17 +211,8 @@ fn live_connections_get_the_verdict_of_a_new_handshake() {
         before.with_revoked_domain(&shared.domain).unwrap(),
         with_roots(&[&shared.root, &other_root]),
         with_roots(&[&other_root]),
-        shared.set(
-            shared
-                .trust()
-                .with_issuer(shared.west.issuing_key(), bounded)
-                .unwrap(),
-        ),
-        shared.set(
-            shared
-                .trust()
-                .within(NamespaceBound::Only(BTreeSet::from(["cart".to_owned()]))),
-        ),
+        shared.set(shared.trust().with_issuer(shared.west.issuing_key(), bounded).unwrap()),
+        shared.set(shared.trust().within(NamespaceBound::Only(BTreeSet::from(["cart".to_owned()])))),
         TrustBundleSet::empty(),
     ];
     let mut refusals = 0;

@@ -109,7 +109,8 @@ impl Capture {
         for source in [IpAddr::from(Ipv4Addr::new(127, 0, 0, 6)), IpAddr::from(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6))] {
             rules.push(Rule::new([loopback(), Match::Source(only(source))], Verdict::Accept));
         }
-        let loopbacks = [IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)), only(Ipv6Addr::LOCALHOST.into())];
+        let loopbacks =
+            [IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)), only(Ipv6Addr::LOCALHOST.into())];
         for range in loopbacks {
             rules.push(Rule::new([guard.clone(), Match::Destination(range)], Verdict::Accept));
         }

@@ -45,7 +45,9 @@ pub enum HandleError {
         source: NetlinkError,
     },
     /// A fault names something that does not exist.
-    #[error("there is no {0} in this lab (a target is CLUSTER, CLUSTER/control, CLUSTER/GATEWAY[@ADDRESS] or CLUSTER/NAMESPACE/WORKLOAD)")]
+    #[error(
+        "there is no {0} in this lab (a target is CLUSTER, CLUSTER/control, CLUSTER/GATEWAY[@ADDRESS] or CLUSTER/NAMESPACE/WORKLOAD)"
+    )]
     UnknownTarget(String),
     /// A process is not to run as long as a fault holds.
     #[error("{owner}: {name} is not started while `{fault}` holds; heal that first")]
@@ -107,10 +109,15 @@ impl Handle {
     }
 
     /// Runs `work` on a thread inside a namespace, without blocking the caller's.
-    pub async fn in_ns<T: Send + 'static>(&self, name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HandleError> {
+    pub async fn in_ns<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, HandleError> {
         let namespace = self.namespace(name)?;
         let done = tokio::task::spawn_blocking(move || namespace.run(work)).await;
-        done.unwrap_or_else(|e| Err(NetNsError::Thread(e.to_string()))).map_err(|source| HandleError::Namespace { namespace: name.to_owned(), source })
+        done.unwrap_or_else(|e| Err(NetNsError::Thread(e.to_string())))
+            .map_err(|source| HandleError::Namespace { namespace: name.to_owned(), source })
     }
 
     /// Installs a table of rules in a namespace, replacing one of the same name.
@@ -137,10 +144,14 @@ impl Handle {
         let namespace = self.namespace(&spec.owner)?;
         let held = {
             let broken = self.inner.broken.lock().await;
-            self.topology(|t| faults::down(t.plan(), &broken.faults)).into_iter().find(|d| d.covers(&spec.owner, &spec.name))
+            self.topology(|t| faults::down(t.plan(), &broken.faults))
+                .into_iter()
+                .find(|d| d.covers(&spec.owner, &spec.name))
         };
         match held {
-            Some(down) => Err(HandleError::Held { owner: spec.owner, name: spec.name, fault: format!("kill {}", down.target) }),
+            Some(down) => {
+                Err(HandleError::Held { owner: spec.owner, name: spec.name, fault: format!("kill {}", down.target) })
+            }
             None => Ok(self.inner.supervisor.start(spec, namespace).await?),
         }
     }
@@ -153,7 +164,8 @@ impl Handle {
         if faults::resolve(&plan, target).is_empty() {
             return Err(HandleError::UnknownTarget(target.to_owned()));
         }
-        let meant = Faults::default().with(Fault::Kill { target: self.owner(target), process: process.map(str::to_owned) });
+        let meant =
+            Faults::default().with(Fault::Kill { target: self.owner(target), process: process.map(str::to_owned) });
         let (meant, held) = (faults::down(&plan, &meant), faults::down(&plan, &broken.faults));
         let covered = |downs: &[Down], status: &Status| downs.iter().any(|d| d.covers(&status.owner, &status.name));
         let chosen = self.processes().into_iter().filter(|s| covered(&meant, s) && !covered(&held, s));
@@ -197,7 +209,11 @@ impl Handle {
         }
         broken.installed.retain(|name, _| plan.namespaces.contains_key(name) && !built.contains(name));
         let known = broken.faults.iter().filter(|f| f.targets().iter().any(|t| faults::resolve(&plan, t).is_empty()));
-        let faults = known.cloned().collect::<Vec<_>>().into_iter().fold(broken.faults.clone(), |faults, gone| faults.without(&Heal::Fault(gone)));
+        let faults = known
+            .cloned()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold(broken.faults.clone(), |faults, gone| faults.without(&Heal::Fault(gone)));
         self.make(&mut broken, faults).await?;
         Ok(built)
     }
@@ -295,7 +311,10 @@ impl Handle {
         Ok(first?)
     }
 
-    async fn start_again(&self, keys: impl Iterator<Item = (String, String)>) -> Vec<((String, String), Result<(), ProcessError>)> {
+    async fn start_again(
+        &self,
+        keys: impl Iterator<Item = (String, String)>,
+    ) -> Vec<((String, String), Result<(), ProcessError>)> {
         let mut starts = JoinSet::new();
         for (owner, name) in keys {
             let handle = self.clone();

@@ -51,7 +51,8 @@ pub enum RouteAction {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let source = |f: &mut fmt::Formatter<'_>, source: &Option<IpAddr>| source.map_or(Ok(()), |s| write!(f, " src {s}"));
+        let source =
+            |f: &mut fmt::Formatter<'_>, source: &Option<IpAddr>| source.map_or(Ok(()), |s| write!(f, " src {s}"));
         match &self.action {
             RouteAction::Link { device, source: s } => {
                 write!(f, "{} dev {device}", self.to)?;
@@ -111,19 +112,25 @@ pub fn bridge(name: &str) -> Result<(), LinkError> {
 pub fn veth(host: &str, bridge: &str, peer: &str, there: BorrowedFd<'_>) -> Result<(), LinkError> {
     let master = index(bridge)?;
     let mut batch = Batch::default();
-    batch.push(format!("create veth {host} to {peer} on bridge {bridge}"), RTM_NEWLINK, CREATE | EXCL, &interface(0, true), |a| {
-        a.text(IFLA_IFNAME, host);
-        a.u32(IFLA_MASTER, master);
-        a.nested(IFLA_LINKINFO, |a| {
-            a.text(IFLA_INFO_KIND, "veth");
-            a.nested(IFLA_INFO_DATA, |a| {
-                a.nested_after(VETH_INFO_PEER, &interface(0, false), |a| {
-                    a.text(IFLA_IFNAME, peer);
-                    a.u32(IFLA_NET_NS_FD, there.as_raw_fd() as u32);
+    batch.push(
+        format!("create veth {host} to {peer} on bridge {bridge}"),
+        RTM_NEWLINK,
+        CREATE | EXCL,
+        &interface(0, true),
+        |a| {
+            a.text(IFLA_IFNAME, host);
+            a.u32(IFLA_MASTER, master);
+            a.nested(IFLA_LINKINFO, |a| {
+                a.text(IFLA_INFO_KIND, "veth");
+                a.nested(IFLA_INFO_DATA, |a| {
+                    a.nested_after(VETH_INFO_PEER, &interface(0, false), |a| {
+                        a.text(IFLA_IFNAME, peer);
+                        a.u32(IFLA_NET_NS_FD, there.as_raw_fd() as u32);
+                    });
                 });
             });
-        });
-    });
+        },
+    );
     Ok(Socket::open(Protocol::Route)?.send(&batch)?)
 }
 
@@ -180,7 +187,16 @@ pub fn remove_routes(routes: &[Route]) -> Result<(), LinkError> {
 pub fn set(setting: &str, value: &str) -> Result<(), LinkError> {
     let path = format!(
         "/proc/sys/{}",
-        setting.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect::<String>()
+        setting
+            .chars()
+            .map(|c| if c == '.' {
+                '/'
+            } else if c == '/' {
+                '.'
+            } else {
+                c
+            })
+            .collect::<String>()
     );
     std::fs::write(&path, value).map_err(|source| LinkError::Setting { path, value: value.to_owned(), source })
 }

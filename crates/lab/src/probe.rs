@@ -28,13 +28,16 @@ pub(crate) fn try_rule() -> Result<(), Refusal> {
 /// The setting that explains `errno`, read from this machine.
 pub(crate) fn remedy(errno: Option<Errno>) -> Option<String> {
     remedy_from(errno, nix::unistd::geteuid().is_root(), |setting| {
-        std::fs::read_to_string(format!("/proc/sys/{}", setting.replace('.', "/"))).ok().map(|text| text.trim().to_owned())
+        std::fs::read_to_string(format!("/proc/sys/{}", setting.replace('.', "/")))
+            .ok()
+            .map(|text| text.trim().to_owned())
     })
 }
 
 fn remedy_from(errno: Option<Errno>, root: bool, setting: impl Fn(&str) -> Option<String>) -> Option<String> {
     let is = |name: &str, value: &str| setting(name).as_deref() == Some(value);
-    let change = |name: &str, value: &str| Some(format!("set {name}={value} (sysctl -w {name}={value}), or run as root"));
+    let change =
+        |name: &str, value: &str| Some(format!("set {name}={value} (sysctl -w {name}={value}), or run as root"));
     if is("kernel.unprivileged_userns_clone", "0") {
         return change("kernel.unprivileged_userns_clone", "1");
     }
@@ -74,9 +77,17 @@ mod tests {
     fn the_setting_in_the_way_is_named() {
         let cases: [(&[(&str, &str)], Errno, &str); 6] = [
             (&[("kernel.unprivileged_userns_clone", "0")], Errno::EPERM, "kernel.unprivileged_userns_clone=1"),
-            (&[("kernel.unprivileged_userns_clone", "1"), ("user.max_user_namespaces", "0")], Errno::ENOSPC, "raise user.max_user_namespaces"),
+            (
+                &[("kernel.unprivileged_userns_clone", "1"), ("user.max_user_namespaces", "0")],
+                Errno::ENOSPC,
+                "raise user.max_user_namespaces",
+            ),
             (&[("user.max_user_namespaces", "5")], Errno::ENOSPC, "raise user.max_user_namespaces"),
-            (&[("kernel.apparmor_restrict_unprivileged_userns", "1")], Errno::EPERM, "kernel.apparmor_restrict_unprivileged_userns=0"),
+            (
+                &[("kernel.apparmor_restrict_unprivileged_userns", "1")],
+                Errno::EPERM,
+                "kernel.apparmor_restrict_unprivileged_userns=0",
+            ),
             (&[("user.max_net_namespaces", "0")], Errno::ENOSPC, "raise user.max_net_namespaces"),
             (&[], Errno::EOPNOTSUPP, "CONFIG_NF_TABLES_INET"),
         ];

@@ -25,7 +25,8 @@ fn goldens() {
     let mut wrong = Vec::new();
     for entry in std::fs::read_dir(cases).unwrap() {
         let directory = entry.unwrap().path();
-        let case: Case = serde_saphyr::from_str(&std::fs::read_to_string(directory.join("case.yaml")).unwrap()).unwrap();
+        let case: Case =
+            serde_saphyr::from_str(&std::fs::read_to_string(directory.join("case.yaml")).unwrap()).unwrap();
         let (golden, got) = (directory.join("golden.txt"), describe(&case));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(golden, got).unwrap();

@@ -29,7 +29,10 @@ pub struct RouteSet {
 pub enum GatewayRef {
     /// All sidecars.
     Mesh,
-    Gateway { namespace: String, name: String },
+    Gateway {
+        namespace: String,
+        name: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,7 +64,9 @@ pub enum HttpAction {
     Respond(DirectAnswer),
     /// A rule that was refused: it keeps its place and answers 500, so that traffic meant for it is not taken by a later
     /// rule.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 /// Istio HTTPRedirect. What is `None` stays as the request has it.

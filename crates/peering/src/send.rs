@@ -39,7 +39,12 @@ impl Sender {
     }
 
     /// The next view, or `None` when the peer has been told all of it.
-    pub fn view(&mut self, revision: u64, summary: &ClusterSummary, statements: &[SignedStatement]) -> Option<PeerView> {
+    pub fn view(
+        &mut self,
+        revision: u64,
+        summary: &ClusterSummary,
+        statements: &[SignedStatement],
+    ) -> Option<PeerView> {
         let next = self.resources(summary, statements);
         let next = match &self.last {
             Some(last) if last.iter().zip(&next).all(|(a, b)| **a == *b) => return None,

@@ -61,7 +61,12 @@ fn a_summary_arrives_whole_and_only_whole() {
     assert_eq!(*first.summary, sent, "nothing was published before all of it came");
     assert_eq!(first.ahead, Some(90), "the clocks differ");
     while told.try_recv().is_ok() {}
-    give(&mut receiver, &Sender::default().view(2, &summary(&["cart"]), &[]).expect("a view"), &["shop/reviews".into()], false);
+    give(
+        &mut receiver,
+        &Sender::default().view(2, &summary(&["cart"]), &[]).expect("a view"),
+        &["shop/reviews".into()],
+        false,
+    );
     let mut last = None;
     while let Ok(update) = told.try_recv() {
         last = Some(update);
@@ -74,7 +79,13 @@ fn a_peer_that_exports_nothing_is_whole_at_once() {
     let view = Sender::default().view(1, &summary(&[]), &[]).expect("the first view");
     let (mut receiver, mut told) = receiver();
     let members: Vec<Resource> = view.resources(KINDS[0].url()).expect("members").iter().cloned().collect();
-    receiver.apply(Update { type_url: KINDS[0].url(), upserts: &members, removed: &[], unavailable: &[], restored: false });
+    receiver.apply(Update {
+        type_url: KINDS[0].url(),
+        upserts: &members,
+        removed: &[],
+        unavailable: &[],
+        restored: false,
+    });
     assert!(told.try_recv().expect("told").summary.services.is_empty());
 }
 
@@ -110,7 +121,8 @@ fn a_peer_speaks_for_itself_only() {
     let (updates, mut told) = mpsc::unbounded_channel();
     let mut receiver = Receiver::new("north".into(), || 1_000, updates);
     let members: Vec<Resource> = view.resources(KINDS[0].url()).expect("members").iter().cloned().collect();
-    let update = Update { type_url: KINDS[0].url(), upserts: &members, removed: &[], unavailable: &[], restored: false };
+    let update =
+        Update { type_url: KINDS[0].url(), upserts: &members, removed: &[], unavailable: &[], restored: false };
     let refused = receiver.apply(update);
     assert_eq!(refused[0].reason, "north calls itself west");
     assert!(told.try_recv().is_err());

@@ -30,10 +30,7 @@ pub enum AnyError {
 
 /// Packs a message; its type url comes from [`prost::Name`].
 pub fn pack<M: Message + Name>(message: &M) -> Any {
-    Any {
-        type_url: M::type_url(),
-        value: message.encode_to_vec(),
-    }
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
 /// Packs a message and encodes the `Any` itself: the form in which discovery stores and sends resources.
@@ -49,10 +46,7 @@ pub fn unpack<M: Message + Name + Default>(any: &Any) -> Result<M, AnyError> {
     let expected = M::type_url();
     // The host part of a type url carries no meaning: only what follows the last slash names the type.
     if any.type_url.rsplit('/').next() != expected.rsplit('/').next() {
-        return Err(AnyError::WrongType {
-            expected,
-            found: any.type_url.clone(),
-        });
+        return Err(AnyError::WrongType { expected, found: any.type_url.clone() });
     }
     M::decode(any.value.as_slice()).map_err(|e| malformed(&expected, e))
 }
@@ -74,10 +68,7 @@ pub fn unpack_bytes<M: Message + Name + Default>(encoded: &[u8]) -> Result<M, An
 }
 
 pub(crate) fn malformed(type_url: &str, error: prost::DecodeError) -> AnyError {
-    AnyError::Malformed {
-        type_url: type_url.to_owned(),
-        reason: error.to_string(),
-    }
+    AnyError::Malformed { type_url: type_url.to_owned(), reason: error.to_string() }
 }
 
 impl fmt::Display for AnyError {
@@ -107,14 +98,8 @@ mod tests {
 
     #[test]
     fn malformed_bytes_are_refused() {
-        let any = Any {
-            type_url: Listener::type_url(),
-            value: vec![0xff; 9],
-        };
-        assert!(matches!(
-            unpack::<Listener>(&any),
-            Err(AnyError::Malformed { .. })
-        ));
+        let any = Any { type_url: Listener::type_url(), value: vec![0xff; 9] };
+        assert!(matches!(unpack::<Listener>(&any), Err(AnyError::Malformed { .. })));
         assert!(decode(&[0xff; 3]).is_err());
     }
 }

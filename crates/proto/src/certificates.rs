@@ -68,10 +68,7 @@ pub trait Certificates: Send + Sync + 'static {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status>;
 
     /// The current trust bundles.
-    async fn bundles(
-        &self,
-        request: Request<BundlesRequest>,
-    ) -> Result<Response<BundlesResponse>, Status>;
+    async fn bundles(&self, request: Request<BundlesRequest>) -> Result<Response<BundlesResponse>, Status>;
 }
 
 /// The service, to be added to a `tonic` router.
@@ -129,8 +126,7 @@ impl CertificatesClient {
     /// # Errors
     /// The issuer's refusal, or `UNAVAILABLE` when it cannot be reached.
     pub async fn sign(&self, request: SignRequest) -> Result<SignResponse, Status> {
-        let reply =
-            grpc::call_unary(self.0.clone(), RESPONSE_LIMIT, SIGN, Request::new(request)).await?;
+        let reply = grpc::call_unary(self.0.clone(), RESPONSE_LIMIT, SIGN, Request::new(request)).await?;
         Ok(reply.into_inner())
     }
 
@@ -140,10 +136,6 @@ impl CertificatesClient {
     /// The issuer's refusal, or `UNAVAILABLE` when it cannot be reached.
     pub async fn bundles(&self) -> Result<BundlesResponse, Status> {
         let request = Request::new(BundlesRequest {});
-        Ok(
-            grpc::call_unary(self.0.clone(), RESPONSE_LIMIT, BUNDLES, request)
-                .await?
-                .into_inner(),
-        )
+        Ok(grpc::call_unary(self.0.clone(), RESPONSE_LIMIT, BUNDLES, request).await?.into_inner())
     }
 }

@@ -21,10 +21,8 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
-const SOTW: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
-const DELTA: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const SOTW: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// `envoy.service.discovery.v3.DeltaDiscoveryRequest`
 #[derive(Clone, PartialEq, Message)]
@@ -184,10 +182,7 @@ pub struct AggregatedDiscoveryServer {
 impl AggregatedDiscoveryServer {
     /// Serves `discovery`; a request above `request_limit` bytes ends its stream.
     pub fn new(discovery: Arc<dyn AggregatedDiscovery>, request_limit: usize) -> Self {
-        AggregatedDiscoveryServer {
-            discovery,
-            request_limit,
-        }
+        AggregatedDiscoveryServer { discovery, request_limit }
     }
 }
 
@@ -207,22 +202,14 @@ impl Service<http::Request<Body>> for AggregatedDiscoveryServer {
     fn call(&mut self, request: http::Request<Body>) -> HttpReply {
         let discovery = self.discovery.clone();
         match request.uri().path() {
-            DELTA => grpc::streaming(
-                request,
-                self.request_limit,
-                move |r| -> Reply<BoxStream<_>> {
-                    let discovery = discovery.clone();
-                    Box::pin(async move { discovery.delta_aggregated_resources(r).await })
-                },
-            ),
-            SOTW => grpc::streaming(
-                request,
-                self.request_limit,
-                move |r| -> Reply<BoxStream<_>> {
-                    let discovery = discovery.clone();
-                    Box::pin(async move { discovery.stream_aggregated_resources(r).await })
-                },
-            ),
+            DELTA => grpc::streaming(request, self.request_limit, move |r| -> Reply<BoxStream<_>> {
+                let discovery = discovery.clone();
+                Box::pin(async move { discovery.delta_aggregated_resources(r).await })
+            }),
+            SOTW => grpc::streaming(request, self.request_limit, move |r| -> Reply<BoxStream<_>> {
+                let discovery = discovery.clone();
+                Box::pin(async move { discovery.stream_aggregated_resources(r).await })
+            }),
             _ => grpc::unimplemented(),
         }
     }
@@ -238,10 +225,7 @@ pub struct AggregatedDiscoveryClient {
 impl AggregatedDiscoveryClient {
     /// A client over any channel; a response above `response_limit` bytes ends its stream.
     pub fn new(channel: Channel, response_limit: usize) -> Self {
-        AggregatedDiscoveryClient {
-            channel,
-            response_limit,
-        }
+        AggregatedDiscoveryClient { channel, response_limit }
     }
 
     /// Opens a delta stream.
@@ -252,9 +236,7 @@ impl AggregatedDiscoveryClient {
     where
         S: tokio_stream::Stream<Item = DeltaDiscoveryRequest> + Send + 'static,
     {
-        let stream =
-            grpc::call_streaming(self.channel.clone(), self.response_limit, DELTA, requests)
-                .await?;
+        let stream = grpc::call_streaming(self.channel.clone(), self.response_limit, DELTA, requests).await?;
         Ok(stream.into_inner())
     }
 
@@ -262,15 +244,11 @@ impl AggregatedDiscoveryClient {
     ///
     /// # Errors
     /// The server's refusal, or `UNAVAILABLE` when it cannot be reached.
-    pub async fn state_of_the_world<S>(
-        &self,
-        requests: S,
-    ) -> Result<Streaming<DiscoveryResponse>, Status>
+    pub async fn state_of_the_world<S>(&self, requests: S) -> Result<Streaming<DiscoveryResponse>, Status>
     where
         S: tokio_stream::Stream<Item = DiscoveryRequest> + Send + 'static,
     {
-        let stream =
-            grpc::call_streaming(self.channel.clone(), self.response_limit, SOTW, requests).await?;
+        let stream = grpc::call_streaming(self.channel.clone(), self.response_limit, SOTW, requests).await?;
         Ok(stream.into_inner())
     }
 }
@@ -284,10 +262,7 @@ mod tests {
 
     #[test]
     fn messages_are_envoys_on_the_wire() {
-        let listener = Listener {
-            name: "15006".into(),
-            ..Default::default()
-        };
+        let listener = Listener { name: "15006".into(), ..Default::default() };
         let ours = DeltaDiscoveryResponse {
             system_version_info: "7".into(),
             type_url: "t".into(),
@@ -300,32 +275,15 @@ mod tests {
             }],
             resource_errors: vec![ResourceError {
                 resource_name: Some(ResourceName { name: "x".into() }),
-                error_detail: Some(rpc::Status {
-                    code: 5,
-                    message: "none".into(),
-                    ..Default::default()
-                }),
+                error_detail: Some(rpc::Status { code: 5, message: "none".into(), ..Default::default() }),
             }],
             ..Default::default()
         };
         let bytes = ours.encode_to_vec();
         let theirs = generated::DeltaDiscoveryResponse::decode(bytes.as_slice()).unwrap();
-        assert_eq!(
-            theirs.resources[0].resource.as_ref().unwrap(),
-            &any::pack(&listener)
-        );
-        assert_eq!(
-            theirs.resource_errors[0]
-                .resource_name
-                .as_ref()
-                .unwrap()
-                .name,
-            "x"
-        );
-        assert_eq!(
-            DeltaDiscoveryResponse::decode(theirs.encode_to_vec().as_slice()).unwrap(),
-            ours
-        );
+        assert_eq!(theirs.resources[0].resource.as_ref().unwrap(), &any::pack(&listener));
+        assert_eq!(theirs.resource_errors[0].resource_name.as_ref().unwrap().name, "x");
+        assert_eq!(DeltaDiscoveryResponse::decode(theirs.encode_to_vec().as_slice()).unwrap(), ours);
 
         let request = DeltaDiscoveryRequest {
             type_url: "t".into(),
@@ -334,13 +292,9 @@ mod tests {
             response_nonce: "n".into(),
             ..Default::default()
         };
-        let theirs =
-            generated::DeltaDiscoveryRequest::decode(request.encode_to_vec().as_slice()).unwrap();
+        let theirs = generated::DeltaDiscoveryRequest::decode(request.encode_to_vec().as_slice()).unwrap();
         assert_eq!(theirs.initial_resource_versions["a"], "1");
-        assert_eq!(
-            DeltaDiscoveryRequest::decode(theirs.encode_to_vec().as_slice()).unwrap(),
-            request
-        );
+        assert_eq!(DeltaDiscoveryRequest::decode(theirs.encode_to_vec().as_slice()).unwrap(), request);
 
         let sotw = DiscoveryResponse {
             version_info: "1".into(),

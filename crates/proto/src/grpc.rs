@@ -17,8 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// A stream of answers, as a streaming method returns it.
-pub type BoxStream<T> =
-    Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send + 'static>>;
+pub type BoxStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send + 'static>>;
 
 /// What a method of a service resolves to.
 pub type Reply<T> = BoxFuture<Response<T>, Status>;
@@ -34,18 +33,13 @@ where
     F: FnMut(Request<Req>) -> Reply<Res> + Send + 'static,
 {
     Box::pin(async move {
-        let mut grpc =
-            ServerGrpc::new(ProstCodec::<Res, Req>::default()).max_decoding_message_size(limit);
+        let mut grpc = ServerGrpc::new(ProstCodec::<Res, Req>::default()).max_decoding_message_size(limit);
         Ok(grpc.unary(Unary(call), request).await)
     })
 }
 
 /// Serves one method that takes and gives a stream.
-pub(crate) fn streaming<Req, Res, F>(
-    request: http::Request<Body>,
-    limit: usize,
-    call: F,
-) -> HttpReply
+pub(crate) fn streaming<Req, Res, F>(request: http::Request<Body>, limit: usize, call: F) -> HttpReply
 where
     Req: Message + Default + Send + 'static,
     Res: Message + Send + 'static,
@@ -76,12 +70,7 @@ where
     Res: Message + Default + Send + Sync + 'static,
 {
     let mut grpc = ready(channel, limit).await?;
-    grpc.unary(
-        request,
-        PathAndQuery::from_static(path),
-        ProstCodec::<Req, Res>::default(),
-    )
-    .await
+    grpc.unary(request, PathAndQuery::from_static(path), ProstCodec::<Req, Res>::default()).await
 }
 
 /// Opens a method that takes and gives a stream.
@@ -98,12 +87,7 @@ where
 {
     let mut grpc = ready(channel, limit).await?;
     let path = PathAndQuery::from_static(path);
-    grpc.streaming(
-        Request::new(requests),
-        path,
-        ProstCodec::<Req, Res>::default(),
-    )
-    .await
+    grpc.streaming(Request::new(requests), path, ProstCodec::<Req, Res>::default()).await
 }
 
 /// `poll_ready` of every service: they hold no queue.
@@ -112,9 +96,7 @@ pub(crate) fn always_ready(_: &mut Context<'_>) -> Poll<Result<(), Infallible>> 
 }
 
 async fn ready(channel: Channel, limit: usize) -> Result<ClientGrpc<Channel>, Status> {
-    let mut grpc = ClientGrpc::new(channel)
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(usize::MAX);
+    let mut grpc = ClientGrpc::new(channel).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX);
     grpc.ready().await.map_err(|e| {
         let e: StdError = e.into();
         Status::unavailable(format!("service was not ready: {e}"))

@@ -80,10 +80,6 @@ impl JoinClient {
     /// # Errors
     /// The acceptor's refusal, or `UNAVAILABLE` when it cannot be reached.
     pub async fn join(&self, proof: JsonMessage) -> Result<JsonMessage, Status> {
-        Ok(
-            grpc::call_unary(self.0.clone(), RESPONSE_LIMIT, JOIN, Request::new(proof))
-                .await?
-                .into_inner(),
-        )
+        Ok(grpc::call_unary(self.0.clone(), RESPONSE_LIMIT, JOIN, Request::new(proof)).await?.into_inner())
     }
 }

@@ -34,18 +34,12 @@ pub struct JsonMessage {
 impl JsonResource {
     /// An envelope around `json`, written in the shape numbered `revision`.
     pub fn new(revision: u32, json: impl Into<Bytes>) -> Self {
-        JsonResource {
-            json: json.into(),
-            revision,
-        }
+        JsonResource { json: json.into(), revision }
     }
 
     /// The `Any` of this resource under the type url of `kind`.
     pub fn to_any(&self, kind: ResourceType) -> Any {
-        Any {
-            type_url: kind.url().to_owned(),
-            value: self.encode_to_vec(),
-        }
+        Any { type_url: kind.url().to_owned(), value: self.encode_to_vec() }
     }
 
     /// The encoded `Any`: the form in which discovery stores and sends resources.
@@ -59,19 +53,11 @@ impl JsonResource {
     /// [`AnyError::WrongType`] when it holds something else, [`AnyError::Malformed`] when it does not parse.
     pub fn from_any_bytes(encoded: &[u8]) -> Result<(ResourceType, Self), AnyError> {
         let any = any::decode(encoded)?;
-        let ours = any
-            .type_url
-            .parse()
-            .ok()
-            .filter(|kind: &ResourceType| kind.is_json());
+        let ours = any.type_url.parse().ok().filter(|kind: &ResourceType| kind.is_json());
         let Some(kind) = ours else {
-            return Err(AnyError::WrongType {
-                expected: "fairlead.*".to_owned(),
-                found: any.type_url,
-            });
+            return Err(AnyError::WrongType { expected: "fairlead.*".to_owned(), found: any.type_url });
         };
-        let resource = JsonResource::decode(any.value.as_slice())
-            .map_err(|e| any::malformed(kind.url(), e))?;
+        let resource = JsonResource::decode(any.value.as_slice()).map_err(|e| any::malformed(kind.url(), e))?;
         Ok((kind, resource))
     }
 }
@@ -86,10 +72,7 @@ impl ResourceType {
 impl JsonMessage {
     /// A message of the given kind.
     pub fn new(kind: impl Into<String>, json: impl Into<Bytes>) -> Self {
-        JsonMessage {
-            kind: kind.into(),
-            json: json.into(),
-        }
+        JsonMessage { kind: kind.into(), json: json.into() }
     }
 }
 
@@ -100,10 +83,7 @@ mod tests {
     #[test]
     fn an_envoy_resource_is_not_taken_for_ours() {
         let listener = any::pack_bytes(&crate::envoy::listener::Listener::default());
-        assert!(matches!(
-            JsonResource::from_any_bytes(&listener),
-            Err(AnyError::WrongType { .. })
-        ));
+        assert!(matches!(JsonResource::from_any_bytes(&listener), Err(AnyError::WrongType { .. })));
     }
 
     #[test]

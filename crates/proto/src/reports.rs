@@ -85,8 +85,6 @@ impl ReportsClient {
     where
         S: tokio_stream::Stream<Item = JsonMessage> + Send + 'static,
     {
-        Ok(grpc::call_streaming(self.0.clone(), LIMIT, STREAM, reports)
-            .await?
-            .into_inner())
+        Ok(grpc::call_streaming(self.0.clone(), LIMIT, STREAM, reports).await?.into_inner())
     }
 }

@@ -73,11 +73,7 @@ impl FromStr for ResourceType {
     type Err = UnknownResourceType;
 
     fn from_str(url: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|kind| kind.url() == url)
-            .ok_or_else(|| UnknownResourceType(url.to_owned()))
+        Self::ALL.iter().copied().find(|kind| kind.url() == url).ok_or_else(|| UnknownResourceType(url.to_owned()))
     }
 }
 
@@ -97,26 +93,11 @@ mod tests {
     #[test]
     fn urls_are_those_of_the_messages() {
         use crate::envoy;
-        assert_eq!(
-            ResourceType::Cluster.url(),
-            envoy::cluster::Cluster::type_url()
-        );
-        assert_eq!(
-            ResourceType::ClusterLoadAssignment.url(),
-            envoy::endpoint::ClusterLoadAssignment::type_url()
-        );
-        assert_eq!(
-            ResourceType::Listener.url(),
-            envoy::listener::Listener::type_url()
-        );
-        assert_eq!(
-            ResourceType::RouteConfiguration.url(),
-            envoy::route::RouteConfiguration::type_url()
-        );
-        assert_eq!(
-            ResourceType::VirtualHost.url(),
-            envoy::route::VirtualHost::type_url()
-        );
+        assert_eq!(ResourceType::Cluster.url(), envoy::cluster::Cluster::type_url());
+        assert_eq!(ResourceType::ClusterLoadAssignment.url(), envoy::endpoint::ClusterLoadAssignment::type_url());
+        assert_eq!(ResourceType::Listener.url(), envoy::listener::Listener::type_url());
+        assert_eq!(ResourceType::RouteConfiguration.url(), envoy::route::RouteConfiguration::type_url());
+        assert_eq!(ResourceType::VirtualHost.url(), envoy::route::VirtualHost::type_url());
         assert_eq!(ResourceType::Secret.url(), envoy::tls::Secret::type_url());
     }
 }

@@ -4,8 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use fairlead_proto::certificates::{
-    BundlesRequest, BundlesResponse, Certificates, CertificatesClient, CertificatesServer,
-    SignRequest, SignResponse,
+    BundlesRequest, BundlesResponse, Certificates, CertificatesClient, CertificatesServer, SignRequest, SignResponse,
 };
 use fairlead_proto::join::{Join, JoinClient, JoinServer};
 use fairlead_proto::reports::{Reports, ReportsClient, ReportsServer};
@@ -28,19 +27,11 @@ impl Certificates for Echo {
             return Err(Status::unauthenticated("no credential"));
         }
         let chain_pem = vec![request.credential, request.lifetime_seconds.to_string()];
-        Ok(Response::new(SignResponse {
-            chain_pem,
-            bundles_json: request.csr_der,
-        }))
+        Ok(Response::new(SignResponse { chain_pem, bundles_json: request.csr_der }))
     }
 
-    async fn bundles(
-        &self,
-        _: Request<BundlesRequest>,
-    ) -> Result<Response<BundlesResponse>, Status> {
-        Ok(Response::new(BundlesResponse {
-            bundles_json: "{}".into(),
-        }))
+    async fn bundles(&self, _: Request<BundlesRequest>) -> Result<Response<BundlesResponse>, Status> {
+        Ok(Response::new(BundlesResponse { bundles_json: "{}".into() }))
     }
 }
 
@@ -57,9 +48,9 @@ impl Reports for Echo {
         &self,
         request: Request<Streaming<JsonMessage>>,
     ) -> Result<Response<BoxStream<JsonMessage>>, Status> {
-        let answers = request.into_inner().map(|report| {
-            report.map(|report| JsonMessage::new(format!("ack-{}", report.kind), report.json))
-        });
+        let answers = request
+            .into_inner()
+            .map(|report| report.map(|report| JsonMessage::new(format!("ack-{}", report.kind), report.json)));
         Ok(Response::new(Box::pin(answers)))
     }
 }
@@ -76,41 +67,19 @@ async fn connected() -> Channel {
     tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     let dial = move |_: Uri| async move { TcpStream::connect(address).await.map(TokioIo::new) };
     let endpoint = Endpoint::from_static("http://fairlead.invalid");
-    endpoint
-        .connect_with_connector(tower::service_fn(dial))
-        .await
-        .unwrap()
+    endpoint.connect_with_connector(tower::service_fn(dial)).await.unwrap()
 }
 
 #[tokio::test]
 async fn certificates() {
     let client = CertificatesClient::new(connected().await);
-    let request = SignRequest {
-        csr_der: "csr".into(),
-        credential: "token".into(),
-        lifetime_seconds: 60,
-    };
+    let request = SignRequest { csr_der: "csr".into(), credential: "token".into(), lifetime_seconds: 60 };
     let answer = client.sign(request.clone()).await.unwrap();
-    assert_eq!(
-        (answer.chain_pem, &answer.bundles_json[..]),
-        (vec!["token".into(), "60".into()], &b"csr"[..])
-    );
+    assert_eq!((answer.chain_pem, &answer.bundles_json[..]), (vec!["token".into(), "60".into()], &b"csr"[..]));
     assert_eq!(client.bundles().await.unwrap().bundles_json, "{}");
-    let refusal = client
-        .sign(SignRequest {
-            credential: String::new(),
-            ..request.clone()
-        })
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (refusal.code(), refusal.message()),
-        (Code::Unauthenticated, "no credential")
-    );
-    let huge = SignRequest {
-        csr_der: vec![0; 100 * 1024].into(),
-        ..request
-    };
+    let refusal = client.sign(SignRequest { credential: String::new(), ..request.clone() }).await.unwrap_err();
+    assert_eq!((refusal.code(), refusal.message()), (Code::Unauthenticated, "no credential"));
+    let huge = SignRequest { csr_der: vec![0; 100 * 1024].into(), ..request };
     let refusal = client.sign(huge).await.unwrap_err();
     assert_eq!(refusal.code(), Code::OutOfRange, "{refusal}");
 }
@@ -118,13 +87,7 @@ async fn certificates() {
 #[tokio::test]
 async fn join() {
     let message = JsonMessage::new("introduce", "{\"cluster\":\"east\"}");
-    assert_eq!(
-        JoinClient::new(connected().await)
-            .join(message.clone())
-            .await
-            .unwrap(),
-        message
-    );
+    assert_eq!(JoinClient::new(connected().await).join(message.clone()).await.unwrap(), message);
 }
 
 #[tokio::test]
@@ -132,10 +95,7 @@ async fn reports() {
     let reports = ["readiness", "path"].map(|kind| JsonMessage::new(kind, "{}"));
     let client = ReportsClient::new(connected().await);
     let mut answers = client.stream(tokio_stream::iter(reports)).await.unwrap();
-    assert_eq!(
-        answers.message().await.unwrap().unwrap().kind,
-        "ack-readiness"
-    );
+    assert_eq!(answers.message().await.unwrap().unwrap().kind, "ack-readiness");
     assert_eq!(answers.message().await.unwrap().unwrap().kind, "ack-path");
     assert!(answers.message().await.unwrap().is_none());
 }

@@ -22,5 +22,5 @@ mod worker;
 pub use control::{CertificateError, ControlledProxy, RunError, run, start};
 pub use identity::MeshIdentity;
 pub use options::{AccessLogTarget, Bootstrap, DrainTimes, ProbeKind, ProbeSpec, ProxyOptions, ServeAddresses};
-pub use telemetry::{CallRecord, EndpointRecord};
 pub use static_mode::{StaticError, StaticProxy, StaticResource, read_static, run_static, start_static};
+pub use telemetry::{CallRecord, EndpointRecord};

@@ -18,7 +18,11 @@ use support::resources::{self, Ep, inbound, outbound};
 use support::{Pki, any_port, id, options, start};
 use tokio::net::UdpSocket;
 
-async fn controlled(control: &ControlPlane, state: Option<&std::path::Path>, probe: Option<u16>) -> fairlead_proxy::ControlledProxy {
+async fn controlled(
+    control: &ControlPlane,
+    state: Option<&std::path::Path>,
+    probe: Option<u16>,
+) -> fairlead_proxy::ControlledProxy {
     let mut options = options("east", "frontend");
     options.control = vec![control.address.to_string()];
     options.bootstrap = control.bootstrap.clone();
@@ -41,7 +45,9 @@ async fn controlled(control: &ControlPlane, state: Option<&std::path::Path>, pro
 async fn from_bootstrap_to_life_without_a_control_plane() {
     let pki = Arc::new(Pki::new(&["east", "west"]));
     let program = Program::echo("reviews").await;
-    let callee = start(options("west", "reviews"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews"))).await;
+    let callee =
+        start(options("west", "reviews"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews")))
+            .await;
     let reviews = id("west", "reviews");
     let endpoint = Ep::mesh(callee.listening("inbound").await, reviews.as_str(), "west", "reviews");
     let mut control = ControlPlane::start(&pki, "east", "frontend", Duration::from_secs(3600)).await;
@@ -101,7 +107,9 @@ async fn from_bootstrap_to_life_without_a_control_plane() {
 async fn renewal_drops_no_stream() {
     let pki = Arc::new(Pki::new(&["east", "west"]));
     let program = Program::echo("reviews").await;
-    let callee = start(options("west", "reviews"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews"))).await;
+    let callee =
+        start(options("west", "reviews"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews")))
+            .await;
     let reviews = id("west", "reviews");
     let endpoint = Ep::mesh(callee.listening("inbound").await, reviews.as_str(), "west", "reviews");
     // As short as an issuer makes them.

@@ -47,8 +47,11 @@ async fn what_was_not_delivered_is_tried_elsewhere_whatever_the_method() {
     let pki = Pki::new(&["east", "west"]);
     let good = Program::echo("good").await;
     // One callee's program is gone: its proxy says so, and marks that nothing was delivered.
-    let dead = start(options("west", "dead"), inbound(dead_address().await, vec![]), Some(pki.identity("west", "reviews"))).await;
-    let alive = start(options("west", "alive"), inbound(good.address, vec![]), Some(pki.identity("west", "reviews"))).await;
+    let dead =
+        start(options("west", "dead"), inbound(dead_address().await, vec![]), Some(pki.identity("west", "reviews")))
+            .await;
+    let alive =
+        start(options("west", "alive"), inbound(good.address, vec![]), Some(pki.identity("west", "reviews"))).await;
     let identity = id("west", "reviews");
     let endpoints = [
         Ep::mesh(dead.listening("inbound").await, identity.as_str(), "west", "dead"),

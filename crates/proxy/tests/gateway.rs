@@ -86,7 +86,8 @@ async fn the_server_name_names_one_endpoint() {
     let paths = admin(&proxy, "/fairlead/paths").await;
     assert_eq!((paths[0]["cluster"].as_str(), paths[0]["state"].as_str()), (Some("west"), Some("up")));
     let hosts = &admin(&proxy, "/clusters?format=json").await["cluster_statuses"];
-    let status = hosts.as_array().unwrap().iter().find(|c| c["name"].as_str().unwrap().starts_with("outbound|9080")).unwrap();
+    let status =
+        hosts.as_array().unwrap().iter().find(|c| c["name"].as_str().unwrap().starts_with("outbound|9080")).unwrap();
     assert_eq!(status["host_statuses"][0]["fairlead"]["share"], 0.5);
 }
 

@@ -23,7 +23,9 @@ async fn get(h2: bool, at: SocketAddr, path: &str) -> (http::response::Parts, Va
 async fn http_crosses_two_proxies_with_mutual_tls() {
     let pki = Pki::new(&["east", "west"]);
     let program = Program::echo("reviews").await;
-    let callee = start(options("west", "reviews-v1"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews"))).await;
+    let callee =
+        start(options("west", "reviews-v1"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews")))
+            .await;
     let reviews = id("west", "reviews");
     let endpoint = Ep::mesh(callee.listening("inbound").await, reviews.as_str(), "west", "reviews-v1");
     let proxy = start(options("east", "frontend"), outbound(&[endpoint]), Some(pki.identity("east", "frontend"))).await;

@@ -48,14 +48,18 @@ async fn grpc_messages_and_trailers_cross_two_proxies() {
         let line = metrics.lines().find(|line| line.starts_with(name) && line.contains("request_protocol=\"grpc\""));
         line.unwrap().rsplit(' ').next().unwrap().to_owned()
     };
-    assert_eq!((messages("istio_request_messages_total"), messages("istio_response_messages_total")), ("1".into(), "2".into()));
+    assert_eq!(
+        (messages("istio_request_messages_total"), messages("istio_response_messages_total")),
+        ("1".into(), "2".into())
+    );
 }
 
 #[tokio::test]
 async fn websockets_pass() {
     let pki = Pki::new(&["east", "west"]);
     let program = Program::echo("chat").await;
-    let callee = start(options("west", "chat"), inbound(program.address, vec![]), Some(pki.identity("west", "chat"))).await;
+    let callee =
+        start(options("west", "chat"), inbound(program.address, vec![]), Some(pki.identity("west", "chat"))).await;
     let chat = id("west", "chat");
     let endpoint = Ep::mesh(callee.listening("inbound").await, chat.as_str(), "west", "chat");
     let proxy = start(options("east", "frontend"), outbound(&[endpoint]), Some(pki.identity("east", "frontend"))).await;

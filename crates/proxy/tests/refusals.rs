@@ -21,7 +21,8 @@ use tokio_rustls::TlsConnector;
 fn deny_all() -> rb::Rbac {
     let any_permission = rb::Permission { rule: Some(rb::permission::Rule::Any(true)) };
     let any_principal = rb::Principal { identifier: Some(rb::principal::Identifier::Any(true)) };
-    let policy = rb::Policy { permissions: vec![any_permission], principals: vec![any_principal], ..Default::default() };
+    let policy =
+        rb::Policy { permissions: vec![any_permission], principals: vec![any_principal], ..Default::default() };
     rb::Rbac {
         action: rb::rbac::Action::Deny as i32,
         policies: HashMap::from([("ns[shop]-policy[closed]-rule[0]".to_owned(), policy)]),
@@ -37,7 +38,9 @@ fn allow_nobody() -> rb::Rbac {
 async fn the_table_of_certificates() {
     let pki = Pki::new(&["east", "west"]);
     let program = Program::echo("reviews").await;
-    let callee = start(options("west", "reviews"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews"))).await;
+    let callee =
+        start(options("west", "reviews"), inbound(program.address, vec![]), Some(pki.identity("west", "reviews")))
+            .await;
     let at = callee.listening("inbound").await;
     let caller = id("east", "frontend");
     let cases = [
@@ -87,7 +90,8 @@ async fn the_table_of_certificates() {
 async fn the_callee_must_be_who_was_called() {
     let pki = Pki::new(&["east", "west"]);
     let program = Program::echo("other").await;
-    let other = start(options("west", "other"), inbound(program.address, vec![]), Some(pki.identity("west", "other"))).await;
+    let other =
+        start(options("west", "other"), inbound(program.address, vec![]), Some(pki.identity("west", "other"))).await;
     let wanted = id("west", "reviews");
     let endpoint = Ep::mesh(other.listening("inbound").await, wanted.as_str(), "west", "reviews");
     let proxy = start(options("east", "frontend"), outbound(&[endpoint]), Some(pki.identity("east", "frontend"))).await;

@@ -63,7 +63,13 @@ fn every_case_holds() {
         assert!(case.why.len() > 20, "{name}: say why");
         run(&name, &case, &case.mesh, &case.expect, &mut failures);
         if !case.istio.is_empty() {
-            run(&format!("{name} (istio)"), &case, &format!("profile: istio\n{}", case.mesh), &case.istio, &mut failures);
+            run(
+                &format!("{name} (istio)"),
+                &case,
+                &format!("profile: istio\n{}", case.mesh),
+                &case.istio,
+                &mut failures,
+            );
         }
     }
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));

@@ -24,7 +24,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("*.metadata.uid", "an API server's bookkeeping"),
     ("*.metadata.generation", "an API server's bookkeeping"),
     ("*.metadata.resourceVersion", "an API server's bookkeeping"),
-    ("*.metadata.creationTimestamp", "only breaks ties between objects (cases routes/order, destinations/merge_same_host)"),
+    (
+        "*.metadata.creationTimestamp",
+        "only breaks ties between objects (cases routes/order, destinations/merge_same_host)",
+    ),
     ("*.metadata.annotations.x", "annotations are free text; those with a meaning have cases"),
     ("*.metadata.labels.x", "labels are free text; those with a meaning have cases"),
     ("Workload.spec.command", "the lab starts it"),
@@ -95,7 +98,9 @@ fn every_field_shows() {
 
 fn is_elsewhere(name: &str) -> bool {
     ELSEWHERE.iter().any(|(pattern, _)| match pattern.strip_prefix("*.") {
-        Some(rest) => name.split_once('.').is_some_and(|(_, path)| path == rest || path.starts_with(&format!("{rest}."))),
+        Some(rest) => {
+            name.split_once('.').is_some_and(|(_, path)| path == rest || path.starts_with(&format!("{rest}.")))
+        }
         None => name == *pattern || name.starts_with(&format!("{pattern}.")),
     })
 }
@@ -119,7 +124,10 @@ fn vary(shape: &Shape, whole: &Value, path: Vec<String>, depth: usize, found: &m
             vary(&item(), whole, below, depth + 1, found);
         }
         Shape::Map(item) => {
-            let key = here.and_then(Value::as_object).and_then(|map| map.keys().next().cloned()).unwrap_or_else(|| "x".into());
+            let key = here
+                .and_then(Value::as_object)
+                .and_then(|map| map.keys().next().cloned())
+                .unwrap_or_else(|| "x".into());
             let mut below = path.clone();
             below.push(key);
             vary(&item(), whole, below, depth + 1, found);
@@ -203,7 +211,8 @@ fn resolve(objects: &[Value]) -> Value {
             digest::digest(&mesh, &diagnostics)
         })
         .collect();
-    let found: Vec<String> = written.diagnostics.iter().map(|one| format!("{} {} {}", one.code, one.object, one.path)).collect();
+    let found: Vec<String> =
+        written.diagnostics.iter().map(|one| format!("{} {} {}", one.code, one.object, one.path)).collect();
     json!({"views": views, "found": found, "settings": format!("{settings:?}")})
 }
 

@@ -35,19 +35,47 @@ fn text(kind: u8, name: u8, variant: u8) -> String {
         0 => {
             let port = ["http", "tcp", "grpc-x", "web"][usize::from(variant % 4)];
             let ip = if variant.is_multiple_of(5) { "clusterIP: None, " } else { "" };
-            format!("{{apiVersion: v1, kind: Service, {meta}, spec: {{{ip}selector: {{app: {name}}}, ports: [{{name: {port}, port: {}}}]}}}}", 80 + u16::from(variant % 2))
+            format!(
+                "{{apiVersion: v1, kind: Service, {meta}, spec: {{{ip}selector: {{app: {name}}}, ports: [{{name: {port}, port: {}}}]}}}}",
+                80 + u16::from(variant % 2)
+            )
         }
-        1 => format!("{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, {meta}, spec: {{address: 10.0.{variant}.5, labels: {{app: {other}, version: v{}}}, weight: {}}}}}", variant % 3, variant + 1),
+        1 => format!(
+            "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, {meta}, spec: {{address: 10.0.{variant}.5, labels: {{app: {other}, version: v{}}}, weight: {}}}}}",
+            variant % 3,
+            variant + 1
+        ),
         2 => {
             let to = if variant.is_multiple_of(2) { ", annotations: {fairlead.dev/export-to: west}" } else { "" };
-            format!("{{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceExport, metadata: {{name: {name}, namespace: shop{to}}}}}")
+            format!(
+                "{{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceExport, metadata: {{name: {name}, namespace: shop{to}}}}}"
+            )
         }
-        3 => format!("{{apiVersion: networking.istio.io/v1, kind: DestinationRule, {meta}, spec: {{host: {other}, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {}}}}}}}, subsets: [{{name: s{}, labels: {{version: v1}}}}]}}}}", variant + 1, variant % 3),
-        4 => format!("{{apiVersion: networking.istio.io/v1, kind: VirtualService, {meta}, spec: {{hosts: [{other}], http: [{{route: [{{destination: {{host: {name}, subset: s{}}}}}]}}]}}}}", variant % 3),
-        5 => format!("{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, {meta}, spec: {{selector: {{matchLabels: {{app: {name}}}}}, action: {}, rules: [{{from: [{{source: {{principals: [cluster.local/ns/shop/sa/a{variant}]}}}}]}}]}}}}", if variant.is_multiple_of(2) { "DENY" } else { "ALLOW" }),
-        6 => format!("{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, {meta}, spec: {{selector: {{matchLabels: {{app: {name}}}}}, mtls: {{mode: {}}}}}}}", ["STRICT", "DISABLE", "PERMISSIVE"][usize::from(variant % 3)]),
-        7 => format!("{{apiVersion: fairlead.dev/v1alpha1, kind: Workload, {meta}, spec: {{replicas: {}, labels: {{app: {name}}}, ports: [80]}}}}", variant % 3),
-        _ => format!("{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, {meta}, spec: {{hosts: [{name}.example.com], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, location: MESH_INTERNAL, endpoints: [{{address: 192.0.2.{}}}]}}}}", variant + 1),
+        3 => format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, {meta}, spec: {{host: {other}, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {}}}}}}}, subsets: [{{name: s{}, labels: {{version: v1}}}}]}}}}",
+            variant + 1,
+            variant % 3
+        ),
+        4 => format!(
+            "{{apiVersion: networking.istio.io/v1, kind: VirtualService, {meta}, spec: {{hosts: [{other}], http: [{{route: [{{destination: {{host: {name}, subset: s{}}}}}]}}]}}}}",
+            variant % 3
+        ),
+        5 => format!(
+            "{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, {meta}, spec: {{selector: {{matchLabels: {{app: {name}}}}}, action: {}, rules: [{{from: [{{source: {{principals: [cluster.local/ns/shop/sa/a{variant}]}}}}]}}]}}}}",
+            if variant.is_multiple_of(2) { "DENY" } else { "ALLOW" }
+        ),
+        6 => format!(
+            "{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, {meta}, spec: {{selector: {{matchLabels: {{app: {name}}}}}, mtls: {{mode: {}}}}}}}",
+            ["STRICT", "DISABLE", "PERMISSIVE"][usize::from(variant % 3)]
+        ),
+        7 => format!(
+            "{{apiVersion: fairlead.dev/v1alpha1, kind: Workload, {meta}, spec: {{replicas: {}, labels: {{app: {name}}}, ports: [80]}}}}",
+            variant % 3
+        ),
+        _ => format!(
+            "{{apiVersion: networking.istio.io/v1, kind: ServiceEntry, {meta}, spec: {{hosts: [{name}.example.com], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, location: MESH_INTERNAL, endpoints: [{{address: 192.0.2.{}}}]}}}}",
+            variant + 1
+        ),
     }
 }
 

@@ -57,7 +57,9 @@ pub fn salvage(text: &str) -> Option<Object> {
     let metadata = {
         let start = text.lines().position(|line| line.starts_with("metadata:"))?;
         let mut block: Vec<&str> = text.lines().skip(start).take(1).collect();
-        block.extend(text.lines().skip(start + 1).take_while(|line| line.starts_with([' ', '\t', '#']) || line.is_empty()));
+        block.extend(
+            text.lines().skip(start + 1).take_while(|line| line.starts_with([' ', '\t', '#']) || line.is_empty()),
+        );
         block.join("\n")
     };
     let mut meta = Meta { name: word_after(&metadata, "name:")?, ..Meta::default() };
@@ -106,13 +108,18 @@ fn costs_object(finding: &Finding) -> bool {
 fn settle_policy(policy: &mut AuthorizationPolicy, findings: &mut [Finding]) -> Outcome {
     let action_read = !found_at(findings, &["spec", "action"]);
     let audits = action_read && policy.spec.action == AuthorizationAction::Audit;
-    let dry = policy.metadata.annotation(DRY_RUN).is_some_and(|value| matches!(value, "true" | "True" | "TRUE" | "t" | "T" | "1"));
+    let dry = policy
+        .metadata
+        .annotation(DRY_RUN)
+        .is_some_and(|value| matches!(value, "true" | "True" | "TRUE" | "t" | "T" | "1"));
     if audits || dry {
         // Neither admits nor denies anybody, so refusing it opens nothing.
         return Outcome::Refused;
     }
     let in_rules = |finding: &Finding| {
-        finding.cost == Cost::Object && finding.path.index_after(&["spec", "rules"]).is_some() && finding.path.0.len() > 2
+        finding.cost == Cost::Object
+            && finding.path.index_after(&["spec", "rules"]).is_some()
+            && finding.path.0.len() > 2
     };
     if !overflow(findings) && findings.iter().filter(|finding| costs_object(finding)).all(in_rules) {
         // From the last to the first, so that dropping a condition does not move those still to be dropped.

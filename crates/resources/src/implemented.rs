@@ -131,7 +131,13 @@ pub fn settle(object: &mut Object, findings: &mut Vec<Finding>) -> bool {
         }
         Object::WorkloadGroup(_) | Object::Sidecar(_) | Object::Telemetry(_) | Object::ProxyConfig(_) => {
             let message = format!("{} is not applied yet; the traffic goes on without it", object.kind().as_str());
-            findings.push(Finding::new(Level::Warning, codes::KIND_NOT_APPLIED, Cost::Nothing, FieldPath::root(), message));
+            findings.push(Finding::new(
+                Level::Warning,
+                codes::KIND_NOT_APPLIED,
+                Cost::Nothing,
+                FieldPath::root(),
+                message,
+            ));
         }
         _ => {}
     }
@@ -343,7 +349,8 @@ fn authorization_policy(policy: &mut AuthorizationPolicy, spec: &FieldPath, find
     }
     if policy.spec.target_ref.is_some() || !policy.spec.target_refs.is_empty() {
         let field = if policy.spec.target_ref.is_some() { "targetRef" } else { "targetRefs" };
-        let message = format!("{field} names a Gateway API object or waypoint; none exists here, so the policy has no effect");
+        let message =
+            format!("{field} names a Gateway API object or waypoint; none exists here, so the policy has no effect");
         let finding = Finding::new(Level::Error, codes::REFERENCE, Cost::Rule, spec.key(field), message);
         findings.push(finding.hint("select workloads with `selector`"));
     }

@@ -8,8 +8,8 @@ use crate::core::{ConfigMap, EndpointSlice, Namespace, Node as KubeNode, Pod, Se
 use crate::fairlead::{Mesh, Peer, Workload};
 use crate::field::{FromNode, Nulls, Reading, Shape, Unknown};
 use crate::istio::{
-    AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, ProxyConfig, RequestAuthentication, ServiceEntry,
-    Sidecar, Telemetry, VirtualService, WorkloadEntry, WorkloadGroup,
+    AuthorizationPolicy, DestinationRule, Gateway, PeerAuthentication, ProxyConfig, RequestAuthentication,
+    ServiceEntry, Sidecar, Telemetry, VirtualService, WorkloadEntry, WorkloadGroup,
 };
 use crate::mcs::{ServiceExport, ServiceImport};
 use crate::meta::Meta;

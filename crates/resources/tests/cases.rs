@@ -36,7 +36,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 fn run(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap();
-    let name = format!("{}/{}", file.parent().unwrap().file_name().unwrap().display(), file.file_name().unwrap().display());
+    let name =
+        format!("{}/{}", file.parent().unwrap().file_name().unwrap().display(), file.file_name().unwrap().display());
     let (head, body) = text.split_once("\n---\n").unwrap_or_else(|| panic!("{name}: no input"));
     let header = compose(Document { text: head, first_line: 1 }).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert!(header.text_at("why").is_some_and(|why| why.len() > 10), "{name}: why is missing");

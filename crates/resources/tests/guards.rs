@@ -10,7 +10,8 @@ use fairlead_resources::istio::{AuthorizationAction, AuthorizationPolicy, Mutual
 use fairlead_resources::{Object, decode};
 
 fn policy(spec: &str) -> AuthorizationPolicy {
-    let text = format!("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec: {spec}\n");
+    let text =
+        format!("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec: {spec}\n");
     match first(&text) {
         Object::AuthorizationPolicy(policy) => policy,
         other => panic!("{other:?}"),
@@ -18,7 +19,8 @@ fn policy(spec: &str) -> AuthorizationPolicy {
 }
 
 fn authentication(spec: &str) -> PeerAuthentication {
-    let text = format!("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: p}}\nspec: {spec}\n");
+    let text =
+        format!("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: p}}\nspec: {spec}\n");
     match first(&text) {
         Object::PeerAuthentication(authentication) => authentication,
         other => panic!("{other:?}"),
@@ -35,7 +37,11 @@ fn is_closed(policy: &AuthorizationPolicy) -> bool {
     policy.unreadable
         && policy.spec.action == AuthorizationAction::Deny
         && policy.spec.rules.len() == 1
-        && policy.spec.rules.iter().all(|rule| rule.from.is_empty() && rule.to.is_empty() && rule.when.is_empty() && !rule.refused)
+        && policy
+            .spec
+            .rules
+            .iter()
+            .all(|rule| rule.from.is_empty() && rule.to.is_empty() && rule.when.is_empty() && !rule.refused)
 }
 
 #[test]
@@ -58,7 +64,9 @@ fn a_readable_selector_bounds_the_closed_policy_and_an_unreadable_one_does_not()
     let bounded = policy("{selector: {matchLabels: {app: a}}, extra: 1}");
     assert!(is_closed(&bounded));
     assert_eq!(bounded.spec.selector.map(|s| s.match_labels.len()), Some(1));
-    for spec in ["{selector: {matchLabels: {app: 1}}}", "{selector: {labels: {app: a}}}", "{selectr: {matchLabels: {app: a}}}"] {
+    for spec in
+        ["{selector: {matchLabels: {app: 1}}}", "{selector: {labels: {app: a}}}", "{selectr: {matchLabels: {app: a}}}"]
+    {
         let unbounded = policy(spec);
         assert!(is_closed(&unbounded), "{spec}");
         assert_eq!(unbounded.spec.selector, None, "{spec}");
@@ -95,14 +103,20 @@ fn a_bad_deny_rule_holds_without_its_bad_field() {
 #[test]
 fn a_policy_with_more_mistakes_than_are_kept_is_closed_for_its_namespace() {
     let many = "x, ".repeat(5000);
-    let policy = policy(&format!("{{selector: {{matchLabels: {{app: a}}}}, rules: [{{from: [{{source: {{ipBlocks: [{many}]}}}}]}}]}}"));
+    let policy = policy(&format!(
+        "{{selector: {{matchLabels: {{app: a}}}}, rules: [{{from: [{{source: {{ipBlocks: [{many}]}}}}]}}]}}"
+    ));
     assert!(is_closed(&policy));
     assert_eq!(policy.spec.selector, None);
 }
 
 #[test]
 fn an_unreadable_peer_authentication_is_strict() {
-    for spec in ["{mtls: {mode: OFF}}", "{mtls: {mode: DISABLE}, extra: 1}", "{mtls: {mode: DISABLE}, portLevelMtls: {'x': {mode: DISABLE}}}"] {
+    for spec in [
+        "{mtls: {mode: OFF}}",
+        "{mtls: {mode: DISABLE}, extra: 1}",
+        "{mtls: {mode: DISABLE}, portLevelMtls: {'x': {mode: DISABLE}}}",
+    ] {
         let authentication = authentication(spec);
         assert!(authentication.unreadable, "{spec}");
         assert_eq!(authentication.spec.mtls.map(|mtls| mtls.mode), Some(MutualTlsMode::Strict), "{spec}");

@@ -17,10 +17,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// 500 ms growing to 30 s: gRPC's and Envoy's customary order of magnitude for reconnecting.
-    pub const RECONNECT: Backoff = Backoff {
-        base: Duration::from_millis(500),
-        max: Duration::from_secs(30),
-    };
+    pub const RECONNECT: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(30) };
 
     /// Delays of at most `base`, 2 × `base`, 4 × `base`… and never more than `max`.
     pub const fn new(base: Duration, max: Duration) -> Self {
@@ -35,11 +32,7 @@ impl Backoff {
 
     /// The delay before retry number `attempt`, for a `random` in `[0, 1)`; values outside are clamped.
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
-        let random = if random.is_finite() {
-            random.clamp(0.0, 1.0)
-        } else {
-            1.0
-        };
+        let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 };
         self.ceiling(attempt).mul_f64(random)
     }
 

@@ -31,9 +31,7 @@ pub struct ManualClock {
 impl SystemClock {
     /// A clock whose monotonic time starts now.
     pub fn new() -> Self {
-        SystemClock {
-            origin: Instant::now(),
-        }
+        SystemClock { origin: Instant::now() }
     }
 }
 
@@ -56,9 +54,7 @@ impl Clock for SystemClock {
 impl ManualClock {
     /// A clock standing at zero and at `wall`.
     pub fn at(wall: SystemTime) -> Self {
-        ManualClock {
-            now: Arc::new(Mutex::new((Duration::ZERO, wall))),
-        }
+        ManualClock { now: Arc::new(Mutex::new((Duration::ZERO, wall))) }
     }
 
     /// Moves both times forward.

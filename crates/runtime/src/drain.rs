@@ -35,10 +35,7 @@ pub struct DrainGuard {
 impl Drain {
     /// A signal in phase `Running`.
     pub fn new() -> Self {
-        Drain {
-            phase: Arc::new(watch::Sender::new(Phase::Running)),
-            flight: Arc::default(),
-        }
+        Drain { phase: Arc::new(watch::Sender::new(Phase::Running)), flight: Arc::default() }
     }
 
     /// The phase right now.
@@ -59,9 +56,7 @@ impl Drain {
     /// Counts one piece of work until the guard is dropped.
     pub fn guard(&self) -> DrainGuard {
         self.flight.count.fetch_add(1, Ordering::AcqRel);
-        DrainGuard {
-            flight: self.flight.clone(),
-        }
+        DrainGuard { flight: self.flight.clone() }
     }
 
     /// Pieces of work in flight.

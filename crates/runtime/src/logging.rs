@@ -36,9 +36,7 @@ pub enum LoggingError {
 /// [`LoggingError`]; the process has no logger of ours then.
 pub fn init(format: Format, default_filter: &str) -> Result<(), LoggingError> {
     let filter = filter(std::env::var(FILTER_VARIABLE).ok(), default_filter)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match format {
         Format::Text => builder.with_ansi(false).try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),
@@ -62,10 +60,7 @@ impl fmt::Display for LoggingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LoggingError::Filter(why) => {
-                write!(
-                    f,
-                    "{FILTER_VARIABLE}: {why}; use for example info or warn,fairlead_xds=debug"
-                )
+                write!(f, "{FILTER_VARIABLE}: {why}; use for example info or warn,fairlead_xds=debug")
             }
             LoggingError::AlreadyInstalled(why) => write!(f, "logging is set up already: {why}"),
         }
@@ -75,9 +70,7 @@ impl fmt::Display for LoggingError {
 impl std::error::Error for LoggingError {}
 
 fn filter(variable: Option<String>, default_filter: &str) -> Result<EnvFilter, LoggingError> {
-    let text = variable
-        .filter(|v| !v.trim().is_empty())
-        .unwrap_or_else(|| default_filter.to_owned());
+    let text = variable.filter(|v| !v.trim().is_empty()).unwrap_or_else(|| default_filter.to_owned());
     EnvFilter::try_new(&text).map_err(|e| LoggingError::Filter(format!("{text:?}: {e}")))
 }
 
@@ -88,17 +81,9 @@ mod tests {
     #[test]
     fn the_variable_beats_the_default_and_must_parse() {
         assert_eq!(filter(None, "warn").unwrap().to_string(), "warn");
-        assert_eq!(
-            filter(Some(" ".into()), "warn").unwrap().to_string(),
-            "warn"
-        );
-        assert_eq!(
-            filter(Some("debug".into()), "warn").unwrap().to_string(),
-            "debug"
-        );
-        let error = filter(Some("a=b=c".into()), "warn")
-            .unwrap_err()
-            .to_string();
+        assert_eq!(filter(Some(" ".into()), "warn").unwrap().to_string(), "warn");
+        assert_eq!(filter(Some("debug".into()), "warn").unwrap().to_string(), "debug");
+        let error = filter(Some("a=b=c".into()), "warn").unwrap_err().to_string();
         assert!(error.starts_with("FAIRLEAD_LOG"), "{error}");
         assert!("xml".parse::<Format>().is_err());
     }

@@ -28,13 +28,8 @@ pub struct Reader<T> {
 impl<T> Published<T> {
     /// Publishes a first value, revision 0.
     pub fn new(value: T) -> Self {
-        let inner = Inner {
-            current: Arc::new(ArcSwap::from_pointee(value)),
-            revision: watch::Sender::new(0),
-        };
-        Published {
-            inner: Arc::new(inner),
-        }
+        let inner = Inner { current: Arc::new(ArcSwap::from_pointee(value)), revision: watch::Sender::new(0) };
+        Published { inner: Arc::new(inner) }
     }
 
     /// Replaces the value and wakes subscribers. Returns the new revision: 1 for the first replacement.
@@ -66,17 +61,12 @@ impl<T> Published<T> {
 
     /// A subscription that has seen the value as it stands.
     pub fn subscribe(&self) -> Subscription<T> {
-        Subscription {
-            published: self.clone(),
-            revisions: self.inner.revision.subscribe(),
-        }
+        Subscription { published: self.clone(), revisions: self.inner.revision.subscribe() }
     }
 
     /// A caching reader, one for each worker.
     pub fn reader(&self) -> Reader<T> {
-        Reader {
-            cache: arc_swap::Cache::new(self.inner.current.clone()),
-        }
+        Reader { cache: arc_swap::Cache::new(self.inner.current.clone()) }
     }
 }
 
@@ -104,9 +94,7 @@ impl<T> Reader<T> {
 
 impl<T> Clone for Published<T> {
     fn clone(&self) -> Self {
-        Published {
-            inner: self.inner.clone(),
-        }
+        Published { inner: self.inner.clone() }
     }
 }
 

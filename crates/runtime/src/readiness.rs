@@ -40,10 +40,7 @@ impl Readiness {
     /// Registers a condition; it does not hold until its owner says so. Registering a name again gives another
     /// handle to the same condition and makes it not hold.
     pub fn condition(&self, name: impl Into<Arc<str>>) -> Condition {
-        let condition = Condition {
-            name: name.into(),
-            inner: self.inner.clone(),
-        };
+        let condition = Condition { name: name.into(), inner: self.inner.clone() };
         condition.not_ready("not reported yet");
         condition
     }
@@ -85,10 +82,7 @@ impl Condition {
     }
 
     fn set(&self, missing: Option<String>) {
-        self.inner
-            .conditions
-            .lock()
-            .insert(self.name.clone(), missing);
+        self.inner.conditions.lock().insert(self.name.clone(), missing);
         self.inner.changes.send_modify(|count| *count += 1);
     }
 }
@@ -115,14 +109,8 @@ mod tests {
         assert_eq!(
             readiness.status(),
             [
-                ConditionStatus {
-                    name: "a".into(),
-                    missing: None
-                },
-                ConditionStatus {
-                    name: "b".into(),
-                    missing: Some("no certificate".into())
-                },
+                ConditionStatus { name: "a".into(), missing: None },
+                ConditionStatus { name: "b".into(), missing: Some("no certificate".into()) },
             ]
         );
         let waiting = tokio::spawn({

@@ -30,9 +30,7 @@ impl TaskGroup {
             panics: AtomicU64::new(0),
             failed: watch::Sender::new(None),
         };
-        TaskGroup {
-            inner: Arc::new(inner),
-        }
+        TaskGroup { inner: Arc::new(inner) }
     }
 
     /// Runs a task; if it panics, the group has failed. A task that returns is done.
@@ -166,8 +164,7 @@ fn message(failure: JoinError) -> String {
         return "cancelled".to_owned();
     };
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 #[cfg(test)]

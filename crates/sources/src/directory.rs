@@ -73,11 +73,17 @@ impl DirectoryReader {
     fn read_file(&mut self, path: &Path, name: Arc<str>) -> bool {
         let length = std::fs::metadata(path).map(|m| m.len()).unwrap_or(0);
         if length > limits::FILE_BYTES as u64 {
-            return self.refuse_file(name, format!("the file has {length} bytes, more than {}", limits::FILE_BYTES), "split it");
+            return self.refuse_file(
+                name,
+                format!("the file has {length} bytes, more than {}", limits::FILE_BYTES),
+                "split it",
+            );
         }
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(e) => return self.refuse_file(name, format!("cannot be read: {e}"), "make it readable for the control plane"),
+            Err(e) => {
+                return self.refuse_file(name, format!("cannot be read: {e}"), "make it readable for the control plane");
+            }
         };
         if self.files.get(&name).is_some_and(|state| state.bytes == bytes) {
             return false;
@@ -156,12 +162,14 @@ fn merge(
 
 fn duplicate(object: &SourceObject, other: &SourceObject) -> Diagnostic {
     let at = object.decoded.origin("", &object.file);
-    let message = format!("{} is written twice: it already stands in {}:{}", object.key(), other.file, other.decoded.line);
+    let message =
+        format!("{} is written twice: it already stands in {}:{}", object.key(), other.file, other.decoded.line);
     Diagnostic::error(codes::DUPLICATE, at, message).hint("remove one of the two; the first file in order holds")
 }
 
 fn too_many(object: &SourceObject) -> Diagnostic {
     let at = object.decoded.origin("", &object.file);
-    let message = format!("the cluster has more than {} objects; {} is left out", limits::OBJECTS_PER_CLUSTER, object.key());
+    let message =
+        format!("the cluster has more than {} objects; {} is left out", limits::OBJECTS_PER_CLUSTER, object.key());
     Diagnostic::error(codes::OBJECT_COUNT, at, message).hint("use a Kubernetes source for clusters of this size")
 }

@@ -3,7 +3,8 @@
 use fairlead_sources::{ClusterObjects, DirectoryReader, watch};
 use std::path::Path;
 
-const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
+const SERVICE: &str =
+    "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\nspec: {ports: [{port: 80}]}\n";
 const RULE: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r, namespace: shop}\nspec: {host: a}\n";
 
 fn reader(root: &Path) -> DirectoryReader {

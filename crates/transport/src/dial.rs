@@ -39,8 +39,7 @@ impl DialError {
 /// # Errors
 /// Refused, unreachable, timed out, or the socket could not be marked.
 pub async fn dial(remote: SocketAddr, options: DialOptions) -> Result<Raw, DialError> {
-    let socket =
-        socket::upstream(remote, options.source, options.mark).map_err(|e| DialError::Failed(remote, e))?;
+    let socket = socket::upstream(remote, options.source, options.mark).map_err(|e| DialError::Failed(remote, e))?;
     match tokio::time::timeout(options.connect_timeout, socket.connect(remote)).await {
         Ok(Ok(stream)) => Ok(Raw::new(Socket::Tcp(stream))),
         Ok(Err(e)) if e.kind() == io::ErrorKind::TimedOut => Err(DialError::Timeout(remote)),

@@ -64,11 +64,8 @@ impl Listener {
                 Ok((stream, peer)) => {
                     socket::tune_downstream(&stream);
                     let local = stream.local_addr().unwrap_or(self.local);
-                    let original = if self.captured {
-                        socket::original_destination(&stream).unwrap_or(local)
-                    } else {
-                        local
-                    };
+                    let original =
+                        if self.captured { socket::original_destination(&stream).unwrap_or(local) } else { local };
                     return Accepted {
                         io: Raw::new(Socket::Tcp(stream)),
                         peer: socket::unmapped(peer),

@@ -133,7 +133,8 @@ impl Teller<'_> {
                 addresses.first().map(|a| SocketAddr::new(*a, request.port))
             }
             Resolved::Unknown => {
-                let why = "does not resolve: no service of this name is visible here (not exported, or no such service)";
+                let why =
+                    "does not resolve: no service of this name is visible here (not exported, or no such service)";
                 self.push("name", why, Vec::new(), None);
                 None
             }
@@ -180,7 +181,9 @@ impl Teller<'_> {
             let from = &self.workload.key.cluster;
             let world = self.world;
             let shares = decide::backend_shares(plan, |b| {
-                snapshot.cluster(&b.cluster).is_some_and(|c| world.balancer(snapshot, from, c).is_none_or(|b| b.is_usable()))
+                snapshot
+                    .cluster(&b.cluster)
+                    .is_some_and(|c| world.balancer(snapshot, from, c).is_none_or(|b| b.is_usable()))
             });
             let candidates = plan
                 .backends
@@ -189,11 +192,20 @@ impl Teller<'_> {
                 .map(|(b, share)| Candidate {
                     id: b.cluster.to_string(),
                     taken: *share > 0.0,
-                    reason: format!("weight {} of {}: {}", b.weight, plan.total_weight, fairlead_calls::got::percent(*share)),
+                    reason: format!(
+                        "weight {} of {}: {}",
+                        b.weight,
+                        plan.total_weight,
+                        fairlead_calls::got::percent(*share)
+                    ),
                 })
                 .collect();
             let subset: Vec<_> = plan.backends.iter().map(|b| &*b.subset).filter(|s| !s.is_empty()).collect();
-            let chosen = if subset.is_empty() { "the service as a whole".to_owned() } else { format!("subset {}", subset.join(", ")) };
+            let chosen = if subset.is_empty() {
+                "the service as a whole".to_owned()
+            } else {
+                format!("subset {}", subset.join(", "))
+            };
             self.push("backend", &chosen, candidates, plan.origin.as_ref());
             for (backend, share) in plan.backends.iter().zip(shares) {
                 self.cluster(snapshot, &backend.cluster, share);
@@ -243,7 +255,11 @@ impl Teller<'_> {
             for gateway in &arrival.outcome.via {
                 let known = gateways.iter().any(|c: &Candidate| c.id == *gateway);
                 if !known {
-                    gateways.push(Candidate { id: gateway.clone(), taken: true, reason: "on the way to another network".into() });
+                    gateways.push(Candidate {
+                        id: gateway.clone(),
+                        taken: true,
+                        reason: "on the way to another network".into(),
+                    });
                 }
             }
             if let Some(denied) = &arrival.outcome.denied_by {
@@ -262,10 +278,17 @@ impl Teller<'_> {
                 }
             }
         }
-        let via = if gateways.is_empty() { "none: direct".to_owned() } else { format!("{} gateway(s)", gateways.len()) };
+        let via =
+            if gateways.is_empty() { "none: direct".to_owned() } else { format!("{} gateway(s)", gateways.len()) };
         self.push("gateways", &via, gateways, None);
         let refused = policies.iter().any(|p| p.taken);
-        let verdict = if refused { "refused" } else if policies.is_empty() { "none selects the callee" } else { "allowed" };
+        let verdict = if refused {
+            "refused"
+        } else if policies.is_empty() {
+            "none selects the callee"
+        } else {
+            "allowed"
+        };
         self.push("policies", verdict, policies, None);
         if let (Some(decided), Some(phase)) = (decided, self.phases.last_mut()) {
             phase.origin = Some(OriginRow { object: decided.object, file: decided.file, line: decided.line });

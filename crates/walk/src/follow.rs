@@ -150,11 +150,7 @@ fn kube_proxy(world: &World, workload: &Workload, destination: SocketAddr) -> Op
     let mesh = world.mesh(cluster)?;
     let service = mesh.services.values().find(|s| s.vips.contains(&destination.ip()))?;
     let local = service.endpoints.iter().filter(|e| e.workload.cluster == *cluster && e.health == Health::Healthy);
-    Some(
-        local
-            .filter_map(|e| Some(SocketAddr::new(e.address?, *e.ports.get(&destination.port())?)))
-            .collect(),
-    )
+    Some(local.filter_map(|e| Some(SocketAddr::new(e.address?, *e.ports.get(&destination.port())?))).collect())
 }
 
 fn security(world: &World, client: &fairlead_calls::Client, own: Option<&Workload>, call: &TableCall) -> Security {

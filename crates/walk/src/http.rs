@@ -8,13 +8,13 @@ use crate::upstream::Target;
 use crate::wire::{HttpRequest, Payload, Security};
 use crate::world::World;
 use fairlead_calls::DecidedBy;
-use fairlead_model::Origin;
 use fairlead_engine::balance::{Avoid, Balancer, Tried};
 use fairlead_engine::listener::HttpManager;
 use fairlead_engine::normalize::{self, Normalized};
 use fairlead_engine::retry::{self, Attempt, Decision, RetryKind, Stop};
 use fairlead_engine::route::{Backend, DirectResponse, Fault, HeaderOps, Redirect, RoutePlan, ValueSource};
 use fairlead_engine::{RequestHead, RequestInfo, decide};
+use fairlead_model::Origin;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -95,7 +95,13 @@ impl World {
         }
     }
 
-    fn follow_plan(&self, accepted: &Accepted<'_>, plan: &Arc<RoutePlan>, request: &HttpRequest, depth: u8) -> Vec<Arrival> {
+    fn follow_plan(
+        &self,
+        accepted: &Accepted<'_>,
+        plan: &Arc<RoutePlan>,
+        request: &HttpRequest,
+        depth: u8,
+    ) -> Vec<Arrival> {
         let snapshot = accepted.snapshot;
         let from = &accepted.workload.key.cluster;
         let usable = |backend: &Backend| {

@@ -129,7 +129,10 @@ impl World {
                 let member = mesh.and_then(|m| m.members.values().find(|m| m.trust_domain == domain));
                 match member {
                     None => Err(format!("trust domain {domain} is not trusted here")),
-                    Some(member) if self.conditions.revoked.contains(&member.cluster) && member.cluster != workload.key.cluster => {
+                    Some(member)
+                        if self.conditions.revoked.contains(&member.cluster)
+                            && member.cluster != workload.key.cluster =>
+                    {
                         Err(format!("cluster {} is revoked", member.cluster))
                     }
                     Some(_) => Ok(Some(id.clone())),

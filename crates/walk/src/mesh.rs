@@ -87,8 +87,7 @@ impl Mesh {
         }
         let mut clusters = BTreeMap::new();
         for (cluster, objects) in decoded {
-            let refs: Vec<ObjectRef<'_>> =
-                objects.iter().map(|(decoded, file)| ObjectRef { decoded, file }).collect();
+            let refs: Vec<ObjectRef<'_>> = objects.iter().map(|(decoded, file)| ObjectRef { decoded, file }).collect();
             let settings = fairlead_resolve::settings(&directory.name, written.as_ref(), &members, &refs);
             clusters.insert(cluster, Cluster { objects, settings });
         }
@@ -146,7 +145,8 @@ impl Mesh {
                 version: env!("CARGO_PKG_VERSION").into(),
                 ..Observed::default()
             };
-            let input = ClusterInput { cluster: id, settings: &cluster.settings, objects: &objects, observed: &observed };
+            let input =
+                ClusterInput { cluster: id, settings: &cluster.settings, objects: &objects, observed: &observed };
             let (state, found) = fairlead_resolve::cluster(&input);
             diagnostics.extend(found);
             states.insert(id.clone(), state);
@@ -155,7 +155,11 @@ impl Mesh {
     }
 }
 
-fn decode_cluster(cluster: &ClusterId, files: &[SourceFile], diagnostics: &mut Vec<Diagnostic>) -> Vec<(Decoded, Arc<str>)> {
+fn decode_cluster(
+    cluster: &ClusterId,
+    files: &[SourceFile],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Vec<(Decoded, Arc<str>)> {
     let mut objects: Vec<(Decoded, Arc<str>)> = Vec::new();
     let mut seen: BTreeMap<ObjectKey, (Arc<str>, u32)> = BTreeMap::new();
     for file in files {
@@ -187,7 +191,8 @@ fn mesh_object(file: &SourceFile, diagnostics: &mut Vec<Diagnostic>) -> Option<w
 
 fn unread(file: &str, why: &str) -> Diagnostic {
     let cluster = file.strip_prefix("clusters/").and_then(|f| f.split('/').next()).unwrap_or_default();
-    Diagnostic::error(codes::FILE, origin(&cluster.into(), "File", file, file), why).hint("make it readable, or split it")
+    Diagnostic::error(codes::FILE, origin(&cluster.into(), "File", file, file), why)
+        .hint("make it readable, or split it")
 }
 
 fn origin(cluster: &ClusterId, kind: &str, name: &str, file: &str) -> Origin {

@@ -12,7 +12,11 @@ use std::sync::Arc;
 /// A position in the network.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
-    At { workload: WorkloadRef, network: NetworkId, address: IpAddr },
+    At {
+        workload: WorkloadRef,
+        network: NetworkId,
+        address: IpAddr,
+    },
     /// Outside every cluster, able to reach whatever a call names.
     Outside,
 }

@@ -69,7 +69,9 @@ fn http(outcome: &mut Outcome, request: &HttpRequest, port: u16, hop: &LastHop, 
     response.headers.insert("content-type".into(), Some(kind.into()));
     outcome.response = Some(response);
     match answer {
-        Some(Answer::Status(status)) if request.grpc => outcome.grpc_status = Some(if *status == 503 { 14 } else { 13 }),
+        Some(Answer::Status(status)) if request.grpc => {
+            outcome.grpc_status = Some(if *status == 503 { 14 } else { 13 })
+        }
         Some(Answer::Status(status)) => outcome.status = status.to_string(),
         Some(Answer::Word(word)) => {
             if let Some(code) = word.strip_prefix("grpc-").and_then(|c| c.parse().ok()) {

@@ -95,7 +95,8 @@ impl World {
         if let Ok(address) = at.parse() {
             return Ok((address, None));
         }
-        let (name, port) = at.rsplit_once(':').ok_or_else(|| format!("`{at}`: write ADDRESS:PORT or C/NS/WORKLOAD:PORT"))?;
+        let (name, port) =
+            at.rsplit_once(':').ok_or_else(|| format!("`{at}`: write ADDRESS:PORT or C/NS/WORKLOAD:PORT"))?;
         let port: u16 = port.parse().map_err(|_| format!("`{port}` is no port"))?;
         let found = self.names().callers(name)?;
         let first = found.iter().next().and_then(|n| crate::conditions::workload_ref(n));

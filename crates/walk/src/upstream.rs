@@ -11,7 +11,9 @@ use fairlead_calls::DecidedBy;
 use fairlead_engine::Snapshot;
 use fairlead_engine::balance::{Balancer, Condition, EndpointState, Ramp};
 use fairlead_engine::listener::{Mode, TlsContext};
-use fairlead_engine::upstream::{ClusterKind, Endpoint, EndpointAddress, EnvoyCluster, UpstreamProtocol, UpstreamTransport};
+use fairlead_engine::upstream::{
+    ClusterKind, Endpoint, EndpointAddress, EnvoyCluster, UpstreamProtocol, UpstreamTransport,
+};
 use fairlead_model::service::ServiceSource;
 use fairlead_model::{ClusterId, Health};
 use std::net::SocketAddr;
@@ -27,7 +29,12 @@ pub(crate) enum Target {
 
 impl World {
     /// The balancer of an Envoy cluster as the proxy of `from` would have it; `None` for ORIGINAL_DST.
-    pub(crate) fn balancer(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &Arc<EnvoyCluster>) -> Option<Balancer> {
+    pub(crate) fn balancer(
+        &self,
+        snapshot: &Snapshot,
+        from: &ClusterId,
+        cluster: &Arc<EnvoyCluster>,
+    ) -> Option<Balancer> {
         if matches!(cluster.kind, ClusterKind::OriginalDst) {
             return None;
         }
@@ -37,12 +44,19 @@ impl World {
     }
 
     /// What the proxy itself would have found out about an endpoint beside what it was told.
-    fn condition(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &EnvoyCluster, endpoint: &Endpoint) -> Condition {
+    fn condition(
+        &self,
+        snapshot: &Snapshot,
+        from: &ClusterId,
+        cluster: &EnvoyCluster,
+        endpoint: &Endpoint,
+    ) -> Condition {
         let mut ramp = Ramp::default();
         let mut ejected = false;
         let mut path_down = false;
         if let Some(own) = &endpoint.fairlead {
-            let workload = crate::conditions::workload_ref(&format!("{}/{}/{}", own.cluster, own.namespace, own.workload));
+            let workload =
+                crate::conditions::workload_ref(&format!("{}/{}/{}", own.cluster, own.namespace, own.workload));
             // Outlier detection finds a dead program by its failures; readiness and paths are told by the control plane.
             if let Some(workload) = workload
                 && cluster.outlier.is_some()
@@ -183,10 +197,13 @@ impl World {
         let known = services
             .into_iter()
             .find(|s| s.source == ServiceSource::Kubernetes && s.key.host == host && s.clusters.contains(cluster));
-        let Some(service) = known else { return vec![named_elsewhere(host, port, &wire(SocketAddr::from(([0, 0, 0, 0], port))))] };
+        let Some(service) = known else {
+            return vec![named_elsewhere(host, port, &wire(SocketAddr::from(([0, 0, 0, 0], port))))];
+        };
         let ready = service.endpoints.iter().filter(|e| e.workload.cluster == *cluster && e.health == Health::Healthy);
         // A headless name is its pods' addresses at the port written; a virtual address leads to the pods' own ports.
-        let target = |e: &fairlead_model::Endpoint| if service.headless { Some(port) } else { e.ports.get(&port).copied() };
+        let target =
+            |e: &fairlead_model::Endpoint| if service.headless { Some(port) } else { e.ports.get(&port).copied() };
         let found: Vec<SocketAddr> = ready.filter_map(|e| Some(SocketAddr::new(e.address?, target(e)?))).collect();
         if found.is_empty() {
             return vec![Arrival::failed(Failure::Refused)];
@@ -209,7 +226,8 @@ impl World {
     }
 
     fn hello(&self, accepted: &Accepted<'_>, tls: &TlsContext, endpoint: &Endpoint, payload: &Payload) -> Hello {
-        let server_name = if tls.auto_host_sni && !endpoint.hostname.is_empty() { &endpoint.hostname } else { &tls.sni };
+        let server_name =
+            if tls.auto_host_sni && !endpoint.hostname.is_empty() { &endpoint.hostname } else { &tls.sni };
         let mesh = tls.mode == Mode::Mesh;
         let own = self.own_identity(accepted.workload);
         Hello {

@@ -51,7 +51,10 @@ pub(crate) enum Payload {
     /// Bytes that are no HTTP.
     Bytes,
     /// TLS made by the program itself, not by the mesh; the payload inside is not ours to see.
-    ProgramTls { server_name: Option<String>, alpn: Vec<String> },
+    ProgramTls {
+        server_name: Option<String>,
+        alpn: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -71,7 +74,9 @@ impl Wire {
     pub fn application_protocols(&self) -> Vec<Vec<u8>> {
         match (&self.security, &self.payload) {
             (Security::Tls(hello), _) => hello.alpn.iter().map(|p| p.clone().into_bytes()).collect(),
-            (Security::Plain, Payload::ProgramTls { alpn, .. }) => alpn.iter().map(|p| p.clone().into_bytes()).collect(),
+            (Security::Plain, Payload::ProgramTls { alpn, .. }) => {
+                alpn.iter().map(|p| p.clone().into_bytes()).collect()
+            }
             (Security::Plain, Payload::Http(request)) => vec![request.inspected().as_bytes().to_vec()],
             (Security::Plain, Payload::Bytes) => Vec::new(),
         }

@@ -120,9 +120,9 @@ impl World {
         }
         let mesh = self.meshes.get(&workload.key.cluster)?;
         let generated = fairlead_xdsgen::generate(mesh, &self.description(workload), &self.memo);
-        let changes = generated.iter().map(|g| {
-            Change::Set(Resource::new(g.kind, g.name.to_string(), g.version.to_string(), g.body.clone()))
-        });
+        let changes = generated
+            .iter()
+            .map(|g| Change::Set(Resource::new(g.kind, g.name.to_string(), g.version.to_string(), g.body.clone())));
         let (snapshot, rejected) = Snapshot::build(None, changes);
         if !rejected.is_empty() {
             let texts = rejected.iter().map(|r| format!("{} {}: {}", r.kind, r.name, r.error)).collect();
@@ -152,7 +152,6 @@ impl World {
     pub fn refusals(&self) -> Vec<String> {
         self.refused.borrow().iter().flat_map(|(w, texts)| texts.iter().map(move |t| format!("{w}: {t}"))).collect()
     }
-
 
     /// Whether `from` can dial an address of `to` directly.
     pub(crate) fn reaches(&self, from: &NetworkId, to: &NetworkId) -> bool {

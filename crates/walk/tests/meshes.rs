@@ -87,7 +87,12 @@ fn the_shop_explains_itself() {
         ("split", "east/shop/frontend", "GET http://reviews.shop:9080/", Given::default()),
         ("denied", "west/shop/crawler", "GET http://catalog:9080/", Given::default()),
         ("unresolved", "east/shop/frontend", "GET http://vault.shop:9080/", Given::default()),
-        ("failover", "east/shop/frontend", "GET http://catalog:9080/", Given { down: vec!["east/shop/catalog".into()], ..Given::default() }),
+        (
+            "failover",
+            "east/shop/frontend",
+            "GET http://catalog:9080/",
+            Given { down: vec!["east/shop/catalog".into()], ..Given::default() },
+        ),
         ("tcp", "north/shop/frontend", "tcp://ledger.shop:5432", Given::default()),
     ];
     for (name, from, request, given) in cases {

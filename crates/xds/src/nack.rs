@@ -36,48 +36,25 @@ pub(crate) fn encode<'a>(refused: impl Iterator<Item = (&'a str, &'a str)>) -> S
         }
         if details.len() < DETAILS {
             let error = ResourceError {
-                resource_name: Some(ResourceName {
-                    name: name.to_owned(),
-                }),
+                resource_name: Some(ResourceName { name: name.to_owned() }),
                 error_detail: Some(status(INVALID_ARGUMENT, reason)),
             };
-            details.push(Any {
-                type_url: RESOURCE_ERROR.to_owned(),
-                value: error.encode_to_vec(),
-            });
+            details.push(Any { type_url: RESOURCE_ERROR.to_owned(), value: error.encode_to_vec() });
         }
     }
-    Status {
-        details,
-        ..status(INVALID_ARGUMENT, cut(&message))
-    }
+    Status { details, ..status(INVALID_ARGUMENT, cut(&message)) }
 }
 
 /// Reads the error detail of a nack, ours or anyone's.
 pub(crate) fn decode(status: &Status) -> Nack {
-    let names = status
-        .details
-        .iter()
-        .take(DETAILS)
-        .filter(|any| any.type_url == RESOURCE_ERROR);
-    let names = names.filter_map(|any| {
-        ResourceError::decode(any.value.as_slice())
-            .ok()?
-            .resource_name
-    });
-    Nack {
-        message: cut(&status.message).to_owned(),
-        names: names.map(|name| name.name).collect(),
-    }
+    let names = status.details.iter().take(DETAILS).filter(|any| any.type_url == RESOURCE_ERROR);
+    let names = names.filter_map(|any| ResourceError::decode(any.value.as_slice()).ok()?.resource_name);
+    Nack { message: cut(&status.message).to_owned(), names: names.map(|name| name.name).collect() }
 }
 
 /// A status without details.
 pub(crate) fn status(code: i32, message: &str) -> Status {
-    Status {
-        code,
-        message: message.to_owned(),
-        ..Status::default()
-    }
+    Status { code, message: message.to_owned(), ..Status::default() }
 }
 
 fn cut(message: &str) -> &str {
@@ -99,20 +76,8 @@ mod tests {
 
     #[test]
     fn a_foreign_detail_names_nothing() {
-        let any = Any {
-            type_url: "type.googleapis.com/x".into(),
-            value: vec![1],
-        };
-        let read = decode(&Status {
-            details: vec![any],
-            ..status(13, "no")
-        });
-        assert_eq!(
-            read,
-            Nack {
-                message: "no".into(),
-                names: vec![]
-            }
-        );
+        let any = Any { type_url: "type.googleapis.com/x".into(), value: vec![1] };
+        let read = decode(&Status { details: vec![any], ..status(13, "no") });
+        assert_eq!(read, Nack { message: "no".into(), names: vec![] });
     }
 }

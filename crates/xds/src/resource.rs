@@ -34,11 +34,7 @@ pub struct Resources {
 impl Resource {
     /// A resource; `body` is an encoded `Any`.
     pub fn new(name: impl Into<Name>, version: impl Into<Version>, body: impl Into<Bytes>) -> Self {
-        Resource {
-            name: name.into(),
-            version: version.into(),
-            body: body.into(),
-        }
+        Resource { name: name.into(), version: version.into(), body: body.into() }
     }
 }
 

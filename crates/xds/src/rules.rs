@@ -43,10 +43,7 @@ pub(crate) const UNRANKED: usize = usize::MAX;
 
 impl TypeRules {
     pub(crate) fn rank(&self, type_url: &str) -> usize {
-        self.order
-            .iter()
-            .position(|t| &**t == type_url)
-            .unwrap_or(UNRANKED)
+        self.order.iter().position(|t| &**t == type_url).unwrap_or(UNRANKED)
     }
 
     pub(crate) fn is_full_state(&self, type_url: &str) -> bool {
@@ -67,10 +64,7 @@ impl Default for TypeRules {
                 ResourceType::VirtualHost,
             ]),
             full_state: urls(&[ResourceType::Cluster, ResourceType::Listener]),
-            follows: vec![(
-                ResourceType::Cluster.url().into(),
-                ResourceType::ClusterLoadAssignment.url().into(),
-            )],
+            follows: vec![(ResourceType::Cluster.url().into(), ResourceType::ClusterLoadAssignment.url().into())],
         }
     }
 }

@@ -54,10 +54,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// An empty state.
     pub fn new(generation: u64) -> Self {
-        Snapshot {
-            generation,
-            ..Snapshot::default()
-        }
+        Snapshot { generation, ..Snapshot::default() }
     }
 
     /// Sets the freshness token.

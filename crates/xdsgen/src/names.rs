@@ -17,29 +17,61 @@ pub enum ResourceName {
     /// Listener that takes all captured inbound connections.
     VirtualInbound,
     /// Listener `<address>_<port>`; `0.0.0.0` means every address.
-    Address { address: IpAddr, port: u16 },
+    Address {
+        address: IpAddr,
+        port: u16,
+    },
     /// Route configuration of a sidecar's outbound port: `<port>`.
-    PortRoutes { port: u16 },
+    PortRoutes {
+        port: u16,
+    },
     /// Route configuration of one sniffed service port: `<host>:<port>`.
-    HostRoutes { host: String, port: u16 },
+    HostRoutes {
+        host: String,
+        port: u16,
+    },
     /// Route configuration of a gateway's plaintext port: `http.<port>`.
-    GatewayRoutes { port: u16 },
+    GatewayRoutes {
+        port: u16,
+    },
     /// Route configuration of a gateway server that terminates TLS: `https.<port>.<server>.<gateway>.<namespace>`.
-    GatewayTlsRoutes { port: u16, server: String, gateway: String, namespace: String },
+    GatewayTlsRoutes {
+        port: u16,
+        server: String,
+        gateway: String,
+        namespace: String,
+    },
     /// Envoy cluster `outbound|<port>|<subset>|<host>`.
-    Outbound { port: u16, subset: Option<String>, host: String },
+    Outbound {
+        port: u16,
+        subset: Option<String>,
+        host: String,
+    },
     /// Aggregate Envoy cluster `siblings|<port>|<subset>,…|<host>`: the first subset, and the others when it is down. An empty
     /// subset is the service itself. For clients that cannot share out a weighted route themselves.
-    Siblings { port: u16, subsets: Vec<String>, host: String },
+    Siblings {
+        port: u16,
+        subsets: Vec<String>,
+        host: String,
+    },
     /// Envoy cluster `inbound|<port>||`.
-    Inbound { port: u16 },
+    Inbound {
+        port: u16,
+    },
     Passthrough,
     InboundPassthrough,
     BlackHole,
     /// Envoy cluster and internal listener `gateway|<network>|<cluster>`: the hop to another network's gateways.
-    GatewayHop { network: NetworkId, cluster: ClusterId },
+    GatewayHop {
+        network: NetworkId,
+        cluster: ClusterId,
+    },
     /// Envoy cluster named as the SNI that leads to it: `outbound_.<port>_.<target>_.<host>`.
-    Sni { port: u16, target: SniTarget, host: String },
+    Sni {
+        port: u16,
+        target: SniTarget,
+        host: String,
+    },
     /// The name index.
     Names,
 }
@@ -226,7 +258,12 @@ mod tests {
             (host(), any::<u16>()).prop_map(|(host, port)| ResourceName::HostRoutes { host, port }),
             any::<u16>().prop_map(|port| ResourceName::GatewayRoutes { port }),
             (any::<u16>(), label(), host().prop_filter("no wildcard", |h| !h.contains('*')), label()).prop_map(
-                |(port, server, gateway, namespace)| ResourceName::GatewayTlsRoutes { port, server, gateway, namespace }
+                |(port, server, gateway, namespace)| ResourceName::GatewayTlsRoutes {
+                    port,
+                    server,
+                    gateway,
+                    namespace
+                }
             ),
             (any::<u16>(), proptest::option::of(label()), host())
                 .prop_map(|(port, subset, host)| ResourceName::Outbound { port, subset, host }),
@@ -238,8 +275,11 @@ mod tests {
             (any::<u16>(), host()).prop_map(|(p, h)| ResourceName::sni(p, None, &h)),
             (any::<u16>(), label().prop_filter("reserved", |l| !l.starts_with("ep-")), host())
                 .prop_map(|(p, s, h)| ResourceName::sni(p, Some(&s), &h)),
-            (any::<u16>(), "[0-9a-f]{1,16}", host())
-                .prop_map(|(p, id, h)| ResourceName::endpoint(p, &EndpointId(id.as_str().into()), &h)),
+            (any::<u16>(), "[0-9a-f]{1,16}", host()).prop_map(|(p, id, h)| ResourceName::endpoint(
+                p,
+                &EndpointId(id.as_str().into()),
+                &h
+            )),
         ]
     }
 

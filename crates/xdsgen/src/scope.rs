@@ -78,9 +78,10 @@ impl<'a> Scope<'a> {
 
     /// The route set that a sidecar follows for a host: an exact host before the longest pattern, the oldest of equals.
     pub fn sidecar_routes(&self, host: &str) -> Option<&'a Arc<RouteSet>> {
-        self.exact_routes.get(host).copied().or_else(|| {
-            self.pattern_routes.iter().find(|(pattern, _)| host_covers(pattern, host)).map(|(_, set)| *set)
-        })
+        self.exact_routes
+            .get(host)
+            .copied()
+            .or_else(|| self.pattern_routes.iter().find(|(pattern, _)| host_covers(pattern, host)).map(|(_, set)| *set))
     }
 
     /// Whether some rule that this proxy may follow injects faults.

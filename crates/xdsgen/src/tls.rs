@@ -30,9 +30,9 @@ pub fn downstream<S: AsRef<str>>(alpn: &[S]) -> core::TransportSocket {
             tls_params: tls_1_2(),
             alpn_protocols: alpn.iter().map(|a| a.as_ref().to_owned()).collect(),
             tls_certificate_sds_secret_configs: vec![secret(OWN_CERTIFICATE)],
-            validation_context_type: Some(tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(
-                secret(TRUST_BUNDLES),
-            )),
+            validation_context_type: Some(
+                tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(secret(TRUST_BUNDLES)),
+            ),
             ..Default::default()
         }),
         require_client_certificate: bool_value(true),
@@ -48,11 +48,13 @@ pub fn upstream(alpn: &[String], identities: &[String]) -> core::TransportSocket
     let validation = if identities.is_empty() {
         ValidationContextType::ValidationContextSdsSecretConfig(secret(TRUST_BUNDLES))
     } else {
-        ValidationContextType::CombinedValidationContext(tls::common_tls_context::CombinedCertificateValidationContext {
-            default_validation_context: Some(named(identities)),
-            validation_context_sds_secret_config: Some(secret(TRUST_BUNDLES)),
-            ..Default::default()
-        })
+        ValidationContextType::CombinedValidationContext(
+            tls::common_tls_context::CombinedCertificateValidationContext {
+                default_validation_context: Some(named(identities)),
+                validation_context_sds_secret_config: Some(secret(TRUST_BUNDLES)),
+                ..Default::default()
+            },
+        )
     };
     let context = tls::UpstreamTlsContext {
         common_tls_context: Some(tls::CommonTlsContext {

@@ -2,10 +2,10 @@
 //!
 //! Must never decide anything.
 
+use fairlead_model::matching::StringMatch;
 use fairlead_proto::any::{Any, pack};
 use fairlead_proto::envoy::protobuf::{BoolValue, Duration, UInt32Value};
 use fairlead_proto::envoy::{core, listener, matcher};
-use fairlead_model::matching::StringMatch;
 use prost::{Message, Name};
 use std::net::IpAddr;
 

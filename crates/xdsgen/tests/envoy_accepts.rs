@@ -35,8 +35,8 @@ fn envoy_accepts_every_case() {
             proxy.client = ClientKind::Envoy;
             let resources = generate(&fixture.mesh, &proxy, &Memo::default());
             let label = format!("{}/{name}", case.file_name().unwrap_or_default().to_string_lossy());
-            let bootstrap = static_bootstrap(&resources, &descriptors, &secrets)
-                .unwrap_or_else(|e| panic!("{label}: {e}"));
+            let bootstrap =
+                static_bootstrap(&resources, &descriptors, &secrets).unwrap_or_else(|e| panic!("{label}: {e}"));
             let file = folder.path().join("bootstrap.json");
             std::fs::write(&file, serde_json::to_vec(&bootstrap).expect("JSON")).expect("written");
             if let Err(log) = support::envoy::validate(&envoy, &file) {

@@ -17,7 +17,12 @@ const ENDPOINTS: usize = 10;
 fn large() -> Fixture {
     let mut text = String::from("why: size\ncluster: east\nmembers: [{cluster: east}]\nservices:\n");
     for s in 0..SERVICES {
-        let _ = writeln!(text, "- {{name: s{s}, ports: {{80: http}}, vips: [240.240.{}.{}], endpoints: [", s / 250, s % 250);
+        let _ = writeln!(
+            text,
+            "- {{name: s{s}, ports: {{80: http}}, vips: [240.240.{}.{}], endpoints: [",
+            s / 250,
+            s % 250
+        );
         for e in 0..ENDPOINTS {
             let _ = writeln!(text, "  {{name: s{s}-{e}, address: 10.{}.{}.{e}, locality: us/a}},", s / 250, s % 250);
         }

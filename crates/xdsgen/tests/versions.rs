@@ -74,10 +74,7 @@ fn a_change_reaches_only_what_it_concerns() {
         names.extend(before.keys().filter(|n| !after.contains_key(*n)).map(|n| format!("gone {n}")));
         names
     };
-    assert_eq!(
-        changed("weight: 90", "weight: 50"),
-        ["envoy.config.route.v3.RouteConfiguration 9080"]
-    );
+    assert_eq!(changed("weight: 90", "weight: 50"), ["envoy.config.route.v3.RouteConfiguration 9080"]);
     assert_eq!(
         changed("address: 10.0.0.21,", "address: 10.0.0.22,"),
         ["envoy.config.endpoint.v3.ClusterLoadAssignment outbound|7000||cart.shop.svc.cluster.local"]

@@ -22,7 +22,12 @@ pub const POLICIES: usize = 20;
 
 pub const CELLS: [Cell; 3] = [
     Cell { name: "h1", says: "HTTP/1.1 plaintext, lean", tls: false, mesh: false },
-    Cell { name: "mesh", says: "HTTP/1.1 plaintext, request ids, default stats, access log, 20 policies", tls: false, mesh: true },
+    Cell {
+        name: "mesh",
+        says: "HTTP/1.1 plaintext, request ids, default stats, access log, 20 policies",
+        tls: false,
+        mesh: true,
+    },
     Cell { name: "tls", says: "HTTP/1.1, mutual TLS 1.3 downstream, plain upstream, lean", tls: true, mesh: false },
 ];
 

@@ -19,7 +19,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 pub fn run(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
     let cells = args.cells.iter().map(|name| cells::named(name)).collect::<anyhow::Result<Vec<_>>>()?;
-    let binary = PathBuf::from("target/release/fairlead").canonicalize().context("target/release/fairlead is not built")?;
+    let binary =
+        PathBuf::from("target/release/fairlead").canonicalize().context("target/release/fairlead is not built")?;
     let envoy = envoy::binary()?;
     let folder = std::env::current_dir()?.join(OUTPUT).join(format!("run-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
@@ -36,13 +37,7 @@ pub fn run(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(
-    args: &ProxyArgs,
-    cells: &[Cell],
-    binary: &Path,
-    envoy: &Path,
-    folder: &Path,
-) -> anyhow::Result<Report> {
+fn measure(args: &ProxyArgs, cells: &[Cell], binary: &Path, envoy: &Path, folder: &Path) -> anyhow::Result<Report> {
     certificates::write(folder)?;
     let (_upstream, upstream) = blocks::start_upstream()?;
     let mut report = Report::new(args);

@@ -58,15 +58,23 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "HTTP/1.1, 1 KB, {} connections, blocks of {} s; CPU-µs per request: median [min–max].\n", self.connections, self.secs);
-        let _ = writeln!(out, "| cell | load | Fairlead | Envoy 1.40 | ratio (95 % CI) | min–max | requests/s | pairs (dropped) | steal |");
+        let _ = writeln!(
+            out,
+            "HTTP/1.1, 1 KB, {} connections, blocks of {} s; CPU-µs per request: median [min–max].\n",
+            self.connections, self.secs
+        );
+        let _ = writeln!(
+            out,
+            "| cell | load | Fairlead | Envoy 1.40 | ratio (95 % CI) | min–max | requests/s | pairs (dropped) | steal |"
+        );
         let _ = writeln!(out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
         for cell in &self.cells {
             for load in &cell.loads {
                 let _ = writeln!(out, "{}", load.row(cell.cell.name));
             }
         }
-        let _ = writeln!(out, "\n| cell | proxy | system calls/request at 2,000/s | RSS idle, MB | RSS after load, MB |");
+        let _ =
+            writeln!(out, "\n| cell | proxy | system calls/request at 2,000/s | RSS idle, MB | RSS after load, MB |");
         let _ = writeln!(out, "| --- | --- | --- | --- | --- |");
         for cell in &self.cells {
             for (at, name) in ["Fairlead", "Envoy"].into_iter().enumerate() {
@@ -75,7 +83,10 @@ impl Report {
                 let _ = writeln!(out, "| {} | {name} | {calls} | {idle:.1} | {after:.1} |", cell.cell.name);
             }
         }
-        let _ = writeln!(out, "\n| cell | load | proxy | p50 µs | p90 µs | p99 µs | late sends | generator CPU | waits/request | preempted/request |");
+        let _ = writeln!(
+            out,
+            "\n| cell | load | proxy | p50 µs | p90 µs | p99 µs | late sends | generator CPU | waits/request | preempted/request |"
+        );
         let _ = writeln!(out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
         for (rate, outcome) in &self.direct {
             let _ = writeln!(out, "{}", latency_row("no proxy", *rate, "–", &[outcome]));
@@ -83,7 +94,8 @@ impl Report {
         for cell in &self.cells {
             for load in &cell.loads {
                 let of = |side: fn(&Pair) -> &Outcome| load.pairs.iter().map(side).collect::<Vec<_>>();
-                let _ = writeln!(out, "{}", latency_row(cell.cell.name, load.rate, "Fairlead", &of(|pair| &pair.fairlead)));
+                let _ =
+                    writeln!(out, "{}", latency_row(cell.cell.name, load.rate, "Fairlead", &of(|pair| &pair.fairlead)));
                 let _ = writeln!(out, "{}", latency_row(cell.cell.name, load.rate, "Envoy", &of(|pair| &pair.envoy)));
             }
         }

@@ -9,7 +9,9 @@ use fairlead_proto::ResourceType;
 use fairlead_proto::any::{pack, pack_bytes};
 use fairlead_proto::envoy::network::http_connection_manager as hcm;
 use fairlead_proto::envoy::protobuf::{BoolValue, Duration, UInt32Value};
-use fairlead_proto::envoy::{access_logger, accesslog, cluster, core, endpoint, http, listener, matcher, rbac, route, tls};
+use fairlead_proto::envoy::{
+    access_logger, accesslog, cluster, core, endpoint, http, listener, matcher, rbac, route, tls,
+};
 use prost::{Message, Name};
 use serde_json::json;
 use std::collections::HashMap;
@@ -27,9 +29,7 @@ pub fn start(
     upstream: SocketAddr,
 ) -> anyhow::Result<process::Running> {
     let file = folder.join(format!("fairlead-{}.json", cell.name));
-    let entry = |kind: ResourceType, name: &str, body: &[u8]| {
-        json!({"type_url": kind.url(), "name": name, "body": base64::engine::general_purpose::STANDARD.encode(body)})
-    };
+    let entry = |kind: ResourceType, name: &str, body: &[u8]| json!({"type_url": kind.url(), "name": name, "body": base64::engine::general_purpose::STANDARD.encode(body)});
     let resources = json!([
         entry(ResourceType::Cluster, "upstream", &pack_bytes(&envoy_cluster(upstream))),
         entry(ResourceType::Listener, "bench", &pack_bytes(&listener_of(cell, folder, listen))),
@@ -167,9 +167,9 @@ fn downstream_tls() -> tls::DownstreamTlsContext {
         require_client_certificate: bool_value(true),
         common_tls_context: Some(tls::CommonTlsContext {
             tls_certificate_sds_secret_configs: vec![secret("default")],
-            validation_context_type: Some(tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(
-                secret("ROOTCA"),
-            )),
+            validation_context_type: Some(
+                tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(secret("ROOTCA")),
+            ),
             ..Default::default()
         }),
         ..Default::default()

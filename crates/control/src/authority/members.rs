@@ -63,7 +63,9 @@ impl Authority {
         let mut state = self.state.lock();
         let before = state.membership.clone();
         let mut membership = before.clone();
-        let trust = |membership: &Membership| self.trust_of(&state, membership).map_or_else(|_| self.trust().as_ref().clone(), |(trust, _)| trust);
+        let trust = |membership: &Membership| {
+            self.trust_of(&state, membership).map_or_else(|_| self.trust().as_ref().clone(), |(trust, _)| trust)
+        };
         let (_, refused) = membership.absorb(statements, &trust, now());
         for (_, error) in refused {
             tracing::warn!("a statement about a member is not believed: {error}");
@@ -108,7 +110,9 @@ impl Authority {
             TrustConflict::TrustDomain { .. } | TrustConflict::NotShared { .. } => false,
         };
         match state.conflicts.iter().find(|c| state.settings.shared && shares(c)) {
-            Some(conflict) => bail!("{cluster} cannot be told from others by its certificates, so it cannot be detached alone: {conflict}"),
+            Some(conflict) => bail!(
+                "{cluster} cannot be told from others by its certificates, so it cannot be detached alone: {conflict}"
+            ),
             None => Ok(()),
         }
     }

@@ -12,8 +12,8 @@ use crate::store::{Bucket, Store};
 use arc_swap::ArcSwap;
 use fairlead_identity::membership::Member;
 use fairlead_identity::{
-    Ca, CertHandle, LeafRequest, Membership, MeshTls, NamespaceBound, SpiffeId, SystemRandom, TrustBundleSet, TrustConflict,
-    TrustDomain, TrustSource, WorkloadKey, WorkloadTokenIssuer,
+    Ca, CertHandle, LeafRequest, Membership, MeshTls, NamespaceBound, SpiffeId, SystemRandom, TrustBundleSet,
+    TrustConflict, TrustDomain, TrustSource, WorkloadKey, WorkloadTokenIssuer,
 };
 use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -134,7 +134,11 @@ impl Authority {
                 me,
                 detached_here,
                 introduced_here,
-                settings: TrustSettings { shared: opening.shared, approve: opening.approve, ..TrustSettings::default() },
+                settings: TrustSettings {
+                    shared: opening.shared,
+                    approve: opening.approve,
+                    ..TrustSettings::default()
+                },
                 conflicts: Vec::new(),
                 vouched: vouch::Vouched::default(),
                 revision: 0,

@@ -14,7 +14,8 @@ use std::path::Path;
 pub(super) fn ca(cluster: &str, domain: &TrustDomain, cacerts: Option<&Path>, store: &Store) -> anyhow::Result<Ca> {
     if let Some(folder) = cacerts {
         let read = |name: &str| {
-            std::fs::read_to_string(folder.join(name)).with_context(|| format!("cannot read {}", folder.join(name).display()))
+            std::fs::read_to_string(folder.join(name))
+                .with_context(|| format!("cannot read {}", folder.join(name).display()))
         };
         let pem = CaPem {
             ca_cert: read("ca-cert.pem")?,
@@ -57,7 +58,8 @@ pub(super) fn token_secret(store: &Store) -> anyhow::Result<[u8; 32]> {
 pub(super) fn chain(ca: &Ca, key: &WorkloadKey, domain: &TrustDomain) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let csr = key.csr()?;
     let identity = domain.control();
-    let request = LeafRequest { csr_der: &csr, identity: &identity, workload: None, lifetime: OWN_LIFETIME, now: now() };
+    let request =
+        LeafRequest { csr_der: &csr, identity: &identity, workload: None, lifetime: OWN_LIFETIME, now: now() };
     Ok(ca.with_root(ca.issue_reserved(&request, &mut SystemRandom)?))
 }
 

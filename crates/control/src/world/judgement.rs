@@ -58,10 +58,14 @@ impl World {
     }
 
     /// Whether the path to a peer answers, by this cluster's gateways; `None`: nobody knows.
-    pub fn path(&self, cluster: &ClusterId, workloads: &BTreeMap<WorkloadRef, Arc<Workload>>, now: Instant) -> Option<bool> {
-        let probes = |workload: &WorkloadRef| {
-            workloads.get(workload).is_some_and(|w| w.gateway == Some(GatewayKind::EastWest))
-        };
+    pub fn path(
+        &self,
+        cluster: &ClusterId,
+        workloads: &BTreeMap<WorkloadRef, Arc<Workload>>,
+        now: Instant,
+    ) -> Option<bool> {
+        let probes =
+            |workload: &WorkloadRef| workloads.get(workload).is_some_and(|w| w.gateway == Some(GatewayKind::EastWest));
         let reports = self.reports.iter().filter(|(workload, report)| report.holds(now) && probes(workload));
         reports.filter_map(|(_, report)| report.status.paths.get(cluster).copied()).reduce(|a, b| a || b)
     }

@@ -9,9 +9,12 @@ use fairlead_proto::any;
 use fairlead_proto::discovery::AggregatedDiscoveryServer;
 use fairlead_proto::envoy::core::{DataSource, data_source::Specifier};
 use fairlead_proto::envoy::tls::{
-    CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate, secret, spiffe_cert_validator_config,
+    CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate, secret,
+    spiffe_cert_validator_config,
 };
-use fairlead_xds::server::{Discovery, DiscoveryService, Ended, Event, Hello, Identified, Refusal, StreamId, Views, builder};
+use fairlead_xds::server::{
+    Discovery, DiscoveryService, Ended, Event, Hello, Identified, Refusal, StreamId, Views, builder,
+};
 use fairlead_xds::{Resource, ResourceView, Snapshot};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
@@ -50,7 +53,8 @@ pub struct Envoy {
 
 /// The binary, or why there is none or it cannot run here.
 pub fn available() -> Result<PathBuf, String> {
-    let alone = Command::new("unshare").args(["-Urn", "true"]).output().map_err(|e| format!("unshare does not start: {e}"))?;
+    let alone =
+        Command::new("unshare").args(["-Urn", "true"]).output().map_err(|e| format!("unshare does not start: {e}"))?;
     if !alone.status.success() {
         return Err(format!("no user namespaces: {}", String::from_utf8_lossy(&alone.stderr)));
     }
@@ -147,7 +151,13 @@ pub fn listed(dump: &Value, key: &str) -> Vec<Value> {
     configs.iter().filter_map(|c| c[key].as_array()).flatten().cloned().collect()
 }
 
-fn bootstrap(workload: &str, control: &Path, sds: &Path, admin: &Path, (chain, key, roots): (&str, &str, &str)) -> Value {
+fn bootstrap(
+    workload: &str,
+    control: &Path,
+    sds: &Path,
+    admin: &Path,
+    (chain, key, roots): (&str, &str, &str),
+) -> Value {
     let cluster = |name: &str, pipe: &Path| {
         json!({
             "name": name, "type": "STATIC", "connect_timeout": "5s",
@@ -204,8 +214,11 @@ async fn relay(listener: UnixListener, address: String) {
 
 /// What our proxy's agent part answers: the own certificate under any name, and the bundles by trust domain.
 fn secrets(chain: &str, key: &str, trust: &TrustBundleSet) -> Vec<Secret> {
-    let inline = |text: &str| Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..DataSource::default() });
-    let own = TlsCertificate { certificate_chain: inline(chain), private_key: inline(key), ..TlsCertificate::default() };
+    let inline = |text: &str| {
+        Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..DataSource::default() })
+    };
+    let own =
+        TlsCertificate { certificate_chain: inline(chain), private_key: inline(key), ..TlsCertificate::default() };
     let domain = |(name, domain): (&fairlead_identity::TrustDomain, &fairlead_identity::DomainTrust)| {
         let bundle = domain.bundle.as_ref()?.to_pem();
         Some(spiffe_cert_validator_config::TrustDomain {
@@ -223,7 +236,8 @@ fn secrets(chain: &str, key: &str, trust: &TrustBundleSet) -> Vec<Secret> {
         }),
         ..CertificateValidationContext::default()
     };
-    let system = CertificateValidationContext { trusted_ca: inline(&trust.to_pem()), ..CertificateValidationContext::default() };
+    let system =
+        CertificateValidationContext { trusted_ca: inline(&trust.to_pem()), ..CertificateValidationContext::default() };
     vec![
         Secret { name: "default".into(), r#type: Some(secret::Type::TlsCertificate(own)) },
         Secret { name: "ROOTCA".into(), r#type: Some(secret::Type::ValidationContext(roots)) },

@@ -173,8 +173,11 @@ pub fn service(name: &str, address: &str, export: Option<&str>) -> String {
          spec: {{address: {address}, labels: {{app: {name}}}, serviceAccount: {name}}}\n"
     );
     if let Some(audience) = export {
-        let annotations =
-            if audience.is_empty() { String::new() } else { format!(", annotations: {{fairlead.dev/export-to: {audience:?}}}") };
+        let annotations = if audience.is_empty() {
+            String::new()
+        } else {
+            format!(", annotations: {{fairlead.dev/export-to: {audience:?}}}")
+        };
         text.push_str(&format!(
             "---\napiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {{name: {name}, namespace: shop{annotations}}}\n"
         ));

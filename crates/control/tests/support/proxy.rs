@@ -2,14 +2,18 @@
 
 use super::{Plane, SOON};
 use fairlead_identity::{
-    CertHandle, Expected, MeshTls, PeerVerifier, SpiffeId, TrustBundleSet, TrustSource, VerifyError, WorkloadKey, certificate, verdict,
+    CertHandle, Expected, MeshTls, PeerVerifier, SpiffeId, TrustBundleSet, TrustSource, VerifyError, WorkloadKey,
+    certificate, verdict,
 };
 use fairlead_model::listing::WorkloadCredential;
 use fairlead_model::report::{ProxyStatus, STATUS};
 use fairlead_proto::certificates::{CertificatesClient, SignRequest};
 use fairlead_proto::reports::ReportsClient;
 use fairlead_proto::{JsonMessage, ResourceType};
-use fairlead_xds::client::{ChannelOptions, Client, ClientConfig, ClientStatus, Connect, Handler, Rejection, Saved, Update, channel, client, connector};
+use fairlead_xds::client::{
+    ChannelOptions, Client, ClientConfig, ClientStatus, Connect, Handler, Rejection, Saved, Update, channel, client,
+    connector,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::DefaultTimeProvider;
 use serde_json::json;
@@ -237,7 +241,8 @@ fn sign(
     key: &WorkloadKey,
     credential: &str,
 ) -> Result<(Vec<CertificateDer<'static>>, Arc<TrustBundleSet>), tonic::Status> {
-    let request = SignRequest { csr_der: key.csr().unwrap().into(), credential: credential.into(), ..SignRequest::default() };
+    let request =
+        SignRequest { csr_der: key.csr().unwrap().into(), credential: credential.into(), ..SignRequest::default() };
     ask(connect, address, request)
 }
 
@@ -270,7 +275,8 @@ fn dialler(trust: &Arc<TrustBundleSet>, own: Option<(&WorkloadKey, &[Certificate
         }
         None => {
             let verifier = PeerVerifier::new(source, expected);
-            fairlead_identity::tls::client_config(None, verifier, &(Arc::new(DefaultTimeProvider) as _), &[b"h2"]).unwrap()
+            fairlead_identity::tls::client_config(None, verifier, &(Arc::new(DefaultTimeProvider) as _), &[b"h2"])
+                .unwrap()
         }
     };
     connector(move |address: String| {

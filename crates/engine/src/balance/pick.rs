@@ -72,7 +72,9 @@ impl Avoid {
     pub fn of(plan: &RoutePlan) -> Self {
         match &plan.retry {
             _ if plan.default_retry => Self::Elsewhere,
-            Some(retry) if retry.avoid_previous_hosts => Self::PreviousHosts { attempts: retry.host_selection_attempts },
+            Some(retry) if retry.avoid_previous_hosts => {
+                Self::PreviousHosts { attempts: retry.host_selection_attempts }
+            }
             _ => Self::Nothing,
         }
     }
@@ -159,7 +161,9 @@ impl Balancer {
                 ranks.iter().enumerate().map(of).collect()
             }
             _ => {
-                let fresh = |(endpoint, share): (&Arc<Endpoint>, &f64)| if tried.contains(&endpoint.key) { 0.0 } else { *share };
+                let fresh = |(endpoint, share): (&Arc<Endpoint>, &f64)| {
+                    if tried.contains(&endpoint.key) { 0.0 } else { *share }
+                };
                 self.endpoints.iter().zip(&shares).map(fresh).collect()
             }
         };

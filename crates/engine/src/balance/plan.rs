@@ -96,7 +96,10 @@ pub fn plan(input: &ShareInput<'_>) -> Vec<Pool> {
             let localities = tiers.localities(priority, class);
             let kept = localities.iter().map(|locality| locality.share * locality.ramp).sum::<f64>();
             let excess = healthy[priority] * (1.0 - kept);
-            if class == Class::Healthy && excess > 1e-12 && tiers.pass_down(priority, excess, &mut healthy, &mut degraded) {
+            if class == Class::Healthy
+                && excess > 1e-12
+                && tiers.pass_down(priority, excess, &mut healthy, &mut degraded)
+            {
                 healthy[priority] -= excess;
             }
             tiers.add_pools(&mut pools, priority, class, healthy[priority], &localities);
@@ -155,7 +158,9 @@ impl<'a> Tiers<'a> {
 
     fn is_in(&self, member: &Member, class: Class) -> bool {
         match (class, member.condition.state) {
-            (Class::All, _) | (Class::Healthy, EndpointState::Healthy) | (Class::Degraded, EndpointState::Degraded) => true,
+            (Class::All, _) | (Class::Healthy, EndpointState::Healthy) | (Class::Degraded, EndpointState::Degraded) => {
+                true
+            }
             (Class::Healthy, EndpointState::Draining) => self.draining_serves,
             _ => false,
         }

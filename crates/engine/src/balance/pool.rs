@@ -83,9 +83,8 @@ impl Pool {
             return self.members[a];
         }
         // Requests in flight relative to the weight, compared crosswise.
-        let load = |slot: usize, other: usize| {
-            u128::from(in_flight(self.members[slot])) * u128::from(self.weights[other])
-        };
+        let load =
+            |slot: usize, other: usize| u128::from(in_flight(self.members[slot])) * u128::from(self.weights[other]);
         if load(b, a) < load(a, b) { self.members[b] } else { self.members[a] }
     }
 

@@ -10,12 +10,17 @@ use std::sync::Arc;
 /// Only a listener with `use_original_dst` hands over: to the listener of exactly that address, else to that of the
 /// wildcard address with that port, else it keeps the connection (Envoy's `findActiveTcpListenerByAddress`). Inbound
 /// connections are never handed to listeners for outbound traffic, which may have the same port.
-pub fn listener<'a>(snapshot: &'a Snapshot, accepted: &'a Arc<Listener>, original_dst: SocketAddr) -> &'a Arc<Listener> {
+pub fn listener<'a>(
+    snapshot: &'a Snapshot,
+    accepted: &'a Arc<Listener>,
+    original_dst: SocketAddr,
+) -> &'a Arc<Listener> {
     if !accepted.use_original_dst {
         return accepted;
     }
     let takes = |candidate: &&Arc<Listener>| {
-        !candidate.bind_to_port && (accepted.direction != Direction::Inbound || candidate.direction == Direction::Inbound)
+        !candidate.bind_to_port
+            && (accepted.direction != Direction::Inbound || candidate.direction == Direction::Inbound)
     };
     let ip = original_dst.ip().to_canonical();
     let wildcard: IpAddr = match ip {

@@ -4,7 +4,7 @@
 //! Invariant: as in Envoy there is no way back: once a level has an entry for the connection, the levels below decide
 //! within that entry, and if they find nothing the default chain takes the connection.
 
-use super::{ChainMatch, SourceType, Sniffed, Transport};
+use super::{ChainMatch, Sniffed, SourceType, Transport};
 use crate::error::{DecodeError, Decoded};
 use crate::matching::Cidr;
 use ahash::AHashMap;
@@ -65,7 +65,9 @@ impl ChainIndex {
             by_address.insert(matching, chain)?;
         }
         let all = index.by_port.values_mut().chain(index.any_port.as_mut());
-        all.for_each(|by_address| by_address.0.sort_by_key(|(range, _)| std::cmp::Reverse(range.map(|r| r.prefix_len()))));
+        all.for_each(|by_address| {
+            by_address.0.sort_by_key(|(range, _)| std::cmp::Reverse(range.map(|r| r.prefix_len())))
+        });
         Ok(index)
     }
 

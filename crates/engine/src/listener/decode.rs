@@ -1,6 +1,9 @@
 //! From `envoy.config.listener.v3.Listener` to [`Listener`].
 
-use super::{AccessLog, ChainIndex, ChainMatch, Direction, FilterChain, HttpManager, Listener, NetworkFilter, TcpProxy, TlsContext};
+use super::{
+    AccessLog, ChainIndex, ChainMatch, Direction, FilterChain, HttpManager, Listener, NetworkFilter, TcpProxy,
+    TlsContext,
+};
 use crate::error::{DecodeError, Decoded};
 use crate::rbac::RbacFilter;
 use crate::wire;
@@ -11,9 +14,12 @@ use std::time::Duration;
 
 impl Listener {
     pub(crate) fn decode(listener: &proto::Listener) -> Decoded<Self> {
-        let internal = matches!(listener.listener_specifier, Some(proto::listener::ListenerSpecifier::InternalListener(_)));
+        let internal =
+            matches!(listener.listener_specifier, Some(proto::listener::ListenerSpecifier::InternalListener(_)));
         let address = match listener.address.as_ref().and_then(|address| address.address.as_ref()) {
-            Some(address::Address::SocketAddress(address)) => Some(wire::socket_address(address, "address.socket_address")?),
+            Some(address::Address::SocketAddress(address)) => {
+                Some(wire::socket_address(address, "address.socket_address")?)
+            }
             _ if internal => None,
             _ => return Err(DecodeError::new("address.socket_address", "is required")),
         };
@@ -31,9 +37,10 @@ impl Listener {
             FilterChain::decode(chain).map(Arc::new).map_err(|e| e.inside(format!("filter_chains[{index}]")))
         });
         let chains = chains.collect::<Decoded<Vec<_>>>()?;
-        let default_chain = listener.default_filter_chain.as_ref().map(|chain| {
-            FilterChain::decode(chain).map(Arc::new).map_err(|e| e.inside("default_filter_chain"))
-        });
+        let default_chain = listener
+            .default_filter_chain
+            .as_ref()
+            .map(|chain| FilterChain::decode(chain).map(Arc::new).map_err(|e| e.inside("default_filter_chain")));
         let mut decoded = Self {
             name: listener.name.as_str().into(),
             address,

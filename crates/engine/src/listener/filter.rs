@@ -106,7 +106,8 @@ impl TcpProxy {
 
 impl AccessLog {
     pub(crate) fn decode_all(logs: &[accesslog::AccessLog]) -> Decoded<Vec<Self>> {
-        let decode = |(index, log)| Self::decode(log).map_err(|e: DecodeError| e.inside(format!("access_log[{index}]")));
+        let decode =
+            |(index, log)| Self::decode(log).map_err(|e: DecodeError| e.inside(format!("access_log[{index}]")));
         logs.iter().enumerate().map(decode).collect()
     }
 

@@ -13,7 +13,10 @@ mod tls;
 pub use chain_index::ChainIndex;
 pub use chain_match::{ChainMatch, Sniffed, SourceType, Transport};
 pub use filter::{AccessLog, NetworkFilter, TcpBackend, TcpProxy};
-pub use http_manager::{ClientCertHeader, Codec, EscapedSlashes, ForwardClientCert, HttpFilter, HttpManager, PathRules, Routes, ServerHeader};
+pub use http_manager::{
+    ClientCertHeader, Codec, EscapedSlashes, ForwardClientCert, HttpFilter, HttpManager, PathRules, Routes,
+    ServerHeader,
+};
 pub use tls::{Mode, SanKind, SanMatch, TlsContext};
 
 use fairlead_model::Origin;

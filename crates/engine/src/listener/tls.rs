@@ -5,10 +5,10 @@
 use crate::error::{DecodeError, Decoded};
 use crate::matching::StringMatch;
 use crate::wire;
+use fairlead_proto::envoy::core::DataSource;
 use fairlead_proto::envoy::core::TransportSocket;
 use fairlead_proto::envoy::core::data_source::Specifier;
 use fairlead_proto::envoy::core::transport_socket::ConfigType;
-use fairlead_proto::envoy::core::DataSource;
 use fairlead_proto::envoy::tls as proto;
 use fairlead_proto::envoy::tls::common_tls_context::ValidationContextType;
 use std::sync::Arc;
@@ -89,7 +89,10 @@ impl TlsContext {
                 context.require_client_certificate = tls.require_client_certificate.is_some_and(|v| v.value);
                 if context.mode == Mode::Simple {
                     let what = "typed_config.common_tls_context.tls_certificate_sds_secret_configs";
-                    return Err(DecodeError::new(what, "only the mesh's own certificate (SDS `default`) can be presented"));
+                    return Err(DecodeError::new(
+                        what,
+                        "only the mesh's own certificate (SDS `default`) can be presented",
+                    ));
                 }
                 Ok(Some(context))
             }
@@ -134,7 +137,9 @@ impl TlsContext {
                     context.validation(inner).map_err(|e| e.inside(validation))?;
                 }
             }
-            Some(_) => return Err(DecodeError::unsupported("common_tls_context.validation_context_certificate_provider")),
+            Some(_) => {
+                return Err(DecodeError::unsupported("common_tls_context.validation_context_certificate_provider"));
+            }
         }
         Ok(context)
     }
@@ -151,7 +156,10 @@ impl TlsContext {
     fn validation(&mut self, validation: &proto::CertificateValidationContext) -> Decoded<()> {
         if let Some(custom) = &validation.custom_validator_config {
             if custom.name != "envoy.tls.cert_validator.spiffe" {
-                return Err(DecodeError::new("custom_validator_config", "only envoy.tls.cert_validator.spiffe is known"));
+                return Err(DecodeError::new(
+                    "custom_validator_config",
+                    "only envoy.tls.cert_validator.spiffe is known",
+                ));
             }
             self.mode = Mode::Mesh;
         }

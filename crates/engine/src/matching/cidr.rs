@@ -11,12 +11,14 @@ pub struct Cidr(IpNet);
 
 impl Cidr {
     pub(crate) fn decode(range: &CidrRange) -> Decoded<Self> {
-        let address: IpAddr = range.address_prefix.parse().map_err(|_| {
-            DecodeError::new("address_prefix", format!("{:?} is no IP address", range.address_prefix))
-        })?;
+        let address: IpAddr = range
+            .address_prefix
+            .parse()
+            .map_err(|_| DecodeError::new("address_prefix", format!("{:?} is no IP address", range.address_prefix)))?;
         // Envoy's default for an absent length is 0: the whole address family.
         let length = range.prefix_len.as_ref().map_or(0, |len| len.value);
-        let length = u8::try_from(length).map_err(|_| DecodeError::new("prefix_len", format!("{length} is too long")))?;
+        let length =
+            u8::try_from(length).map_err(|_| DecodeError::new("prefix_len", format!("{length} is too long")))?;
         let net = IpNet::new(address, length)
             .map_err(|_| DecodeError::new("prefix_len", format!("{length} is too long for {address}")))?;
         Ok(Self(net.trunc()))

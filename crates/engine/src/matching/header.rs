@@ -114,9 +114,9 @@ impl HeaderMatch {
             Some(HeaderMatchSpecifier::ContainsMatch(text)) => {
                 Test::Text(StringMatch::Contains { text: text.as_bytes().into(), ignore_case: false })
             }
-            Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => {
-                Test::Text(StringMatch::Regex(super::FullRegex::decode(regex).map_err(|e| e.inside("safe_regex_match"))?))
-            }
+            Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => Test::Text(StringMatch::Regex(
+                super::FullRegex::decode(regex).map_err(|e| e.inside("safe_regex_match"))?,
+            )),
             Some(HeaderMatchSpecifier::RangeMatch(range)) => Test::Range(range.start..range.end),
         };
         let missing_is_empty = matcher.treat_missing_header_as_empty;

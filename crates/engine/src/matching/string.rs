@@ -47,10 +47,9 @@ impl StringMatch {
             Self::Prefix { text: want, ignore_case } => {
                 text.get(..want.len()).is_some_and(|head| same(head, want, *ignore_case))
             }
-            Self::Suffix { text: want, ignore_case } => text
-                .len()
-                .checked_sub(want.len())
-                .is_some_and(|start| same(&text[start..], want, *ignore_case)),
+            Self::Suffix { text: want, ignore_case } => {
+                text.len().checked_sub(want.len()).is_some_and(|start| same(&text[start..], want, *ignore_case))
+            }
             Self::Contains { text: want, ignore_case } => {
                 want.is_empty() || text.windows(want.len()).any(|part| same(part, want, *ignore_case))
             }

@@ -84,7 +84,9 @@ impl Permission {
         Ok(match rule {
             Rule::AndRules(rules) => Self::And(set(rules, "and_rules")?),
             Rule::OrRules(rules) => Self::Or(set(rules, "or_rules")?),
-            Rule::NotRule(rule) => Self::Not(Box::new(Self::decode(rule, depth + 1).map_err(|e| e.inside("not_rule"))?)),
+            Rule::NotRule(rule) => {
+                Self::Not(Box::new(Self::decode(rule, depth + 1).map_err(|e| e.inside("not_rule"))?))
+            }
             Rule::Any(any) => Self::Any(*any),
             Rule::Header(header) => Self::Header(HeaderMatch::decode(header).map_err(|e| e.inside("header"))?),
             Rule::UrlPath(path) => Self::UrlPath(url_path(path)?),

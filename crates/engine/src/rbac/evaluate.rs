@@ -34,7 +34,9 @@ impl Permission {
             Self::DestinationPort(port) => info.connection.local.port() == *port,
             Self::DestinationPortRange(range) => range.contains(&i32::from(info.connection.local.port())),
             // Envoy compares the empty text when no name was asked for.
-            Self::RequestedServerName(name) => name.is_match(info.connection.server_name.unwrap_or_default().as_bytes()),
+            Self::RequestedServerName(name) => {
+                name.is_match(info.connection.server_name.unwrap_or_default().as_bytes())
+            }
             Self::MissingMetadata(answer) => *answer,
         }
     }

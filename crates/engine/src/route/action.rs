@@ -2,7 +2,8 @@
 
 use super::plan::istio_name;
 use super::{
-    Backend, DirectResponse, Fault, HeaderOps, PathRewrite, Redirect, RetryPolicy, Route, RouteAction, RouteMatch, RoutePlan,
+    Backend, DirectResponse, Fault, HeaderOps, PathRewrite, Redirect, RetryPolicy, Route, RouteAction, RouteMatch,
+    RoutePlan,
 };
 use crate::error::{DecodeError, Decoded};
 use crate::wire;
@@ -54,7 +55,8 @@ impl<'a> Scope<'a> {
                 return Err(DecodeError::unsupported(field));
             }
         }
-        let request = HeaderOps::decode(&host.request_headers_to_add, &host.request_headers_to_remove, "request_headers")?;
+        let request =
+            HeaderOps::decode(&host.request_headers_to_add, &host.request_headers_to_remove, "request_headers")?;
         let response =
             HeaderOps::decode(&host.response_headers_to_add, &host.response_headers_to_remove, "response_headers")?;
         let retry = host.retry_policy.as_ref().map(RetryPolicy::decode).transpose();
@@ -111,7 +113,12 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn redirect(&self, route: &proto::Route, action: &proto::RedirectAction, fault: Option<Arc<Fault>>) -> Decoded<Redirect> {
+    fn redirect(
+        &self,
+        route: &proto::Route,
+        action: &proto::RedirectAction,
+        fault: Option<Arc<Fault>>,
+    ) -> Decoded<Redirect> {
         let parts = super::redirect::Parts::decode(action)?;
         Ok(Redirect {
             route_name: route.name.as_str().into(),
@@ -218,7 +225,8 @@ impl<'a> Scope<'a> {
         fault: Option<Arc<Fault>>,
     ) -> Decoded<DirectResponse> {
         let status = u16::try_from(direct.status).ok().filter(|status| (200..600).contains(status));
-        let status = status.ok_or_else(|| DecodeError::new("status", format!("{} is not in 200-599", direct.status)))?;
+        let status =
+            status.ok_or_else(|| DecodeError::new("status", format!("{} is not in 200-599", direct.status)))?;
         if direct.body_format.is_some() {
             return Err(DecodeError::unsupported("body_format"));
         }
@@ -251,8 +259,7 @@ impl<'a> Scope<'a> {
         let response =
             HeaderOps::decode(&route.response_headers_to_add, &route.response_headers_to_remove, "response_headers")?;
         let order = |own: Option<HeaderOps>, host: &Option<Arc<HeaderOps>>, config: &Option<Arc<HeaderOps>>| {
-            let mut levels: Vec<_> =
-                [own.map(Arc::new), host.clone(), config.clone()].into_iter().flatten().collect();
+            let mut levels: Vec<_> = [own.map(Arc::new), host.clone(), config.clone()].into_iter().flatten().collect();
             if self.inherited.general_first {
                 levels.reverse();
             }
@@ -297,7 +304,8 @@ fn weighted_backend(entry: &proto::weighted_cluster::ClusterWeight) -> Decoded<B
     if !entry.cluster_header.is_empty() || entry.metadata_match.is_some() || !entry.typed_per_filter_config.is_empty() {
         return Err(DecodeError::unsupported("cluster_header, metadata_match and typed_per_filter_config"));
     }
-    let request = HeaderOps::decode(&entry.request_headers_to_add, &entry.request_headers_to_remove, "request_headers")?;
+    let request =
+        HeaderOps::decode(&entry.request_headers_to_add, &entry.request_headers_to_remove, "request_headers")?;
     let response =
         HeaderOps::decode(&entry.response_headers_to_add, &entry.response_headers_to_remove, "response_headers")?;
     let mut backend = backend(&entry.name, entry.weight.as_ref().map_or(0, |weight| weight.value));

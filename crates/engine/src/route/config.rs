@@ -80,7 +80,8 @@ impl RouteConfig {
             ignore_port: proto.ignore_port_in_host_matching,
             ignore_path_parameters: proto.ignore_path_parameters_in_path_matching,
         };
-        let request = HeaderOps::decode(&proto.request_headers_to_add, &proto.request_headers_to_remove, "request_headers")?;
+        let request =
+            HeaderOps::decode(&proto.request_headers_to_add, &proto.request_headers_to_remove, "request_headers")?;
         let response =
             HeaderOps::decode(&proto.response_headers_to_add, &proto.response_headers_to_remove, "response_headers")?;
         let inherited = super::action::Inherited {

@@ -4,7 +4,9 @@
 
 use crate::error::{DecodeError, Decoded};
 use crate::wire;
-use fairlead_proto::envoy::all::envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay::FaultDelaySecifier};
+use fairlead_proto::envoy::all::envoy::extensions::filters::common::fault::v3::{
+    FaultDelay, fault_delay::FaultDelaySecifier,
+};
 use fairlead_proto::envoy::http::fault::{self as proto, FaultAbort, fault_abort::ErrorType};
 use fairlead_proto::envoy::types::{FractionalPercent, fractional_percent::DenominatorType};
 use std::time::Duration;
@@ -71,9 +73,10 @@ impl Fault {
 
 fn delay(delay: &FaultDelay) -> Decoded<Delay> {
     match &delay.fault_delay_secifier {
-        Some(FaultDelaySecifier::FixedDelay(time)) => {
-            Ok(Delay { time: wire::duration(time, "fixed_delay")?, per_million: per_million(delay.percentage.as_ref()) })
-        }
+        Some(FaultDelaySecifier::FixedDelay(time)) => Ok(Delay {
+            time: wire::duration(time, "fixed_delay")?,
+            per_million: per_million(delay.percentage.as_ref()),
+        }),
         _ => Err(DecodeError::new("fixed_delay", "is required")),
     }
 }

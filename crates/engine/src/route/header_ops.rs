@@ -92,8 +92,7 @@ impl HeaderAdd {
         let text = if header.raw_value.is_empty() {
             header.value.as_str()
         } else {
-            std::str::from_utf8(&header.raw_value)
-                .map_err(|_| DecodeError::new("header.raw_value", "must be UTF-8"))?
+            std::str::from_utf8(&header.raw_value).map_err(|_| DecodeError::new("header.raw_value", "must be UTF-8"))?
         };
         let template = HeaderValueTemplate::parse(text).map_err(|e| e.inside("header"))?;
         let value = match template.literal() {

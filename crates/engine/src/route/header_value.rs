@@ -20,7 +20,11 @@ pub(crate) enum Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operator {
     /// `%REQ(NAME?ALTERNATIVE):MAX%`
-    Request { name: Box<str>, alternative: Option<Box<str>>, max: Option<usize> },
+    Request {
+        name: Box<str>,
+        alternative: Option<Box<str>>,
+        max: Option<usize>,
+    },
     DownstreamRemoteAddress,
     DownstreamRemoteAddressWithoutPort,
     DownstreamLocalAddress,
@@ -61,8 +65,9 @@ impl HeaderValueTemplate {
                 rest = after;
                 continue;
             }
-            let (operator, after) = split_operator(after)
-                .ok_or_else(|| DecodeError::new("value", format!("{value:?}: an operator is not closed; write %% for %")))?;
+            let (operator, after) = split_operator(after).ok_or_else(|| {
+                DecodeError::new("value", format!("{value:?}: an operator is not closed; write %% for %"))
+            })?;
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal).into()));
             }

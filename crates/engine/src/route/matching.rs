@@ -21,10 +21,19 @@ pub struct RouteMatch {
 #[derive(Clone, Debug)]
 pub enum PathMatch {
     /// Plain string prefix: `/foo` matches `/foobar`.
-    Prefix { text: Box<str>, ignore_case: bool },
-    Exact { text: Box<str>, ignore_case: bool },
+    Prefix {
+        text: Box<str>,
+        ignore_case: bool,
+    },
+    Exact {
+        text: Box<str>,
+        ignore_case: bool,
+    },
     /// `/foo` matches `/foo` and `/foo/bar`.
-    SeparatedPrefix { text: Box<str>, ignore_case: bool },
+    SeparatedPrefix {
+        text: Box<str>,
+        ignore_case: bool,
+    },
     Regex(FullRegex),
     Template(PathTemplate),
 }
@@ -45,7 +54,9 @@ impl RouteMatch {
                 let any = extension.typed_config.as_ref();
                 let any = any.ok_or_else(|| DecodeError::new("path_match_policy.typed_config", "is required"))?;
                 let config: UriTemplateMatchConfig = wire::unpack(any, "path_match_policy.typed_config")?;
-                PathMatch::Template(PathTemplate::parse(&config.path_template).map_err(|e| e.inside("path_match_policy"))?)
+                PathMatch::Template(
+                    PathTemplate::parse(&config.path_template).map_err(|e| e.inside("path_match_policy"))?,
+                )
             }
             Some(PathSpecifier::ConnectMatcher(_)) => return Err(DecodeError::unsupported("connect_matcher")),
             None => return Err(DecodeError::new("prefix", "or another path condition is required")),

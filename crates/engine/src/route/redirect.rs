@@ -6,7 +6,9 @@ use super::{Fault, HeaderOps};
 use crate::error::{DecodeError, Decoded};
 use crate::request::RequestHead;
 use fairlead_model::Origin;
-use fairlead_proto::envoy::route::{self as proto, redirect_action::PathRewriteSpecifier, redirect_action::SchemeRewriteSpecifier};
+use fairlead_proto::envoy::route::{
+    self as proto, redirect_action::PathRewriteSpecifier, redirect_action::SchemeRewriteSpecifier,
+};
 use std::sync::Arc;
 
 /// An answer that sends the caller elsewhere.
@@ -56,7 +58,9 @@ impl Parts {
             host: some(&action.host_redirect),
             port: match action.port_redirect {
                 0 => None,
-                port => Some(u16::try_from(port).map_err(|_| DecodeError::new("port_redirect", format!("{port} is no port")))?),
+                port => Some(
+                    u16::try_from(port).map_err(|_| DecodeError::new("port_redirect", format!("{port} is no port")))?,
+                ),
             },
             path: match &action.path_rewrite_specifier {
                 None => None,

@@ -96,7 +96,8 @@ impl RetryOn {
 impl RetryPolicy {
     pub(crate) fn decode(policy: &proto::RetryPolicy) -> Decoded<Self> {
         let matchers = |list: &[proto::HeaderMatcher], field: &str| -> Decoded<Vec<HeaderMatch>> {
-            let decode = |(index, matcher)| HeaderMatch::decode(matcher).map_err(|e| e.inside(format!("{field}[{index}]")));
+            let decode =
+                |(index, matcher)| HeaderMatch::decode(matcher).map_err(|e| e.inside(format!("{field}[{index}]")));
             list.iter().enumerate().map(decode).collect()
         };
         if !policy.retry_options_predicates.is_empty() {

@@ -44,7 +44,8 @@ impl PathRewrite {
             .build(source)
             .map_err(|e| DecodeError::new("pattern.regex", format!("{source:?} is no RE2 expression: {e}")))?;
         let with = pieces(&rewrite.substitution);
-        let with = with.ok_or_else(|| DecodeError::new("substitution", "a backslash must precede a digit or a backslash"))?;
+        let with =
+            with.ok_or_else(|| DecodeError::new("substitution", "a backslash must precede a digit or a backslash"))?;
         let groups = regex.captures_len();
         if with.iter().any(|piece| matches!(piece, Piece::Group(group) if *group >= groups)) {
             return Err(DecodeError::new("substitution", "names a group that the pattern does not have"));

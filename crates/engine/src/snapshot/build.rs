@@ -125,4 +125,3 @@ fn same_name(asked: &str, own: &str) -> Decoded<()> {
     }
     Err(DecodeError::new("name", format!("is {own:?} inside the resource named {asked:?}")))
 }
-

@@ -110,11 +110,14 @@ fn cluster_kind(cluster: &proto::Cluster) -> Decoded<ClusterKind> {
             Ok(ClusterKind::Static(Arc::new(endpoints)))
         }
         inner::DiscoveryType::Eds => {
-            let name = cluster.eds_cluster_config.as_ref().map(|eds| eds.service_name.as_str()).filter(|n| !n.is_empty());
+            let name =
+                cluster.eds_cluster_config.as_ref().map(|eds| eds.service_name.as_str()).filter(|n| !n.is_empty());
             Ok(ClusterKind::Eds(name.unwrap_or(&cluster.name).into()))
         }
         inner::DiscoveryType::OriginalDst => Ok(ClusterKind::OriginalDst),
-        inner::DiscoveryType::StrictDns | inner::DiscoveryType::LogicalDns => dns(cluster, kind == inner::DiscoveryType::LogicalDns),
+        inner::DiscoveryType::StrictDns | inner::DiscoveryType::LogicalDns => {
+            dns(cluster, kind == inner::DiscoveryType::LogicalDns)
+        }
     }
 }
 
@@ -130,7 +133,8 @@ fn dns(cluster: &proto::Cluster, logical: bool) -> Decoded<ClusterKind> {
             return Err(DecodeError::unsupported(field));
         }
     }
-    let assignment = cluster.load_assignment.as_ref().ok_or_else(|| DecodeError::new("load_assignment", "is required"))?;
+    let assignment =
+        cluster.load_assignment.as_ref().ok_or_else(|| DecodeError::new("load_assignment", "is required"))?;
     let endpoints = Endpoints::decode(assignment, true).map_err(|e| e.inside("load_assignment"))?;
     if logical && endpoints.len() != 1 {
         return Err(DecodeError::new("load_assignment", "must have one endpoint for LOGICAL_DNS"));
@@ -269,8 +273,7 @@ impl LocalityGroup {
             return Err(DecodeError::new("priority", format!("must be at most {MAX_PRIORITY}")));
         }
         let locality = group.locality.clone().unwrap_or_default();
-        let locality =
-            Arc::new(Locality { region: locality.region, zone: locality.zone, subzone: locality.sub_zone });
+        let locality = Arc::new(Locality { region: locality.region, zone: locality.zone, subzone: locality.sub_zone });
         let decode = |(index, endpoint)| {
             Endpoint::decode(endpoint, &locality, group.priority, named)
                 .map(Arc::new)
@@ -293,7 +296,9 @@ impl Endpoint {
         };
         let address = endpoint.address.as_ref().and_then(|address| address.address.as_ref());
         let address = match address {
-            Some(address::Address::SocketAddress(socket)) if named && socket.address.parse::<std::net::IpAddr>().is_err() => {
+            Some(address::Address::SocketAddress(socket))
+                if named && socket.address.parse::<std::net::IpAddr>().is_err() =>
+            {
                 let field = "endpoint.address.socket_address";
                 let (host, port) = wire::named_address(socket, field)?;
                 EndpointAddress::Named { host, port }
@@ -302,13 +307,14 @@ impl Endpoint {
                 EndpointAddress::Socket(wire::socket_address(socket, "endpoint.address.socket_address")?)
             }
             Some(address::Address::EnvoyInternalAddress(hop)) => match &hop.address_name_specifier {
-                Some(envoy_internal_address::AddressNameSpecifier::ServerListenerName(name)) => EndpointAddress::Gateway {
-                    hop: name.as_str().into(),
-                    endpoint_id: hop.endpoint_id.as_str().into(),
-                },
+                Some(envoy_internal_address::AddressNameSpecifier::ServerListenerName(name)) => {
+                    EndpointAddress::Gateway { hop: name.as_str().into(), endpoint_id: hop.endpoint_id.as_str().into() }
+                }
                 None => return Err(DecodeError::new("endpoint.address.server_listener_name", "is required")),
             },
-            _ => return Err(DecodeError::new("endpoint.address", "must be a socket_address or envoy_internal_address")),
+            _ => {
+                return Err(DecodeError::new("endpoint.address", "must be a socket_address or envoy_internal_address"));
+            }
         };
         let weight = proto.load_balancing_weight.as_ref().map_or(1, |weight| weight.value);
         let health = HealthStatus::try_from(proto.health_status).unwrap_or(HealthStatus::Unhealthy);
@@ -341,13 +347,7 @@ impl WorkloadLabel {
     pub fn parse(text: &str) -> Self {
         let mut parts = text.split(';');
         let mut next = || parts.next().unwrap_or_default().into();
-        Self {
-            name: next(),
-            namespace: next(),
-            canonical_name: next(),
-            canonical_revision: next(),
-            cluster: next(),
-        }
+        Self { name: next(), namespace: next(), canonical_name: next(), canonical_revision: next(), cluster: next() }
     }
 }
 

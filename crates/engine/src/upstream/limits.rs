@@ -108,10 +108,7 @@ impl OutlierConfig {
         set(&mut config.consecutive_gateway_failure, &proto.consecutive_gateway_failure);
         set(&mut config.enforcing_consecutive_gateway_failure, &proto.enforcing_consecutive_gateway_failure);
         set(&mut config.consecutive_local_origin_failure, &proto.consecutive_local_origin_failure);
-        set(
-            &mut config.enforcing_consecutive_local_origin_failure,
-            &proto.enforcing_consecutive_local_origin_failure,
-        );
+        set(&mut config.enforcing_consecutive_local_origin_failure, &proto.enforcing_consecutive_local_origin_failure);
         set(&mut config.max_ejection_percent, &proto.max_ejection_percent);
         config.split_local_origin = proto.split_external_local_origin_errors;
         config.always_eject_one = proto.always_eject_one_host.as_ref().is_some_and(|v| v.value);

@@ -29,7 +29,11 @@ pub fn ask(socket: &Path, path: &str, body: Option<&Value>) -> anyhow::Result<Va
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").context("the control plane's answer was cut")?;
     let status: u16 = head.split_whitespace().nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-    let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunked(body) } else { body.to_owned() };
+    let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        unchunked(body)
+    } else {
+        body.to_owned()
+    };
     let value: Value = serde_json::from_str(&body).with_context(|| format!("the control plane answered `{body}`"))?;
     if status != 200 {
         bail!("{}", value["error"].as_str().unwrap_or("the control plane refused"));

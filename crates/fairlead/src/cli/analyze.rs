@@ -69,8 +69,5 @@ fn line(diagnostic: &Diagnostic) -> String {
     let path = if diagnostic.path.is_empty() { String::new() } else { format!(" {}", diagnostic.path) };
     let hint = if diagnostic.hint.is_empty() { String::new() } else { format!("\n    {}", diagnostic.hint) };
     let severity = format!("{:?}", diagnostic.severity).to_lowercase();
-    format!(
-        "{place}: {severity} {}: {}{path}: {}{hint}",
-        diagnostic.code, diagnostic.object, diagnostic.message
-    )
+    format!("{place}: {severity} {}: {}{path}: {}{hint}", diagnostic.code, diagnostic.object, diagnostic.message)
 }

@@ -55,7 +55,8 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     }
     println!("{} from {}", told.request, told.from);
     for phase in &told.phases {
-        let place = phase.origin.as_ref().map(|o| format!("   [{}, {}:{}]", o.object, o.file, o.line)).unwrap_or_default();
+        let place =
+            phase.origin.as_ref().map(|o| format!("   [{}, {}:{}]", o.object, o.file, o.line)).unwrap_or_default();
         println!("\n{:<13} {}{place}", phase.name, phase.chosen);
         for candidate in &phase.candidates {
             let mark = if candidate.taken { "+" } else { "-" };

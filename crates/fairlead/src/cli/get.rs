@@ -209,7 +209,14 @@ fn listing(what: What) -> (&'static str, Columns) {
         ),
         What::Routes => (
             "/routes",
-            &[("OBJECT", "object"), ("RULE", "rule"), ("HOSTS", "hosts"), ("TO", "to"), ("FILE", "file"), ("LINE", "line")],
+            &[
+                ("OBJECT", "object"),
+                ("RULE", "rule"),
+                ("HOSTS", "hosts"),
+                ("TO", "to"),
+                ("FILE", "file"),
+                ("LINE", "line"),
+            ],
         ),
         What::Proxies => (
             "/proxies",

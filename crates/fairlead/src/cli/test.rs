@@ -39,7 +39,10 @@ pub struct Verdict {
 pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let mesh = Mesh::open(&args.directory).map_err(|e: OpenError| anyhow::anyhow!("{e}"))?;
     for diagnostic in mesh.diagnostics.iter().filter(|d| d.severity == Severity::Error) {
-        eprintln!("{}:{}: {} {}: {}", diagnostic.file, diagnostic.line, diagnostic.code, diagnostic.object, diagnostic.message);
+        eprintln!(
+            "{}:{}: {} {}: {}",
+            diagnostic.file, diagnostic.line, diagnostic.code, diagnostic.object, diagnostic.message
+        );
     }
     let mut results = Vec::new();
     let mut failed = 0;

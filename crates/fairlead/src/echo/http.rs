@@ -55,17 +55,15 @@ pub async fn serve_http2(stream: TcpStream, port: u16, program: Arc<Program>) ->
 }
 
 async fn answer(request: Request<Incoming>, port: u16, program: Arc<Program>) -> Result<Response<Body>, Reset> {
-    let grpc = request
-        .headers()
-        .get("content-type")
-        .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
+    let grpc = request.headers().get("content-type").is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
     match program.answers.current() {
         Answer::Reset => return Err(Reset),
         Answer::Delay(delay) => tokio::time::sleep(delay).await,
         Answer::Status(status) if !grpc => {
             let _ = request.into_body().collect().await;
             let mut response = Response::new(full(format!("told to answer {status}\n").into()));
-            *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+            *response.status_mut() =
+                hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
             return Ok(response);
         }
         Answer::Grpc(code) if grpc => return Ok(grpc_error(code)),

@@ -40,10 +40,7 @@ pub struct EchoArgs {
 
 /// Serves until the process is told to stop (SIGTERM, SIGINT).
 pub async fn run(args: EchoArgs) -> anyhow::Result<()> {
-    let program = Arc::new(Program {
-        workload: Workload::parse(&args.workload)?,
-        answers: Answers::new(args.answers),
-    });
+    let program = Arc::new(Program { workload: Workload::parse(&args.workload)?, answers: Answers::new(args.answers) });
     for port in args.ports {
         let address = SocketAddr::new(args.bind, port);
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;

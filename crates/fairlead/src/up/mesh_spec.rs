@@ -26,7 +26,9 @@ pub fn mesh_spec(directory: &Path, mesh: &Mesh, world: &World) -> anyhow::Result
     let first = world.meshes.values().next().context("the mesh has no cluster: write clusters/<name>/*.yaml")?;
     let settings = &first.settings;
     if let Some((cluster, primary)) = settings.clusters.iter().find_map(|(c, s)| s.primary.as_ref().map(|p| (c, p))) {
-        bail!("clusters.{cluster}.topology: remote (primary {primary}) is not run by this version's lab; write `topology: primary`");
+        bail!(
+            "clusters.{cluster}.topology: remote (primary {primary}) is not run by this version's lab; write `topology: primary`"
+        );
     }
     let clusters = world.meshes.iter().map(|(id, view)| (id.to_string(), cluster(id, view, &programs))).collect();
     let mut spec = MeshSpec {
@@ -76,8 +78,7 @@ fn cluster(id: &ClusterId, view: &ResolvedMesh, programs: &Programs) -> ClusterM
     let settings = &view.settings;
     let own = settings.clusters.get(id).cloned().unwrap_or_default();
     let entrances = view.members.get(id).map(|m| m.gateways.clone()).unwrap_or_default();
-    let built_in: Vec<IpAddr> =
-        entrances.iter().filter(|g| is_built_in(&g.workload)).map(|g| g.address.ip()).collect();
+    let built_in: Vec<IpAddr> = entrances.iter().filter(|g| is_built_in(&g.workload)).map(|g| g.address.ip()).collect();
     let workloads = view
         .workloads
         .values()
@@ -144,8 +145,10 @@ fn workload(
         part,
         identity: one.identity.clone(),
         canonical: (
-            label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]).unwrap_or_else(|| one.key.name.clone()),
-            label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]).unwrap_or_else(|| "latest".into()),
+            label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
+                .unwrap_or_else(|| one.key.name.clone()),
+            label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"])
+                .unwrap_or_else(|| "latest".into()),
         ),
         ports,
         wan: entrances.iter().filter(|g| g.workload == one.key).map(|g| g.address.ip()).collect(),
@@ -163,7 +166,9 @@ fn workload(
     if part == Part::Ingress {
         found.servers = servers(view, one);
         for (port, services) in &one.ports {
-            found.targets.extend(services.iter().filter(|(_, number)| number != port).map(|(_, number)| (*number, *port)));
+            found
+                .targets
+                .extend(services.iter().filter(|(_, number)| number != port).map(|(_, number)| (*number, *port)));
         }
     }
     found
@@ -196,7 +201,11 @@ fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<Externa
         for service in view.services.values() {
             for endpoint in service.endpoints.iter().filter(|e| world.workload(&e.workload).is_none()) {
                 // A name that is a service of the mesh needs no server.
-                if let Some(host) = endpoint.hostname.as_ref().filter(|h| !h.ends_with(".cluster.local") && !h.ends_with(".clusterset.local")) {
+                if let Some(host) = endpoint
+                    .hostname
+                    .as_ref()
+                    .filter(|h| !h.ends_with(".cluster.local") && !h.ends_with(".clusterset.local"))
+                {
                     hosts.entry(host.clone()).or_default().extend(endpoint.ports.values());
                 }
                 if let Some(address) = endpoint.address {
@@ -220,7 +229,8 @@ fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<Externa
         }
     }
     let mut taken: BTreeSet<IpAddr> = spec.clusters.values().flat_map(|c| c.names.keys().copied()).collect();
-    let passthrough = world.meshes.values().flat_map(|m| m.services.values()).filter(|s| s.resolution == Resolution::Passthrough);
+    let passthrough =
+        world.meshes.values().flat_map(|m| m.services.values()).filter(|s| s.resolution == Resolution::Passthrough);
     for vip in passthrough.flat_map(|s| &s.vips) {
         taken.remove(vip);
     }
@@ -228,8 +238,11 @@ fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<Externa
     taken.extend(spec.workloads().flat_map(|(_, w)| w.addresses.iter().chain(&w.wan)));
     let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !taken.contains(ip);
     let server = |(address, ports): (IpAddr, BTreeSet<u16>)| ExternalServer { host: None, address, ports };
-    let mut servers: Vec<ExternalServer> =
-        found.iter().filter(|(ip, ports)| usable(ip) && !ports.is_empty()).map(|(ip, ports)| server((*ip, ports.clone()))).collect();
+    let mut servers: Vec<ExternalServer> = found
+        .iter()
+        .filter(|(ip, ports)| usable(ip) && !ports.is_empty())
+        .map(|(ip, ports)| server((*ip, ports.clone())))
+        .collect();
     // RFC 5737: addresses for documentation are nobody's.
     let mut free = (1..=254).map(|n| IpAddr::from([203, 0, 113, n])).filter(|ip| usable(ip) && !found.contains_key(ip));
     for (host, ports) in hosts {

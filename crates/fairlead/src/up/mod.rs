@@ -75,7 +75,9 @@ pub fn test_live(role: Role, args: &TestArgs) -> anyhow::Result<ExitCode> {
         && let Some(running) = running(&args.directory)
     {
         let request = protocol::Request::Test { only: args.only.clone() };
-        let answer = crate::block_on(async { Ok(protocol::ask(&running.socket(), &request, |line| eprintln!("{line}")).await?) })?;
+        let answer = crate::block_on(async {
+            Ok(protocol::ask(&running.socket(), &request, |line| eprintln!("{line}")).await?)
+        })?;
         let results = answer.map_err(|e| anyhow::anyhow!(e))?;
         return finish(&results, args.output);
     }
@@ -93,7 +95,8 @@ pub fn test_live(role: Role, args: &TestArgs) -> anyhow::Result<ExitCode> {
 /// The lab that runs for a directory, if it is the one started last.
 fn running(directory: &Path) -> Option<Layout> {
     let layout = Layout::existing(&lab_state::latest().ok()?);
-    let status = crate::block_on(async { Ok(protocol::ask(&layout.socket(), &protocol::Request::Status, |_| {}).await?) });
+    let status =
+        crate::block_on(async { Ok(protocol::ask(&layout.socket(), &protocol::Request::Status, |_| {}).await?) });
     let status = status.ok()?.ok()?;
     (Path::new(status["directory"].as_str()?) == directory.canonicalize().ok()?).then_some(layout)
 }
@@ -205,7 +208,9 @@ fn hints(lab: &Lab) {
     }
     let caller = lab.spec().workloads().map(|(name, _)| name).next().unwrap_or_default();
     println!("logs: {}", lab.layout().root().join("logs").display());
-    println!("try:  fairlead get clusters | fairlead lab status | fairlead lab kill CLUSTER | fairlead lab call {caller} \"GET http://…/\"");
+    println!(
+        "try:  fairlead get clusters | fairlead lab status | fairlead lab kill CLUSTER | fairlead lab call {caller} \"GET http://…/\""
+    );
     println!("end:  Ctrl-C, or fairlead lab down");
 }
 
@@ -233,7 +238,12 @@ fn finish(results: &Value, output: Output) -> anyhow::Result<ExitCode> {
     if output == Output::Table {
         for row in rows {
             let mark = if row["pass"] == Value::Bool(true) { "ok  " } else { "FAIL" };
-            println!("{mark} {}:{} {}", row["file"].as_str().unwrap_or_default(), row["line"], row["why"].as_str().unwrap_or_default());
+            println!(
+                "{mark} {}:{} {}",
+                row["file"].as_str().unwrap_or_default(),
+                row["line"],
+                row["why"].as_str().unwrap_or_default()
+            );
             for fault in row["faults"].as_array().into_iter().flatten() {
                 println!("       {}", fault.as_str().unwrap_or_default());
             }

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fairlead_identity::introduction::Signer;
-use fairlead_identity::{
-    Ca, Introduction, LeafRequest, Member, MemberState, Statement, SystemRandom, WorkloadKey,
-};
+use fairlead_identity::{Ca, Introduction, LeafRequest, Member, MemberState, Statement, SystemRandom, WorkloadKey};
 use rustls::pki_types::CertificateDer;
 
 use super::{START, at};
@@ -28,29 +26,19 @@ impl Control {
             lifetime: Duration::from_secs(3600),
             now: at(START),
         };
-        Self {
-            chain: ca.issue_reserved(&request, &mut SystemRandom).unwrap(),
-            key,
-        }
+        Self { chain: ca.issue_reserved(&request, &mut SystemRandom).unwrap(), key }
     }
 
     pub fn signer(&self) -> Signer<'_> {
-        Signer {
-            key: &self.key,
-            chain: &self.chain,
-        }
+        Signer { key: &self.key, chain: &self.chain }
     }
 
     pub fn introduce(&self, member: Member) -> Introduction {
-        Statement::Introduce(member)
-            .sign(self.signer(), at(START))
-            .unwrap()
+        Statement::Introduce(member).sign(self.signer(), at(START)).unwrap()
     }
 
     pub fn revoke(&self, member: &Member) -> Introduction {
-        Statement::Revoke(member.tombstone())
-            .sign(self.signer(), at(START))
-            .unwrap()
+        Statement::Revoke(member.tombstone()).sign(self.signer(), at(START)).unwrap()
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fairlead_identity::{
-    Ca, CertHandle, DomainTrust, LeafRequest, MeshTls, SpiffeId, SystemRandom, TrustBundleSet,
-    TrustDomain, TrustSource, VerifyError, WorkloadKey,
+    Ca, CertHandle, DomainTrust, LeafRequest, MeshTls, SpiffeId, SystemRandom, TrustBundleSet, TrustDomain,
+    TrustSource, VerifyError, WorkloadKey,
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
@@ -91,23 +91,15 @@ impl Mesh {
         let cas: BTreeMap<String, Ca> = clusters
             .iter()
             .map(|cluster| {
-                let ca = Ca::create_root(cluster, &domain(cluster), clock.now(), &mut SystemRandom)
-                    .unwrap();
+                let ca = Ca::create_root(cluster, &domain(cluster), clock.now(), &mut SystemRandom).unwrap();
                 ((*cluster).to_owned(), ca)
             })
             .collect();
         let set = TrustBundleSet::new(cas.iter().map(|(cluster, ca)| {
-            (
-                ca.trust_domain().clone(),
-                DomainTrust::new(ca.bundle().clone(), Some(cluster.clone())),
-            )
+            (ca.trust_domain().clone(), DomainTrust::new(ca.bundle().clone(), Some(cluster.clone())))
         }))
         .unwrap();
-        Self {
-            clock,
-            cas,
-            trust: Trust::new(set),
-        }
+        Self { clock, cas, trust: Trust::new(set) }
     }
 
     pub fn ca(&self, cluster: &str) -> &Ca {
@@ -117,12 +109,7 @@ impl Mesh {
     /// A service account's identity, with a certificate for `lifetime` from now.
     pub fn handle(&self, cluster: &str, account: &str, lifetime: u64) -> CertHandle {
         let identity = domain(cluster).service_account("shop", account).unwrap();
-        CertHandle::new(issue(
-            self.ca(cluster),
-            &identity,
-            lifetime,
-            self.clock.now(),
-        ))
+        CertHandle::new(issue(self.ca(cluster), &identity, lifetime, self.clock.now()))
     }
 
     pub fn tls(&self, handle: &CertHandle) -> MeshTls {
@@ -138,13 +125,7 @@ pub fn issue(
 ) -> fairlead_identity::credentials::Credentials {
     let key = WorkloadKey::generate().unwrap();
     let csr = key.csr().unwrap();
-    let request = LeafRequest {
-        csr_der: &csr,
-        identity,
-        workload: None,
-        lifetime: Duration::from_secs(lifetime),
-        now,
-    };
+    let request = LeafRequest { csr_der: &csr, identity, workload: None, lifetime: Duration::from_secs(lifetime), now };
     let chain = if identity.is_reserved() {
         ca.issue_reserved(&request, &mut SystemRandom)
     } else {
@@ -163,11 +144,7 @@ pub struct Handshake {
 
 impl Handshake {
     pub fn run(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Self {
-        Self::named(
-            client,
-            server,
-            "outbound_.9080_.ep-7_.reviews.shop.svc.cluster.local",
-        )
+        Self::named(client, server, "outbound_.9080_.ep-7_.reviews.shop.svc.cluster.local")
     }
 
     pub fn named(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, sni: &str) -> Self {

@@ -28,7 +28,9 @@ pub struct Down {
 impl Down {
     /// Whether it covers the process `process` of `owner`.
     pub fn covers(&self, owner: &str, process: &str) -> bool {
-        let meant = owner == self.target || self.namespaces.contains(owner) || owner.strip_prefix(&self.target).is_some_and(|rest| rest.starts_with('/'));
+        let meant = owner == self.target
+            || self.namespaces.contains(owner)
+            || owner.strip_prefix(&self.target).is_some_and(|rest| rest.starts_with('/'));
         meant && self.process.as_deref().is_none_or(|only| only == process)
     }
 }
@@ -161,8 +163,16 @@ struct Effects {
 
 impl Effects {
     fn table(&self, forwards: bool) -> Table {
-        let arriving = self.lost_by.iter().map(|d| Match::From((*d).into())).chain(self.lost.iter().map(|a| Match::Source(only(*a))));
-        let leaving = self.lost_by.iter().map(|d| Match::By((*d).into())).chain(self.lost.iter().map(|a| Match::Destination(only(*a))));
+        let arriving = self
+            .lost_by
+            .iter()
+            .map(|d| Match::From((*d).into()))
+            .chain(self.lost.iter().map(|a| Match::Source(only(*a))));
+        let leaving = self
+            .lost_by
+            .iter()
+            .map(|d| Match::By((*d).into()))
+            .chain(self.lost.iter().map(|a| Match::Destination(only(*a))));
         let drop = |condition| Rule::new([condition], Verdict::Drop);
         let refuse = || -> Vec<Rule> {
             let rules = self.refused.iter().flat_map(|address| {

@@ -121,7 +121,8 @@ mod tests {
     fn breaking_twice_is_breaking_once_and_healing_is_exact() {
         let cut = |a: &str, b: &str| Fault::Cut(a.into(), b.into());
         let kill = Fault::Kill { target: "west".into(), process: None };
-        let faults = Faults::default().with(cut("west", "east")).with(cut("east", "west")).with(kill.clone()).with(kill.clone());
+        let faults =
+            Faults::default().with(cut("west", "east")).with(cut("east", "west")).with(kill.clone()).with(kill.clone());
         assert_eq!(faults.iter().count(), 2);
         assert_eq!(faults.without(&Heal::Fault(cut("west", "east"))).iter().collect::<Vec<_>>(), [&kill]);
         assert_eq!(faults.without(&Heal::Target("east".into())).iter().collect::<Vec<_>>(), [&kill]);

@@ -61,7 +61,8 @@ async fn over_unix(socket: &Path, method: &str, path: &str, body: Option<&Value>
         let stream = UnixStream::connect(socket).await.map_err(|e| error(e.to_string()))?;
         exchange(stream, method, path, body).await.map_err(error)
     };
-    let bytes = timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(error(format!("no answer within {PATIENCE:?}"))))?;
+    let bytes =
+        timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(error(format!("no answer within {PATIENCE:?}"))))?;
     serde_json::from_slice(&bytes).map_err(|e| error(format!("no JSON: {e}")))
 }
 

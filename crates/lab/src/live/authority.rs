@@ -28,7 +28,10 @@ impl Authorities {
     /// control planes.
     pub fn create(spec: &MeshSpec, layout: &Layout) -> Result<Self, String> {
         let shared = match spec.shared_trust {
-            true => Some(SharedRoot::create(&domain(&spec.trust_domain)?, now(), &mut SystemRandom).map_err(|e| e.to_string())?),
+            true => Some(
+                SharedRoot::create(&domain(&spec.trust_domain)?, now(), &mut SystemRandom)
+                    .map_err(|e| e.to_string())?,
+            ),
             false => None,
         };
         let authorities = Self { shared, clusters: Mutex::default() };
@@ -50,7 +53,8 @@ impl Authorities {
             None => Ca::create_root(cluster, &domain(trust_domain)?, now(), &mut SystemRandom),
         };
         let ca = ca.map_err(|e| e.to_string())?;
-        write(&ca.to_pem(), &layout.cacerts(cluster)).map_err(|e| format!("{}: {e}", layout.cacerts(cluster).display()))?;
+        write(&ca.to_pem(), &layout.cacerts(cluster))
+            .map_err(|e| format!("{}: {e}", layout.cacerts(cluster).display()))?;
         self.lock().insert(cluster.to_owned(), ca);
         Ok(())
     }
@@ -81,14 +85,16 @@ fn now() -> UnixTime {
 
 fn read(cluster: &str, domain: &TrustDomain, folder: &Path) -> Option<Ca> {
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    let pem = CaPem::of_files(text("ca-cert.pem")?, text("ca-key.pem")?, text("root-cert.pem")?, text("cert-chain.pem")?);
+    let pem =
+        CaPem::of_files(text("ca-cert.pem")?, text("ca-key.pem")?, text("root-cert.pem")?, text("cert-chain.pem")?);
     Ca::from_pem(cluster, domain, &pem).ok()
 }
 
 fn write(pem: &CaPem, folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     for (name, text) in pem.files() {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(folder.join(name))?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(folder.join(name))?;
         file.write_all(text.as_bytes())?;
     }
     Ok(())

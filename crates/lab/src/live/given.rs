@@ -72,7 +72,11 @@ impl State {
         for (pairs, cut) in [(&given.cut, true), (&given.blackholed, false)] {
             for [a, b] in pairs {
                 let (a, b) = (known(lab, a)?, known(lab, b)?);
-                state.faults.push(if cut { Fault::Cut(a.clone(), b.clone()) } else { Fault::BlackholeBetween(a.clone(), b.clone()) });
+                state.faults.push(if cut {
+                    Fault::Cut(a.clone(), b.clone())
+                } else {
+                    Fault::BlackholeBetween(a.clone(), b.clone())
+                });
                 state.apart.insert((a.clone(), b.clone()));
                 state.apart.insert((b, a));
             }
@@ -126,7 +130,8 @@ impl State {
             let built_in = long_form(&format!("{cluster}/{EAST_WEST}"));
             let whole = gone.contains(built_in.as_str());
             let is_gone = |instance: &&str| {
-                let addresses: Vec<IpAddr> = plan.namespace(instance).map(|n| n.wan_addresses().to_vec()).unwrap_or_default();
+                let addresses: Vec<IpAddr> =
+                    plan.namespace(instance).map(|n| n.wan_addresses().to_vec()).unwrap_or_default();
                 addresses.iter().any(|a| gone.contains(format!("{cluster}/{EAST_WEST}@{a}").as_str()))
             };
             if whole || instances.iter().all(is_gone) {
@@ -160,7 +165,11 @@ impl State {
     /// What making and undoing it disturbs, to go from little to much.
     pub fn cost(&self) -> usize {
         let clusters = self.down_clusters.len() + self.returned.len();
-        let parts = self.faults.len() + self.unhealthy.len() + self.drained.len() + self.drained_clusters.len() + self.answers.len();
+        let parts = self.faults.len()
+            + self.unhealthy.len()
+            + self.drained.len()
+            + self.drained_clusters.len()
+            + self.answers.len();
         self.revoked.len() * 1000 + clusters * 100 + self.apart.len() * 10 + parts
     }
 

@@ -131,7 +131,11 @@ impl Lab {
     /// Everything that has a proxy: names of the plan.
     pub fn proxies(&self) -> Vec<String> {
         let plan = self.handle().plan();
-        let own = self.spec().workloads().filter(|(name, w)| w.has_proxy() && !plan.aliases.contains_key(name)).map(|(name, _)| name);
+        let own = self
+            .spec()
+            .workloads()
+            .filter(|(name, w)| w.has_proxy() && !plan.aliases.contains_key(name))
+            .map(|(name, _)| name);
         let mut names: Vec<String> = own.collect();
         for cluster in self.spec().clusters.keys() {
             names.extend(plan.gateways(cluster, EAST_WEST).into_iter().map(str::to_owned));
@@ -209,16 +213,23 @@ impl Lab {
     /// Says that a workload's program is not ready, whatever it answers; or that it is again.
     pub async fn unhealthy(&self, name: &str, on: bool) -> Result<(), LabError> {
         for workload in self.workloads_of(name)? {
-            let probed = self.spec().workload(&workload).is_some_and(|(_, w)| w.part == Part::Sidecar && !w.ports.is_empty());
+            let probed =
+                self.spec().workload(&workload).is_some_and(|(_, w)| w.part == Part::Sidecar && !w.ports.is_empty());
             if !probed {
-                return Err(LabError::Unknown(format!("{workload} has no sidecar that asks whether its program is ready")));
+                return Err(LabError::Unknown(format!(
+                    "{workload} has no sidecar that asks whether its program is ready"
+                )));
             }
             match on {
                 true => self.handle().install(&workload, unanswered_probes()).await?,
                 false => self.handle().uninstall(&workload, UNHEALTHY_TABLE).await?,
             }
             let mut changed = self.changed();
-            if on { changed.unhealthy.insert(workload) } else { changed.unhealthy.remove(&workload) };
+            if on {
+                changed.unhealthy.insert(workload)
+            } else {
+                changed.unhealthy.remove(&workload)
+            };
         }
         Ok(())
     }
@@ -228,14 +239,22 @@ impl Lab {
         if self.spec().clusters.contains_key(name) {
             admin::post(&self.layout().admin(name), "/drain", &json!({"on": on})).await?;
             let mut changed = self.changed();
-            if on { changed.drained.insert(name.to_owned()) } else { changed.drained.remove(name) };
+            if on {
+                changed.drained.insert(name.to_owned())
+            } else {
+                changed.drained.remove(name)
+            };
             return Ok(());
         }
         for workload in self.workloads_of(name)? {
             let path = if on { "/drain" } else { "/undrain" };
             admin::proxy(self.handle(), &workload, "POST", path).await?;
             let mut changed = self.changed();
-            if on { changed.drained.insert(workload) } else { changed.drained.remove(&workload) };
+            if on {
+                changed.drained.insert(workload)
+            } else {
+                changed.drained.remove(&workload)
+            };
         }
         Ok(())
     }
@@ -249,7 +268,9 @@ impl Lab {
                 Some(answer) => {
                     // Read at every request: it must never be seen half written.
                     let new = file.with_extension("new");
-                    std::fs::write(&new, answer_text(answer)).and_then(|()| std::fs::rename(&new, &file)).map_err(failed)?;
+                    std::fs::write(&new, answer_text(answer))
+                        .and_then(|()| std::fs::rename(&new, &file))
+                        .map_err(failed)?;
                     self.changed().answers.insert(workload);
                 }
                 None => {
@@ -281,11 +302,17 @@ impl Lab {
 
     /// Takes back a cluster that was revoked: it begins anew, with a new CA and a new incarnation, and is joined again.
     pub async fn take_back(&self, cluster: &str) -> Result<(), LabError> {
-        let mesh = self.spec().clusters.get(cluster).ok_or_else(|| LabError::Unknown(format!("{cluster} is no cluster of this mesh")))?;
+        let mesh = self
+            .spec()
+            .clusters
+            .get(cluster)
+            .ok_or_else(|| LabError::Unknown(format!("{cluster} is no cluster of this mesh")))?;
         self.handle().fault(Fault::Kill { target: cluster.to_owned(), process: None }).await?;
         let state = self.layout().control(cluster);
         match std::fs::remove_dir_all(&state) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(LabError::State(format!("{}: {e}", state.display()))),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LabError::State(format!("{}: {e}", state.display())));
+            }
             _ => {}
         }
         self.inner.authorities.renew(cluster, &mesh.trust_domain, self.layout()).map_err(LabError::Authority)?;
@@ -369,7 +396,12 @@ impl Lab {
     pub async fn broken(&self) -> Vec<String> {
         let mut words: Vec<String> = self.handle().faults().await.iter().map(ToString::to_string).collect();
         let changed = self.changed();
-        let lists = [("unhealthy", &changed.unhealthy), ("drain", &changed.drained), ("answers", &changed.answers), ("detach", &changed.detached)];
+        let lists = [
+            ("unhealthy", &changed.unhealthy),
+            ("drain", &changed.drained),
+            ("answers", &changed.answers),
+            ("detach", &changed.detached),
+        ];
         for (word, names) in lists {
             words.extend(names.iter().map(|name| format!("{word} {name}")));
         }
@@ -393,7 +425,12 @@ impl Lab {
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, namespace) in &plan.namespaces {
             let Some(cluster) = &namespace.cluster else { continue };
-            let all: Vec<String> = namespace.network_addresses().iter().chain(namespace.wan_addresses()).map(ToString::to_string).collect();
+            let all: Vec<String> = namespace
+                .network_addresses()
+                .iter()
+                .chain(namespace.wan_addresses())
+                .map(ToString::to_string)
+                .collect();
             found.entry(cluster.clone()).or_default().push(format!("{name} {}", all.join(" ")));
         }
         found
@@ -427,7 +464,8 @@ const UNHEALTHY_TABLE: &str = "fairlead_unhealthy";
 /// Refuses what the proxy asks its program, and nothing else.
 fn unanswered_probes() -> Table {
     let probes = [Match::Transport(Transport::Tcp), Match::Destination(IpNet::from(PROBE_ADDRESS))];
-    let chain = Chain { name: "probes".into(), hook: Hook::FilterOutput, rules: vec![Rule::new(probes, Verdict::Reset)] };
+    let chain =
+        Chain { name: "probes".into(), hook: Hook::FilterOutput, rules: vec![Rule::new(probes, Verdict::Reset)] };
     Table { name: UNHEALTHY_TABLE.into(), chains: vec![chain] }
 }
 

@@ -167,7 +167,11 @@ struct Book {
 impl Book {
     fn new() -> Self {
         // Three digits over eight orders of magnitude: 200 KB.
-        Self { report: Report::default(), latency: Histogram::new_with_bounds(1, 100_000_000, 3).ok(), seconds: BTreeMap::new() }
+        Self {
+            report: Report::default(),
+            latency: Histogram::new_with_bounds(1, 100_000_000, 3).ok(),
+            seconds: BTreeMap::new(),
+        }
     }
 
     fn enter(&mut self, done: Option<Done>) {
@@ -242,14 +246,20 @@ mod tests {
     use super::*;
 
     fn done(at: u64, status: &str, workload: &str) -> Option<Done> {
-        let seen = Seen { status: status.into(), body: format!(r#"{{"workload":"{workload}"}}"#).into(), ..Seen::default() };
+        let seen =
+            Seen { status: status.into(), body: format!(r#"{{"workload":"{workload}"}}"#).into(), ..Seen::default() };
         Some(Done { at: Duration::from_millis(at), late: at == 0, latency: Duration::from_millis(4), seen })
     }
 
     #[test]
     fn every_request_is_counted_once() {
         let mut book = Book::new();
-        for one in [done(0, "200", "east/s/a"), done(900, "200", "west/s/a"), done(1100, "200", "west/s/a"), done(1500, "503", "")] {
+        for one in [
+            done(0, "200", "east/s/a"),
+            done(900, "200", "west/s/a"),
+            done(1100, "200", "west/s/a"),
+            done(1500, "503", ""),
+        ] {
             book.enter(one);
         }
         book.enter(None);
@@ -257,7 +267,10 @@ mod tests {
         assert_eq!((report.total, report.failed, report.late), (5, 2, 1));
         assert_eq!(report.failures, [("503".to_owned(), 1), ("lost".to_owned(), 1)].into());
         assert_eq!(report.clusters["west"], 2);
-        assert_eq!(report.by_second.iter().map(|s| (s.second, s.total, s.failed)).collect::<Vec<_>>(), [(0, 2, 0), (1, 2, 1)]);
+        assert_eq!(
+            report.by_second.iter().map(|s| (s.second, s.total, s.failed)).collect::<Vec<_>>(),
+            [(0, 2, 0), (1, 2, 1)]
+        );
         assert_eq!((report.spans["west/s/a"].first, report.spans["west/s/a"].last), (0.9, 1.1));
         assert!((report.latency.p50 - 4.0).abs() < 0.1);
     }

@@ -48,7 +48,8 @@ impl Resolver {
     pub async fn addresses(&self, place: &Place, name: &str) -> Result<Vec<IpAddr>, Unresolved> {
         let mut silent = None;
         for candidate in candidates(name, &self.search) {
-            let (v4, v6) = tokio::join!(self.ask(place, &candidate, RecordType::A), self.ask(place, &candidate, RecordType::AAAA));
+            let (v4, v6) =
+                tokio::join!(self.ask(place, &candidate, RecordType::A), self.ask(place, &candidate, RecordType::AAAA));
             let mut found = Vec::new();
             for answer in [v4, v6] {
                 match answer {
@@ -77,7 +78,8 @@ impl Resolver {
     }
 
     async fn ask_once(&self, place: &Place, question: &Question) -> io::Result<Vec<IpAddr>> {
-        let any: IpAddr = if self.server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let any: IpAddr =
+            if self.server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = place.udp(SocketAddr::new(any, 0))?;
         socket.connect(self.server).await?;
         socket.send(&question.bytes).await?;

@@ -72,10 +72,13 @@ impl Index {
         if origin.http {
             let records = self.of_request(seen, echo.as_ref());
             let has = |owner: &str| records.iter().any(|(o, _)| o == owner);
-            return (!origin.through_sidecar || seen.dialled.is_none() || has(&origin.caller)) && callee.is_none_or(has);
+            return (!origin.through_sidecar || seen.dialled.is_none() || has(&origin.caller))
+                && callee.is_none_or(has);
         }
         let own = !origin.through_sidecar || seen.dialled.is_none() || self.outbound(origin, seen).is_some();
-        own && callee.is_none_or(|callee| self.connections.get(callee).is_some_and(|all| all.iter().any(|r| r.direction == "inbound")))
+        own && callee.is_none_or(|callee| {
+            self.connections.get(callee).is_some_and(|all| all.iter().any(|r| r.direction == "inbound"))
+        })
     }
 
     fn of_request(&self, seen: &Seen, echo: Option<&Echo>) -> Vec<&(String, CallRecord)> {
@@ -128,9 +131,14 @@ pub(super) fn outcome(
     }
     if to.is_none() {
         // A program that answers otherwise does not say who it is; its proxy knows that it was reached.
-        to = records.iter().rev().find(|(_, r)| r.direction == "inbound" && r.reached_program()).map(|(owner, _)| owner.clone());
+        to = records
+            .iter()
+            .rev()
+            .find(|(_, r)| r.direction == "inbound" && r.reached_program())
+            .map(|(owner, _)| owner.clone());
     }
-    let callee = to.as_ref().and_then(|to| records.iter().rev().find(|(owner, r)| owner == to && r.direction == "inbound"));
+    let callee =
+        to.as_ref().and_then(|to| records.iter().rev().find(|(owner, r)| owner == to && r.direction == "inbound"));
     let denied_by = records.iter().find_map(|(_, r)| r.denied_by.clone());
     let passed = to.is_some() || denied_by.is_some() || records.iter().any(|(_, r)| r.direction == "inbound");
     let tls = to.as_ref().map(|_| last_hop(callee.map(|(_, r)| r)));
@@ -139,7 +147,9 @@ pub(super) fn outcome(
         grpc_status: seen.grpc_status,
         via: if passed { via(origin, &records, gateway_at) } else { Vec::new() },
         tls,
-        seen_as: to.as_ref().and_then(|_| callee.and_then(|(_, r)| r.peer.clone()).or_else(|| echo.as_ref()?.caller.clone())),
+        seen_as: to
+            .as_ref()
+            .and_then(|_| callee.and_then(|(_, r)| r.peer.clone()).or_else(|| echo.as_ref()?.caller.clone())),
         received: echo.as_ref().map(Echo::received),
         response: response(seen),
         attempts: first.as_ref().map(|r| r.attempts),
@@ -158,11 +168,18 @@ pub(super) fn outcome(
 
 fn first<'r>(origin: &Origin, records: &'r [(String, CallRecord)]) -> Option<&'r CallRecord> {
     let by = |test: &dyn Fn(&(String, CallRecord)) -> bool| records.iter().find(|r| test(r)).map(|(_, r)| r);
-    let own = origin.through_sidecar.then(|| by(&|(owner, r)| *owner == origin.caller && r.direction == "outbound")).flatten();
+    let own = origin
+        .through_sidecar
+        .then(|| by(&|(owner, r)| *owner == origin.caller && r.direction == "outbound"))
+        .flatten();
     own.or_else(|| by(&|(_, r)| r.direction == "gateway")).or_else(|| by(&|(_, r)| r.direction == "inbound"))
 }
 
-fn via(origin: &Origin, records: &[(String, CallRecord)], gateway_at: &dyn Fn(IpAddr) -> Option<String>) -> Vec<String> {
+fn via(
+    origin: &Origin,
+    records: &[(String, CallRecord)],
+    gateway_at: &dyn Fn(IpAddr) -> Option<String>,
+) -> Vec<String> {
     let mut via = Vec::new();
     if origin.dialled_gateway
         && let Some(dialled) = &origin.dialled
@@ -262,7 +279,14 @@ mod tests {
     const CALLEE: &str = "west/shop/reviews-v3";
 
     fn origin(http: bool) -> Origin {
-        Origin { caller: CALLER.into(), through_sidecar: true, dialled: None, dialled_gateway: false, http, grpc: false }
+        Origin {
+            caller: CALLER.into(),
+            through_sidecar: true,
+            dialled: None,
+            dialled_gateway: false,
+            http,
+            grpc: false,
+        }
     }
 
     fn seen(status: &str, body: &str) -> Seen {
@@ -282,7 +306,11 @@ mod tests {
             request_id: Some("1".into()),
             remote: "10.0.0.1:4000".into(),
             gateway: Some(gateway.into()),
-            endpoint: Some(EndpointRecord { cluster: "west".into(), namespace: "shop".into(), workload: "reviews-v3".into() }),
+            endpoint: Some(EndpointRecord {
+                cluster: "west".into(),
+                namespace: "shop".into(),
+                workload: "reviews-v3".into(),
+            }),
             attempts: 1,
             route_object: Some("VirtualService shop/reviews spec.http[1]".into()),
             ..CallRecord::default()
@@ -304,7 +332,9 @@ mod tests {
     fn told(origin: &Origin, seen: &Seen, records: Vec<(String, CallRecord)>) -> Outcome {
         let mut index = Index::default();
         index.add(records);
-        outcome(origin, seen, &mut index, &|_| Some("west/east-west@198.19.1.1".into()), &|_| Some("shop/ledger".into()))
+        outcome(origin, seen, &mut index, &|_| Some("west/east-west@198.19.1.1".into()), &|_| {
+            Some("shop/ledger".into())
+        })
     }
 
     #[test]
@@ -329,7 +359,10 @@ mod tests {
 
     #[test]
     fn a_program_that_answers_otherwise_was_reached() {
-        let records = vec![(CALLER.into(), outbound("198.19.1.1:15443")), (CALLEE.into(), CallRecord { status: 503, ..inbound() })];
+        let records = vec![
+            (CALLER.into(), outbound("198.19.1.1:15443")),
+            (CALLEE.into(), CallRecord { status: 503, ..inbound() }),
+        ];
         let got = told(&origin(true), &seen("503", "told to answer 503\n"), records);
         assert_eq!(got.to.as_deref(), Some(CALLEE));
     }
@@ -339,7 +372,8 @@ mod tests {
         let tcp = |record: CallRecord| CallRecord { request_id: None, protocol: "tcp".into(), ..record };
         let denied = CallRecord { denied_by: Some("no-allow".into()), ..tcp(inbound()) };
         let other = CallRecord { remote: "10.0.0.1:4999".into(), ..tcp(outbound("x")) };
-        let records = vec![(CALLER.into(), other), (CALLER.into(), tcp(outbound("198.19.1.1:15443"))), (CALLEE.into(), denied)];
+        let records =
+            vec![(CALLER.into(), other), (CALLER.into(), tcp(outbound("198.19.1.1:15443"))), (CALLEE.into(), denied)];
         let got = told(&origin(false), &seen("reset", ""), records);
         assert_eq!((got.to, got.denied_by.as_deref(), got.attempts), (None, Some("no-allow"), Some(1)));
     }
@@ -349,7 +383,8 @@ mod tests {
         let body = r#"{"workload":"outside/server/192.0.2.1","cluster":"outside","port":443}"#;
         let got = told(&origin(true), &seen("200", body), Vec::new());
         assert_eq!((got.to.as_deref(), got.tls), (Some("outside/192.0.2.1:443"), Some(LastHopTls::None)));
-        let question = Seen { status: "ok".into(), resolves: Some(vec!["240.240.0.1".parse().unwrap()]), ..Seen::default() };
+        let question =
+            Seen { status: "ok".into(), resolves: Some(vec!["240.240.0.1".parse().unwrap()]), ..Seen::default() };
         assert_eq!(told(&origin(false), &question, Vec::new()).resolves.unwrap(), ["240.240.0.1", "shop/ledger"]);
     }
 }

@@ -88,7 +88,14 @@ impl Parts<'_> {
     }
 
     /// The proxy of a workload or gateway. `owner` is the namespace (one of several for a built-in gateway), `workload` its name.
-    pub fn proxy(&self, owner: &str, cluster: &str, workload: &str, part: Part, own: Option<&MeshWorkload>) -> ProcessSpec {
+    pub fn proxy(
+        &self,
+        owner: &str,
+        cluster: &str,
+        workload: &str,
+        part: Part,
+        own: Option<&MeshWorkload>,
+    ) -> ProcessSpec {
         let role = match part {
             Part::Sidecar | Part::Plain => "sidecar",
             Part::Ingress => "gateway",
@@ -107,12 +114,17 @@ impl Parts<'_> {
             process = process.arguments(["--control".to_owned(), SocketAddr::new(control, CONTROL_PORT).to_string()]);
         }
         if let Some(own) = own {
-            process = process
-                .arguments(["--canonical-service", &own.canonical.0, "--canonical-revision", &own.canonical.1]);
+            process =
+                process.arguments(["--canonical-service", &own.canonical.0, "--canonical-revision", &own.canonical.1]);
             if part == Part::Sidecar
                 && let Some(probe) = probe(own)
             {
-                process = process.arguments(["--probe".to_owned(), probe, "--probe-address".into(), PROBE_ADDRESS.to_string()]);
+                process = process.arguments([
+                    "--probe".to_owned(),
+                    probe,
+                    "--probe-address".into(),
+                    PROBE_ADDRESS.to_string(),
+                ]);
             }
         }
         if part == Part::Sidecar

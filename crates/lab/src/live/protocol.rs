@@ -137,7 +137,11 @@ pub enum Reply {
 const LONGEST: u64 = 256 << 20;
 
 /// Sends a request to the lab at `socket`. `progress` is told its lines. The inner error is the lab's own answer.
-pub async fn ask(socket: &Path, request: &Request, mut progress: impl FnMut(&str)) -> io::Result<Result<Value, String>> {
+pub async fn ask(
+    socket: &Path,
+    request: &Request,
+    mut progress: impl FnMut(&str),
+) -> io::Result<Result<Value, String>> {
     let mut stream = UnixStream::connect(socket).await?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
@@ -165,7 +169,9 @@ mod tests {
             r#"{"verb":"load","from":"east/shop/frontend","request":"GET http://a/","rate":200,"seconds":60}"#,
         )
         .unwrap();
-        assert!(matches!(&load, Request::Load { call, rate, .. } if call.from == "east/shop/frontend" && *rate == 200.0));
+        assert!(
+            matches!(&load, Request::Load { call, rate, .. } if call.from == "east/shop/frontend" && *rate == 200.0)
+        );
         assert_eq!(serde_json::from_str::<Request>(&serde_json::to_string(&load).unwrap()).unwrap(), load);
         assert!(serde_json::from_str::<Request>(r#"{"verb":"explode"}"#).is_err());
         let answers = Request::Answers { target: "a".into(), answer: Some(Answer::Delay { delay: "2s".into() }) };

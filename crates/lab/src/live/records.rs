@@ -83,7 +83,8 @@ impl EndpointRecord {
 impl CallRecord {
     /// On a callee's side: whether its program was given the request.
     pub fn reached_program(&self) -> bool {
-        let failed_before = self.flags.iter().any(|f| matches!(f.as_str(), "UF" | "UH" | "NR" | "UO" | "DPE" | "UAEX" | "RL"));
+        let failed_before =
+            self.flags.iter().any(|f| matches!(f.as_str(), "UF" | "UH" | "NR" | "UO" | "DPE" | "UAEX" | "RL"));
         self.denied_by.is_none() && self.attempts > 0 && !failed_before
     }
 }
@@ -97,7 +98,11 @@ pub struct Reader {
 
 impl Reader {
     /// The new records of these proxies. One that does not answer has none.
-    pub async fn read(&mut self, handle: &Handle, owners: impl IntoIterator<Item = String>) -> Vec<(String, CallRecord)> {
+    pub async fn read(
+        &mut self,
+        handle: &Handle,
+        owners: impl IntoIterator<Item = String>,
+    ) -> Vec<(String, CallRecord)> {
         let starts: BTreeMap<String, u32> =
             handle.processes().into_iter().filter(|p| p.name == PROXY).map(|p| (p.owner, p.starts)).collect();
         let mut asking = JoinSet::new();
@@ -128,5 +133,6 @@ impl Reader {
 async fn since_of(handle: &Handle, owner: &str, since: u64) -> Result<Vec<CallRecord>, AdminError> {
     let path = format!("/fairlead/records?since={since}");
     let bytes = admin::proxy(handle, owner, "GET", &path).await?;
-    serde_json::from_slice(&bytes).map_err(|e| AdminError { what: format!("proxy of {owner}: {path}"), reason: e.to_string() })
+    serde_json::from_slice(&bytes)
+        .map_err(|e| AdminError { what: format!("proxy of {owner}: {path}"), reason: e.to_string() })
 }

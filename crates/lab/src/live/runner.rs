@@ -57,7 +57,8 @@ pub async fn run(lab: &Lab, calls: &[TableCall], progress: Progress) -> Result<V
         }
     }
     groups.sort_by_key(|(state, _)| state.cost());
-    let mut runner = Runner { lab, watched: watch(lab, &groups).await, reader: Reader::default(), progress, disturbed: false };
+    let mut runner =
+        Runner { lab, watched: watch(lab, &groups).await, reader: Reader::default(), progress, disturbed: false };
     let mut ran = Vec::new();
     for (state, calls) in &groups {
         ran.extend(runner.group(state, calls).await);
@@ -95,7 +96,11 @@ impl<'c> Prepared<'c> {
 
 /// The proxies that must show a state, with what they hold while all is well.
 async fn watch(lab: &Lab, groups: &[(State, Vec<Prepared<'_>>)]) -> BTreeMap<String, Watched> {
-    let owners = groups.iter().flat_map(|(_, calls)| calls).flat_map(|c| &c.callers).filter_map(|(_, plan)| plan.as_ref().ok()?.2.clone());
+    let owners = groups
+        .iter()
+        .flat_map(|(_, calls)| calls)
+        .flat_map(|c| &c.callers)
+        .filter_map(|(_, plan)| plan.as_ref().ok()?.2.clone());
     let mut watched = BTreeMap::new();
     for owner in owners {
         if watched.contains_key(&owner) {
@@ -287,7 +292,8 @@ pub(super) fn plan(lab: &Lab, caller: &str, call: &TableCall) -> Result<(Plan, O
         resolver,
     };
     let gateway = origin.dialled.clone().filter(|_| origin.dialled_gateway);
-    let decides = if through_sidecar { Some(caller.to_owned()) } else { gateway.filter(|g| handle.plan().find(g).is_some()) };
+    let decides =
+        if through_sidecar { Some(caller.to_owned()) } else { gateway.filter(|g| handle.plan().find(g).is_some()) };
     let decides = decides.map(|name| topology.find(&name).map_or(name.clone(), str::to_owned));
     Ok((plan, origin, decides))
 }
@@ -307,7 +313,9 @@ fn target(lab: &Lab, caller: &str, call: &TableCall) -> Result<Option<Target>, S
         if let Ok(address) = at.parse::<SocketAddr>() {
             return Ok(Some(by_address(lab, address)));
         }
-        let (name, port) = at.rsplit_once(':').ok_or_else(|| format!("`{at}`: write ADDRESS:PORT or CLUSTER/NAMESPACE/WORKLOAD:PORT"))?;
+        let (name, port) = at
+            .rsplit_once(':')
+            .ok_or_else(|| format!("`{at}`: write ADDRESS:PORT or CLUSTER/NAMESPACE/WORKLOAD:PORT"))?;
         let port = port.parse().map_err(|_| format!("`{port}` is no port"))?;
         let found = lab.names().callers(name)?;
         let name = found.into_iter().next().ok_or_else(|| format!("`{name}` is no workload"))?;
@@ -319,12 +327,18 @@ fn target(lab: &Lab, caller: &str, call: &TableCall) -> Result<Option<Target>, S
     if let Ok(ip) = host.parse::<IpAddr>() {
         return Ok(Some(by_address(lab, SocketAddr::new(ip, call.request.port))));
     }
-    let written = call.call.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| value.as_str());
+    let written =
+        call.call.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| value.as_str());
     let wanted = written.unwrap_or(host).split(':').next().unwrap_or_default().to_ascii_lowercase();
     match lab.spec().gateway_for(&wanted, call.request.port) {
         Some(gateway) => by_name(lab, caller, &gateway, call.request.port).map(Some),
         // Nobody listens for it anywhere: as on the caller's own loopback interface.
-        None => Ok(Some(Target { address: SocketAddr::from(([127, 0, 0, 1], call.request.port)), name: None, gateway: false, place: None })),
+        None => Ok(Some(Target {
+            address: SocketAddr::from(([127, 0, 0, 1], call.request.port)),
+            name: None,
+            gateway: false,
+            place: None,
+        })),
     }
 }
 
@@ -337,7 +351,8 @@ fn by_address(lab: &Lab, address: SocketAddr) -> Target {
 fn by_name(lab: &Lab, caller: &str, name: &str, port: u16) -> Result<Target, String> {
     let plan = lab.handle().plan();
     let built_in = name.ends_with(&format!("/{SYSTEM_NAMESPACE}/{EAST_WEST}"));
-    let gateway = built_in || lab.spec().workload(name).is_some_and(|(_, w)| matches!(w.part, Part::Ingress | Part::EastWest));
+    let gateway =
+        built_in || lab.spec().workload(name).is_some_and(|(_, w)| matches!(w.part, Part::Ingress | Part::EastWest));
     let cluster = name.split('/').next().unwrap_or_default();
     let instances = plan.gateways(cluster, EAST_WEST);
     let owner = if built_in { *instances.first().ok_or_else(|| format!("{name} does not run"))? } else { name };
@@ -392,15 +407,18 @@ fn identity(lab: &Lab, caller: &str, call: &TableCall, certificate: &str) -> Res
     if let Some((_, workload)) = lab.spec().workload(caller) {
         // A SPIFFE ID is vouched for by the member whose domain it names.
         let domain = certificate.strip_prefix("spiffe://").and_then(|id| id.split('/').next());
-        let vouches = domain.and_then(|d| lab.spec().clusters.iter().find(|(_, c)| !lab.spec().shared_trust && c.trust_domain == d));
+        let vouches = domain
+            .and_then(|d| lab.spec().clusters.iter().find(|(_, c)| !lab.spec().shared_trust && c.trust_domain == d));
         let own = || caller.split('/').next().unwrap_or_default().to_owned();
         let cluster = vouches.map_or_else(own, |(name, _)| name.clone());
         let identity = workload.identity.clone().ok_or_else(|| format!("{caller} has no identity to show"))?;
         return Ok((cluster, identity));
     }
-    let dialled = call.call.at.as_deref().and_then(|at| at.split('/').next()).filter(|c| lab.spec().clusters.contains_key(*c));
+    let dialled =
+        call.call.at.as_deref().and_then(|at| at.split('/').next()).filter(|c| lab.spec().clusters.contains_key(*c));
     let claimed = certificate.strip_prefix("spiffe://").and_then(|id| id.split('/').next());
-    let of_domain = claimed.and_then(|domain| lab.spec().clusters.iter().find(|(_, c)| c.trust_domain == domain).map(|(n, _)| n.as_str()));
+    let of_domain = claimed
+        .and_then(|domain| lab.spec().clusters.iter().find(|(_, c)| c.trust_domain == domain).map(|(n, _)| n.as_str()));
     let first = || lab.spec().clusters.keys().next().map(String::as_str);
     let cluster = of_domain.or(dialled).or_else(first).ok_or("the mesh has no cluster")?;
     let domain = lab.spec().clusters.get(cluster).map(|c| c.trust_domain.as_str()).unwrap_or_default();

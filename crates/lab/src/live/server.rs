@@ -206,7 +206,10 @@ fn one_caller(lab: &Lab, name: &str) -> Result<String, String> {
 
 fn table_call(asked: &CallRequest) -> Result<TableCall, String> {
     let request = Asked::parse(&asked.request)?;
-    let client = asked.http.as_ref().map(|http| fairlead_calls::Client { http: Some(http.clone()), ..fairlead_calls::Client::default() });
+    let client = asked
+        .http
+        .as_ref()
+        .map(|http| fairlead_calls::Client { http: Some(http.clone()), ..fairlead_calls::Client::default() });
     let call = Call {
         why: String::new(),
         from: asked.from.clone(),

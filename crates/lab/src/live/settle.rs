@@ -146,7 +146,9 @@ async fn streams(lab: &Lab, watched: &[Watched], state: &State) -> Vec<String> {
             }
         }
         if state.is_whole() {
-            for row in rows(&listing).filter(|row| row["stream"] == "stale" || row["stream"] == "unknown" || row["path"] == "down") {
+            for row in rows(&listing)
+                .filter(|row| row["stream"] == "stale" || row["stream"] == "unknown" || row["path"] == "down")
+            {
                 wrong.push(format!("{viewer}: {} is {} and its path {}", row["cluster"], row["stream"], row["path"]));
             }
         }
@@ -161,16 +163,26 @@ mod tests {
 
     #[test]
     fn clusters_are_read_as_envoy_writes_them() {
-        let host = |cluster: &str, state: &str, ramp: f64| {
-            json!({"fairlead": {"cluster": cluster, "namespace": "shop", "workload": "a", "state": state, "ramp": ramp}})
-        };
-        let hosts = [host("east", "healthy", 1.0), host("north", "ejected", 1.0), host("south", "healthy", 0.3), host("west", "path-down", 1.0)];
-        let text = json!({"cluster_statuses": [{"name": "outbound|80||a", "host_statuses": hosts}, {"name": "inbound|80||"}]}).to_string();
+        let host = |cluster: &str, state: &str, ramp: f64| json!({"fairlead": {"cluster": cluster, "namespace": "shop", "workload": "a", "state": state, "ramp": ramp}});
+        let hosts = [
+            host("east", "healthy", 1.0),
+            host("north", "ejected", 1.0),
+            host("south", "healthy", 0.3),
+            host("west", "path-down", 1.0),
+        ];
+        let text =
+            json!({"cluster_statuses": [{"name": "outbound|80||a", "host_statuses": hosts}, {"name": "inbound|80||"}]})
+                .to_string();
         let rotation = parse(text.as_bytes()).unwrap();
         let healthy: Vec<_> = rotation.values().map(|h| (h.workload.as_str(), h.healthy, h.ramping)).collect();
         assert_eq!(
             healthy,
-            [("east/shop/a", true, false), ("north/shop/a", false, false), ("south/shop/a", true, true), ("west/shop/a", false, false)]
+            [
+                ("east/shop/a", true, false),
+                ("north/shop/a", false, false),
+                ("south/shop/a", true, true),
+                ("west/shop/a", false, false)
+            ]
         );
     }
 }

@@ -151,8 +151,11 @@ impl MeshSpec {
 
     /// The first gateway (by cluster, namespace, name) that serves a host on a port.
     pub fn gateway_for(&self, host: &str, port: u16) -> Option<String> {
-        let serves = |w: &MeshWorkload| w.servers.iter().any(|(p, hosts)| *p == port && hosts.iter().any(|h| host_matches(h, host)));
-        let mut found: Vec<String> = self.workloads().filter(|(_, w)| w.part == Part::Ingress && serves(w)).map(|(name, _)| name).collect();
+        let serves = |w: &MeshWorkload| {
+            w.servers.iter().any(|(p, hosts)| *p == port && hosts.iter().any(|h| host_matches(h, host)))
+        };
+        let mut found: Vec<String> =
+            self.workloads().filter(|(_, w)| w.part == Part::Ingress && serves(w)).map(|(name, _)| name).collect();
         found.sort();
         found.into_iter().next()
     }
@@ -173,7 +176,13 @@ impl ClusterMesh {
     /// The destinations that a node answers for callers without a sidecar.
     pub fn service_ranges(&self) -> Vec<IpNet> {
         let mut ranges: Vec<IpNet> = "240.240.0.0/16".parse().into_iter().collect();
-        ranges.extend(self.service_addresses.iter().map(|address| IpNet::from(*address)).filter(|one| !ranges.iter().any(|r| r.contains(one))).collect::<Vec<_>>());
+        ranges.extend(
+            self.service_addresses
+                .iter()
+                .map(|address| IpNet::from(*address))
+                .filter(|one| !ranges.iter().any(|r| r.contains(one)))
+                .collect::<Vec<_>>(),
+        );
         ranges
     }
 }
@@ -230,7 +239,8 @@ mod tests {
             ..MeshWorkload::default()
         };
         let mut spec = MeshSpec::default();
-        spec.clusters.insert("west".into(), ClusterMesh { workloads: vec![gateway("a", 80, "*")], ..ClusterMesh::default() });
+        spec.clusters
+            .insert("west".into(), ClusterMesh { workloads: vec![gateway("a", 80, "*")], ..ClusterMesh::default() });
         let east = vec![gateway("z", 80, "*.shop.example"), gateway("b", 8080, "*")];
         spec.clusters.insert("east".into(), ClusterMesh { workloads: east, ..ClusterMesh::default() });
         assert_eq!(spec.gateway_for("www.shop.example", 80).as_deref(), Some("east/edge/z"));

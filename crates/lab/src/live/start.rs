@@ -47,7 +47,8 @@ pub type Progress = Arc<dyn Fn(String) + Send + Sync>;
 /// What could not be built, started or joined, with the end of the log of the process concerned.
 pub async fn start(spec: MeshSpec, names: Names, options: StartOptions, progress: Progress) -> Result<Lab, LabError> {
     let began = Instant::now();
-    let layout = Layout::create(&options.state).map_err(|e| LabError::State(format!("{}: {e}", options.state.display())))?;
+    let layout =
+        Layout::create(&options.state).map_err(|e| LabError::State(format!("{}: {e}", options.state.display())))?;
     let plan = topology::plan(&spec.topology())?;
     for note in &plan.notes {
         progress(format!("{}: {}", note.namespace, note.message));
@@ -108,7 +109,8 @@ async fn unacked(lab: &Lab) -> Result<(usize, Vec<String>), LabError> {
                 missing.push(format!("{cluster}: no stream to the control plane of {other}"));
             }
         }
-        let mut wanted: BTreeSet<String> = mesh.workloads.iter().filter(|w| w.has_proxy()).map(|w| w.full_name(cluster)).collect();
+        let mut wanted: BTreeSet<String> =
+            mesh.workloads.iter().filter(|w| w.has_proxy()).map(|w| w.full_name(cluster)).collect();
         wanted.retain(|name| !lab.handle().plan().aliases.contains_key(name));
         if mesh.gateway.is_some() {
             wanted.insert(format!("{cluster}/{SYSTEM_NAMESPACE}/{EAST_WEST}"));
@@ -121,9 +123,15 @@ async fn unacked(lab: &Lab) -> Result<(usize, Vec<String>), LabError> {
                 continue;
             };
             if row["rejected"].as_u64() > Some(0) {
-                missing.push(format!("{name}: its proxy refuses resources: {}", row["lastNack"].as_str().unwrap_or_default()));
+                missing.push(format!(
+                    "{name}: its proxy refuses resources: {}",
+                    row["lastNack"].as_str().unwrap_or_default()
+                ));
             } else if row["generation"].as_u64().unwrap_or(0) == 0 || row["generation"] != row["offered"] {
-                missing.push(format!("{name}: its proxy has taken generation {} of {}", row["generation"], row["offered"]));
+                missing.push(format!(
+                    "{name}: its proxy has taken generation {} of {}",
+                    row["generation"], row["offered"]
+                ));
             } else if row["ready"] != json!(true) {
                 missing.push(format!("{name}: {}", row["reason"].as_str().unwrap_or("its proxy is not ready")));
             }
@@ -181,12 +189,14 @@ fn nodes(plan: &Plan) -> Vec<(String, String)> {
 fn everything_else(lab: &Lab) -> Vec<ProcessSpec> {
     let plan = lab.handle().plan();
     let parts: Parts<'_> = lab.parts(&plan);
-    let mut processes: Vec<ProcessSpec> = nodes(&plan).iter().filter_map(|(name, cluster)| parts.node(name, cluster)).collect();
+    let mut processes: Vec<ProcessSpec> =
+        nodes(&plan).iter().filter_map(|(name, cluster)| parts.node(name, cluster)).collect();
     for (cluster, mesh) in &lab.spec().clusters {
         if mesh.gateway.is_some() {
             let workload = format!("{cluster}/{SYSTEM_NAMESPACE}/{EAST_WEST}");
             let owners = plan.gateways(cluster, EAST_WEST);
-            processes.extend(owners.into_iter().map(|owner| parts.proxy(owner, cluster, &workload, Part::EastWest, None)));
+            processes
+                .extend(owners.into_iter().map(|owner| parts.proxy(owner, cluster, &workload, Part::EastWest, None)));
         }
         for workload in &mesh.workloads {
             let name = workload.full_name(cluster);

@@ -44,14 +44,23 @@ fn rows(records: &[(String, CallRecord)]) -> Vec<Row> {
     let mut groups: BTreeMap<(String, String, String), Vec<(bool, f64)>> = BTreeMap::new();
     for (owner, record) in records.iter().filter(|(_, r)| r.direction == "outbound") {
         let cluster = record.endpoint.as_ref().map(|e| e.cluster.clone()).filter(|c| !c.is_empty());
-        let key = (owner.clone(), service(record.cluster.as_deref().unwrap_or("-")), cluster.unwrap_or_else(|| "-".into()));
+        let key =
+            (owner.clone(), service(record.cluster.as_deref().unwrap_or("-")), cluster.unwrap_or_else(|| "-".into()));
         groups.entry(key).or_default().push((succeeded(record), record.duration_ms));
     }
     let row = |((caller, service, cluster), mut calls): ((String, String, String), Vec<(bool, f64)>)| {
         calls.sort_by(|a, b| a.1.total_cmp(&b.1));
         let at = |share: f64| calls.get(((calls.len() - 1) as f64 * share).round() as usize).map_or(0.0, |c| c.1);
         let good = calls.iter().filter(|(good, _)| *good).count();
-        Row { caller, service, cluster, calls: calls.len(), success: good as f64 / calls.len() as f64, p50: at(0.5), p99: at(0.99) }
+        Row {
+            caller,
+            service,
+            cluster,
+            calls: calls.len(),
+            success: good as f64 / calls.len() as f64,
+            p50: at(0.5),
+            p99: at(0.99),
+        }
     };
     groups.into_iter().map(row).collect()
 }
@@ -93,6 +102,9 @@ mod tests {
             .into();
         let rows = rows(&records);
         assert_eq!(rows.len(), 2);
-        assert_eq!((rows[0].service.as_str(), rows[0].calls, rows[0].success, rows[0].p99), ("reviews.shop:9080", 2, 0.5, 9.0));
+        assert_eq!(
+            (rows[0].service.as_str(), rows[0].calls, rows[0].success, rows[0].p99),
+            ("reviews.shop:9080", 2, 0.5, 9.0)
+        );
     }
 }

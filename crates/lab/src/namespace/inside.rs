@@ -112,16 +112,15 @@ fn first_process(alive: &OwnedFd, signals: &SigSet) -> Result<(), Refusal> {
     // same processes under other numbers, and everything else in it works.
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let _ = mount(Some("proc"), "/proc", Some("proc"), quiet, None::<&str>);
-    links::set_up("lo", true).map_err(|e| Refusal::explain("take up a network interface", Some(Errno::EPERM), e.to_string()))?;
+    links::set_up("lo", true)
+        .map_err(|e| Refusal::explain("take up a network interface", Some(Errno::EPERM), e.to_string()))?;
     probe::try_rule()?;
     match fork()? {
         Forked::Child => {
             let _ = signals.thread_unblock();
             Ok(())
         }
-        Forked::Parent(second) => {
-            syscalls::exit(attend(second, signals))
-        }
+        Forked::Parent(second) => syscalls::exit(attend(second, signals)),
     }
 }
 

@@ -20,8 +20,8 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use inside::{Inside, Role, role};
-pub use outside::{enter, enter_with};
 pub(crate) use outside::try_enter;
+pub use outside::{enter, enter_with};
 pub(crate) use syscalls::{extended_acknowledgements, place};
 
 /// Set for the program that is to become the lab: the descriptor of its channel to the outside, and the outside's process id.

@@ -38,10 +38,16 @@ pub(crate) fn try_enter() -> Result<(), EnterError> {
     on_thread(Vec::new(), Vec::new(), true).map(drop)
 }
 
-fn on_thread(arguments: Vec<OsString>, environment: Vec<(OsString, OsString)>, only_try: bool) -> Result<i32, EnterError> {
+fn on_thread(
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    only_try: bool,
+) -> Result<i32, EnterError> {
     // A thread of its own: the caller may be inside a runtime already, and its thread may end before the lab does.
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("lab".into()).spawn_scoped(scope, || run(arguments, environment, only_try));
+        let thread = std::thread::Builder::new()
+            .name("lab".into())
+            .spawn_scoped(scope, || run(arguments, environment, only_try));
         match thread.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(EnterError::Start("the thread that waits for it panicked".into())),

@@ -86,7 +86,8 @@ pub(super) fn send_descriptor(channel: &impl AsRawFd, descriptor: &impl AsRawFd)
 /// Sends a refusal in words.
 pub(super) fn send_text(channel: &impl AsRawFd, text: &str) {
     let line = format!("-{}\n", text.replace('\n', " "));
-    let _ = sendmsg::<UnixAddr>(channel.as_raw_fd(), &[IoSlice::new(line.as_bytes())], &[], MsgFlags::MSG_NOSIGNAL, None);
+    let _ =
+        sendmsg::<UnixAddr>(channel.as_raw_fd(), &[IoSlice::new(line.as_bytes())], &[], MsgFlags::MSG_NOSIGNAL, None);
 }
 
 /// Waits for what the two functions above send.
@@ -132,7 +133,13 @@ pub(crate) fn place(command: &mut Command, namespace: &NetNs, covers: Vec<(Optio
             for (source, target) in &covers {
                 match source {
                     Some(source) => {
-                        mount(Some(source.as_c_str()), target.as_c_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+                        mount(
+                            Some(source.as_c_str()),
+                            target.as_c_str(),
+                            None::<&str>,
+                            MsFlags::MS_BIND,
+                            None::<&str>,
+                        )?;
                     }
                     None => {
                         mount(Some(c"none"), target.as_c_str(), Some(c"tmpfs"), MsFlags::MS_NOSUID, None::<&str>)?;

@@ -19,7 +19,14 @@ const NLM_F_ACK: u16 = 4;
 
 impl Batch {
     /// Appends a message of `kind` with `flags` (REQUEST is added), its family header `fixed`, and its attributes.
-    pub fn push(&mut self, purpose: impl Into<String>, kind: u16, flags: u16, fixed: &[u8], fill: impl FnOnce(&mut Attributes<'_>)) {
+    pub fn push(
+        &mut self,
+        purpose: impl Into<String>,
+        kind: u16,
+        flags: u16,
+        fixed: &[u8],
+        fill: impl FnOnce(&mut Attributes<'_>),
+    ) {
         self.purposes.push(purpose.into());
         let sequence = self.purposes.len() as u32;
         let start = self.bytes.len();
@@ -43,7 +50,10 @@ impl Batch {
 
     /// What message `sequence` asked for.
     pub(super) fn purpose(&self, sequence: u32) -> &str {
-        (sequence as usize).checked_sub(1).and_then(|i| self.purposes.get(i)).map_or("a netlink request", String::as_str)
+        (sequence as usize)
+            .checked_sub(1)
+            .and_then(|i| self.purposes.get(i))
+            .map_or("a netlink request", String::as_str)
     }
 
     /// The bytes to send. Only the last message asks for an acknowledgement: errors are reported for every message anyway, and

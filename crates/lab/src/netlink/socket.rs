@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
+    sockopt,
 };
 
 use super::message::Batch;
@@ -52,7 +53,8 @@ pub struct Socket {
 impl Socket {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open(protocol: Protocol) -> Result<Self, NetlinkError> {
-        let failed = |errno| NetlinkError { purpose: format!("open a netlink socket ({protocol:?})"), errno, detail: None };
+        let failed =
+            |errno| NetlinkError { purpose: format!("open a netlink socket ({protocol:?})"), errno, detail: None };
         let number = match protocol {
             Protocol::Route => SockProtocol::NetlinkRoute,
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
@@ -81,8 +83,13 @@ impl Socket {
         if batch.is_empty() {
             return Ok(());
         }
-        let failed = |errno| NetlinkError { purpose: format!("send a netlink request ({})", batch.purpose(1)), errno, detail: None };
-        sendto(self.fd.as_raw_fd(), &batch.finish(acknowledge), &NetlinkAddr::new(0, 0), MsgFlags::empty()).map_err(failed)?;
+        let failed = |errno| NetlinkError {
+            purpose: format!("send a netlink request ({})", batch.purpose(1)),
+            errno,
+            detail: None,
+        };
+        sendto(self.fd.as_raw_fd(), &batch.finish(acknowledge), &NetlinkAddr::new(0, 0), MsgFlags::empty())
+            .map_err(failed)?;
         let mut first = None;
         let mut buffer = vec![0u8; 32 * 1024];
         loop {

@@ -27,7 +27,9 @@ impl Table {
         let mut local: BTreeMap<&str, Vec<(u16, SocketAddr)>> = BTreeMap::new();
         for row in rows(endpoints) {
             let own = row["workload"].as_str().is_some_and(|w| w.split('/').next() == Some(cluster));
-            let (Some(service), Some(address)) = (row["service"].as_str(), row["address"].as_str().and_then(|a| a.parse::<IpAddr>().ok())) else {
+            let (Some(service), Some(address)) =
+                (row["service"].as_str(), row["address"].as_str().and_then(|a| a.parse::<IpAddr>().ok()))
+            else {
                 continue;
             };
             if !own || row["health"] != "healthy" {
@@ -42,7 +44,8 @@ impl Table {
         }
         for row in rows(services) {
             let Some(host) = row["host"].as_str() else { continue };
-            let vips = row["addresses"].as_array().into_iter().flatten().filter_map(|a| a.as_str()?.parse::<IpAddr>().ok());
+            let vips =
+                row["addresses"].as_array().into_iter().flatten().filter_map(|a| a.as_str()?.parse::<IpAddr>().ok());
             for vip in vips {
                 for (number, target) in local.get(host).into_iter().flatten() {
                     table.services.entry(SocketAddr::new(vip, *number)).or_default().push(*target);
@@ -84,9 +87,7 @@ mod tests {
     fn only_ready_local_endpoints() {
         let names = json!({"names": {"catalog.shop.svc.cluster.local": {"addresses": ["240.240.0.1"]}}});
         let services = json!([{"host": "catalog.shop.svc.cluster.local", "addresses": ["240.240.0.1"]}]);
-        let endpoint = |workload: &str, address: &str, health: &str| {
-            json!({"service": "catalog.shop.svc.cluster.local", "workload": workload, "address": address, "health": health, "ports": {"80": 9080}})
-        };
+        let endpoint = |workload: &str, address: &str, health: &str| json!({"service": "catalog.shop.svc.cluster.local", "workload": workload, "address": address, "health": health, "ports": {"80": 9080}});
         let endpoints = json!([
             endpoint("east/shop/catalog-0", "10.0.0.1", "healthy"),
             endpoint("east/shop/catalog-1", "10.0.0.2", "unhealthy"),

@@ -155,16 +155,20 @@ impl Supervisor {
         let (mut state, log) = {
             let mut processes = self.lock();
             let starts = match processes.get(&key) {
-                Some(old) if !over(&old.state.borrow()) => return Err(ProcessError::Running { owner: key.0, name: key.1 }),
+                Some(old) if !over(&old.state.borrow()) => {
+                    return Err(ProcessError::Running { owner: key.0, name: key.1 });
+                }
                 Some(old) => old.starts + 1,
                 None => 1,
             };
             let log = self.directory.join("logs").join(&spec.owner).join(format!("{}.log", spec.name));
-            let child = self.command(&spec, &namespace, &log).and_then(|mut c| c.spawn()).map_err(|source| ProcessError::Start {
-                owner: key.0.clone(),
-                name: key.1.clone(),
-                program: spec.program.display().to_string(),
-                source,
+            let child = self.command(&spec, &namespace, &log).and_then(|mut c| c.spawn()).map_err(|source| {
+                ProcessError::Start {
+                    owner: key.0.clone(),
+                    name: key.1.clone(),
+                    program: spec.program.display().to_string(),
+                    source,
+                }
             })?;
             let (sender, state) = watch::channel(State::Starting);
             let ending = Arc::new(Mutex::new(false));

@@ -72,7 +72,9 @@ fn kind(message: u16) -> u16 {
 }
 
 fn create_table(batch: &mut Batch, name: &str) {
-    batch.push(format!("create table inet {name}"), kind(NEWTABLE), CREATE, &family(NFPROTO_INET, 0), |a| a.text(1, name));
+    batch.push(format!("create table inet {name}"), kind(NEWTABLE), CREATE, &family(NFPROTO_INET, 0), |a| {
+        a.text(1, name)
+    });
 }
 
 fn delete_table(batch: &mut Batch, name: &str) {
@@ -157,10 +159,14 @@ fn put_match(a: &mut Attributes<'_>, condition: &Match) {
 
 fn put_transport(a: &mut Attributes<'_>, transport: Transport) {
     load_meta(a, META_L4PROTO);
-    compare(a, EQUAL, &[match transport {
-        Transport::Tcp => 6,
-        Transport::Udp => 17,
-    }]);
+    compare(
+        a,
+        EQUAL,
+        &[match transport {
+            Transport::Tcp => 6,
+            Transport::Udp => 17,
+        }],
+    );
 }
 
 /// The whole 16 bytes are compared: the kernel pads the name with zeroes.

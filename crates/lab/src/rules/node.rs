@@ -27,6 +27,10 @@ pub fn services(device: &str, ranges: &[IpNet], port: u16) -> Table {
     };
     Table {
         name: "fairlead_services".into(),
-        chains: vec![Chain { name: "arriving".into(), hook: Hook::NatPrerouting, rules: ranges.iter().map(rule).collect() }],
+        chains: vec![Chain {
+            name: "arriving".into(),
+            hook: Hook::NatPrerouting,
+            rules: ranges.iter().map(rule).collect(),
+        }],
     }
 }

@@ -92,7 +92,9 @@ impl Topology {
                 }
                 Some(old) if old.routes != namespace.routes => {
                     let stale: Vec<_> = old.routes.iter().filter(|r| !namespace.routes.contains(r)).cloned().collect();
-                    self.within(name, || links::remove_routes(&stale).and_then(|()| links::add_routes(&namespace.routes)))?;
+                    self.within(name, || {
+                        links::remove_routes(&stale).and_then(|()| links::add_routes(&namespace.routes))
+                    })?;
                 }
                 Some(_) => {}
             }

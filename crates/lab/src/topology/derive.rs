@@ -58,7 +58,11 @@ impl Planner {
             }
             for workload in &cluster.workloads {
                 let wan = workload.wan.iter().flatten();
-                workload.addresses.iter().chain(wan).for_each(|a| written.add(*a, &format!("{name}/{}", workload.name)));
+                workload
+                    .addresses
+                    .iter()
+                    .chain(wan)
+                    .for_each(|a| written.add(*a, &format!("{name}/{}", workload.name)));
             }
         }
         for external in &spec.externals {
@@ -117,7 +121,12 @@ impl Planner {
         workloads.sort_by(|a, b| a.name.cmp(&b.name));
         for workload in workloads {
             let network = workload.network.as_ref().unwrap_or(&cluster.network);
-            self.workload(&format!("{name}/{}", workload.name), base(Role::Workload, network, workload.locality.as_ref()), workload, number);
+            self.workload(
+                &format!("{name}/{}", workload.name),
+                base(Role::Workload, network, workload.locality.as_ref()),
+                workload,
+                number,
+            );
         }
     }
 
@@ -232,7 +241,9 @@ impl Planner {
             for address in namespace.network_addresses() {
                 if let Some(other) = taken.get(address).filter(|other| **other != name) {
                     let network = namespace.network.as_deref().unwrap_or_default();
-                    let message = format!("{address} is also the wide-area address of {other}, which network {network} cannot reach");
+                    let message = format!(
+                        "{address} is also the wide-area address of {other}, which network {network} cannot reach"
+                    );
                     self.assigner.notes.push(Note { namespace: name.clone(), message });
                 }
             }
@@ -263,7 +274,8 @@ impl Planner {
 
     fn insert(&mut self, name: &str, namespace: Namespace) {
         if let Some(leg) = namespace.legs.first()
-            && let Some((other, _)) = self.plan.namespaces.iter().find(|(_, n)| n.legs.iter().any(|l| l.host == leg.host))
+            && let Some((other, _)) =
+                self.plan.namespaces.iter().find(|(_, n)| n.legs.iter().any(|l| l.host == leg.host))
             && other != name
         {
             self.problems.push(format!("{name} and {other}: their interface names clash; rename one"));

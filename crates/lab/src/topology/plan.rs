@@ -102,7 +102,10 @@ impl Plan {
 
     /// The names of a cluster's namespaces.
     pub fn of_cluster<'a>(&'a self, cluster: &'a str) -> impl Iterator<Item = (&'a str, &'a Namespace)> {
-        self.namespaces.iter().filter(move |(_, n)| n.cluster.as_deref() == Some(cluster)).map(|(name, n)| (name.as_str(), n))
+        self.namespaces
+            .iter()
+            .filter(move |(_, n)| n.cluster.as_deref() == Some(cluster))
+            .map(|(name, n)| (name.as_str(), n))
     }
 
     /// The names of a cluster's instances of one gateway (`east-west`).

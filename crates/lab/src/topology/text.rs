@@ -38,7 +38,8 @@ impl Display for Namespace {
             let masquerade = if self.masquerade.as_ref() == Some(&leg.device) { ", masquerades" } else { "" };
             writeln!(f, "  {} = {} on {}: {}{masquerade}", leg.device, leg.host, leg.bridge, addresses.join(" "))?;
         }
-        let neighbour = |r: &&crate::links::Route| matches!(r.action, RouteAction::Link { .. }) && r.to.prefix_len() > 0;
+        let neighbour =
+            |r: &&crate::links::Route| matches!(r.action, RouteAction::Link { .. }) && r.to.prefix_len() > 0;
         let neighbours = self.routes.iter().filter(neighbour).count();
         for route in self.routes.iter().filter(|r| !neighbour(r)) {
             writeln!(f, "  {route}")?;

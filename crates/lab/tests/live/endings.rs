@@ -70,7 +70,8 @@ pub async fn inside(how: &str, lab: Inside) {
             handle.spawn(echo).await.unwrap();
             let pid = handle.processes()[0].pid.unwrap();
             let own = |link: &str| std::fs::read_link(link).unwrap().display().to_string();
-            let there = handle.in_ns("east/shop/a", || std::fs::read_link("/proc/thread-self/ns/net").unwrap()).await.unwrap();
+            let there =
+                handle.in_ns("east/shop/a", || std::fs::read_link("/proc/thread-self/ns/net").unwrap()).await.unwrap();
             println!("{} {} {}", own("/proc/self/ns/net"), there.display(), own(&format!("/proc/{pid}/ns/net")));
             std::future::pending().await
         }
@@ -83,7 +84,9 @@ pub fn refused() -> ExitCode {
     for kind in ["user", "net"] {
         std::fs::write(format!("/proc/sys/user/max_{kind}_namespaces"), "0").unwrap();
     }
-    let Err(EnterError::Refused(Refusal { step, remedy, .. })) = fairlead_lab::probe::probe() else { panic!("it works") };
+    let Err(EnterError::Refused(Refusal { step, remedy, .. })) = fairlead_lab::probe::probe() else {
+        panic!("it works")
+    };
     assert_eq!(step, "create a user namespace");
     let remedy = remedy.unwrap();
     assert!(remedy.contains("user.max_user_namespaces"), "{remedy}");
@@ -106,5 +109,7 @@ fn line(output: &mut impl BufRead) -> String {
 /// Whether any process on this machine is in one of these network namespaces.
 fn held(spaces: &[String]) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes.filter_map(|p| std::fs::read_link(p.path().join("ns/net")).ok()).any(|link| spaces.contains(&link.display().to_string()))
+    processes
+        .filter_map(|p| std::fs::read_link(p.path().join("ns/net")).ok())
+        .any(|link| spaces.contains(&link.display().to_string()))
 }

@@ -57,7 +57,8 @@ fn main() -> ExitCode {
 fn run_all(words: &[&str]) -> ExitCode {
     let list = words.contains(&"--list");
     let filters: Vec<&&str> = words.iter().filter(|w| !w.starts_with('-')).collect();
-    let chosen: Vec<_> = SCENARIOS.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(**f))).collect();
+    let chosen: Vec<_> =
+        SCENARIOS.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(**f))).collect();
     if list {
         chosen.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
@@ -70,7 +71,8 @@ fn run_all(words: &[&str]) -> ExitCode {
         failed += usize::from(!passed);
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
     }
-    let (word, passed, out) = (if failed == 0 { "ok" } else { "FAILED" }, chosen.len() - failed, SCENARIOS.len() - chosen.len());
+    let (word, passed, out) =
+        (if failed == 0 { "ok" } else { "FAILED" }, chosen.len() - failed, SCENARIOS.len() - chosen.len());
     println!("\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {out} filtered out\n");
     ExitCode::from(u8::from(failed > 0))
 }

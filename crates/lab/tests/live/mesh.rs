@@ -51,13 +51,26 @@ fn spec() -> Spec {
     };
     let cluster = |network: &str, gateway: &[&str], workloads: Vec<WorkloadSpec>| ClusterSpec {
         network: network.into(),
-        gateways: vec![GatewaySpec { name: "east-west".into(), addresses: gateway.iter().map(|a| a.parse().unwrap()).collect() }],
+        gateways: vec![GatewaySpec {
+            name: "east-west".into(),
+            addresses: gateway.iter().map(|a| a.parse().unwrap()).collect(),
+        }],
         workloads,
         ..ClusterSpec::default()
     };
     let clusters = [
-        ("east".to_owned(), cluster("east-net", &[], vec![workload("shop/a", "10.0.0.1"), workload("shop/b", "10.0.0.2")])),
-        ("west".to_owned(), cluster("west-net", &["198.51.100.10"], vec![workload("shop/a", "10.0.0.1"), workload("shop/b", "10.0.0.2 2001:db8::2")])),
+        (
+            "east".to_owned(),
+            cluster("east-net", &[], vec![workload("shop/a", "10.0.0.1"), workload("shop/b", "10.0.0.2")]),
+        ),
+        (
+            "west".to_owned(),
+            cluster(
+                "west-net",
+                &["198.51.100.10"],
+                vec![workload("shop/a", "10.0.0.1"), workload("shop/b", "10.0.0.2 2001:db8::2")],
+            ),
+        ),
         ("north".to_owned(), cluster("west-net", &[], vec![workload("shop/c", "10.0.0.3 2001:db8::3")])),
     ];
     Spec { clusters: clusters.into(), externals: Vec::new() }
@@ -75,7 +88,10 @@ async fn addresses(handle: &Handle) {
     assert_eq!(lines(handle, "north/shop/c", "[2001:db8::2]:9000", 1).await, ["west-b 2001:db8::3"]);
     let control = handle.plan().namespace("west/control").unwrap().wan_addresses().to_vec();
     let node = handle.plan().namespace("north/node").unwrap().wan_addresses()[1];
-    assert_eq!(lines(handle, "north/shop/c", &format!("[{}]:15012", control[1]), 1).await, [format!("west-control {node}")]);
+    assert_eq!(
+        lines(handle, "north/shop/c", &format!("[{}]:15012", control[1]), 1).await,
+        [format!("west-control {node}")]
+    );
     // The gateway reaches its own pods, and by the other leg the other gateway's address.
     assert!(lines(handle, "west/east-west", "10.0.0.2:9000", 1).await[0].starts_with("west-b 100.64."));
 }
@@ -84,7 +100,8 @@ async fn addresses(handle: &Handle) {
 pub async fn largest() {
     let began = Instant::now();
     let clusters = ["a", "b", "c", "d", "e"].map(|name| {
-        let workloads = (0..12).map(|n| WorkloadSpec { name: format!("shop/w{n}"), ..WorkloadSpec::default() }).collect();
+        let workloads =
+            (0..12).map(|n| WorkloadSpec { name: format!("shop/w{n}"), ..WorkloadSpec::default() }).collect();
         let gateways = vec![GatewaySpec { name: "east-west".into(), addresses: Vec::new() }];
         (name.to_owned(), ClusterSpec { network: "flat".into(), gateways, workloads, ..ClusterSpec::default() })
     });
@@ -123,7 +140,11 @@ async fn capture(handle: &Handle) {
         "a program that calls its own virtual address meets its own inbound listener, once"
     );
     assert_eq!(lines(handle, "east/shop/b", "10.0.0.1:9000", 2).await, ["inbound 10.0.0.1:9000", "east-a 127.0.0.6"]);
-    assert_eq!(lines(handle, "east/shop/a", "127.0.0.1:9000", 1).await, ["east-a 127.0.0.1"], "loopback is the program's own");
+    assert_eq!(
+        lines(handle, "east/shop/a", "127.0.0.1:9000", 1).await,
+        ["east-a 127.0.0.1"],
+        "loopback is the program's own"
+    );
     let dns = handle.namespace("east/shop/a").unwrap().udp_socket("0.0.0.0:0".parse().unwrap()).unwrap();
     dns.connect("192.0.2.53:53").await.unwrap();
     dns.send(b"who").await.unwrap();
@@ -219,10 +240,13 @@ async fn processes(handle: &Handle) {
     assert_eq!(lines(handle, "west/shop/a", "10.0.0.2:9000", 1).await, ["west-b 10.0.0.1"]);
 
     let mut events = handle.events();
-    let crash = ProcessSpec::new("north/shop/c", "crash", std::env::current_exe().unwrap()).arguments(["program", "crash"]);
+    let crash =
+        ProcessSpec::new("north/shop/c", "crash", std::env::current_exe().unwrap()).arguments(["program", "crash"]);
     let never = Ready::File("/nowhere".into());
     match handle.spawn(crash.ready(never)).await.unwrap_err() {
-        HandleError::Process(ProcessError::Ended { how, log, .. }) => assert_eq!((how.as_str(), log.as_str()), ("exit status: 3", "the last words")),
+        HandleError::Process(ProcessError::Ended { how, log, .. }) => {
+            assert_eq!((how.as_str(), log.as_str()), ("exit status: 3", "the last words"))
+        }
         other => panic!("{other}"),
     }
     assert_eq!(events.recv().await.unwrap().name, "crash");

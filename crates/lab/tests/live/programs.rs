@@ -44,8 +44,10 @@ fn echo(name: &str, port: u16) -> ExitCode {
 
 /// Passes captured connections on, saying so first. `virtuals`: `240.240.0.1:80=10.0.0.2:9000`.
 fn proxy(virtuals: &[&str]) -> ExitCode {
-    let virtuals: Vec<(SocketAddr, SocketAddr)> =
-        virtuals.iter().map(|v| v.split_once('=').map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).unwrap()).collect();
+    let virtuals: Vec<(SocketAddr, SocketAddr)> = virtuals
+        .iter()
+        .map(|v| v.split_once('=').map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).unwrap())
+        .collect();
     let inbound = TcpListener::bind("0.0.0.0:15006").unwrap();
     let dns = UdpSocket::bind("127.0.0.1:15053").unwrap();
     let outbound = TcpListener::bind("0.0.0.0:15001").unwrap();

@@ -70,8 +70,10 @@ fn cluster(shared: &Shared, upstream: &Arc<Upstream>) -> Value {
                     json!({"envoy_internal_address": {"server_listener_name": **hop, "endpoint_id": **endpoint_id}})
                 }
             };
-            let stats: Vec<Value> =
-                counters(member).into_iter().map(|(name, value)| json!({"name": name, "value": value.to_string()})).collect();
+            let stats: Vec<Value> = counters(member)
+                .into_iter()
+                .map(|(name, value)| json!({"name": name, "value": value.to_string()}))
+                .collect();
             json!({
                 "address": address,
                 "stats": stats,

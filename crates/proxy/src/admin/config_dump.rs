@@ -22,7 +22,8 @@ pub fn dump(shared: &Shared) -> Value {
         }
         by_type.entry(kind.url()).or_default().push(entry);
     }
-    let configs: Vec<Value> = by_type.into_iter().map(|(kind, items)| json!({ "@type": kind, "resources": items })).collect();
+    let configs: Vec<Value> =
+        by_type.into_iter().map(|(kind, items)| json!({ "@type": kind, "resources": items })).collect();
     json!({ "generation": world.snapshot.generation(), "configs": configs })
 }
 

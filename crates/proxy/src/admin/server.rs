@@ -49,7 +49,11 @@ pub async fn serve(assembly: &Assembly) {
         started: std::time::Instant::now(),
     });
     let wanted = &assembly.options.serve;
-    let doors = [("admin", wanted.admin, Door::Admin), ("metrics", wanted.metrics, Door::Metrics), ("ready", wanted.ready, Door::Ready)];
+    let doors = [
+        ("admin", wanted.admin, Door::Admin),
+        ("metrics", wanted.metrics, Door::Metrics),
+        ("ready", wanted.ready, Door::Ready),
+    ];
     for (name, address, door) in doors {
         let Some(address) = address else { continue };
         match fairlead_transport::socket::listen(address, 128, false, None) {

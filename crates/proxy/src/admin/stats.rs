@@ -19,7 +19,9 @@ pub fn prometheus(admin: &Admin) -> String {
         let mut lines: Vec<_> = world
             .upstreams
             .iter()
-            .map(|(cluster, upstream)| (format!("{{envoy_cluster_name=\"{}\"}}", escape(cluster)), read(&upstream.stats)))
+            .map(|(cluster, upstream)| {
+                (format!("{{envoy_cluster_name=\"{}\"}}", escape(cluster)), read(&upstream.stats))
+            })
             .collect();
         lines.sort();
         family(&format!("envoy_cluster_{}", name.replace('.', "_")), kind, lines);

@@ -6,9 +6,7 @@
 use crate::identity::MeshIdentity;
 use fairlead_engine::{Change, Resource, Snapshot};
 use fairlead_proto::{JsonResource, ResourceType};
-use fairlead_xds::client::{
-    Client, ClientConfig, Handler, Rejection, Saved, Update, client, connector,
-};
+use fairlead_xds::client::{Client, ClientConfig, Handler, Rejection, Saved, Update, client, connector};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -52,11 +52,7 @@ impl Reporter {
         }
     }
 
-    async fn follow(
-        &mut self,
-        sender: &mpsc::Sender<JsonMessage>,
-        answers: &mut tonic::Streaming<JsonMessage>,
-    ) {
+    async fn follow(&mut self, sender: &mpsc::Sender<JsonMessage>, answers: &mut tonic::Streaming<JsonMessage>) {
         let mut told: Option<ProxyStatus> = None;
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -86,7 +82,8 @@ impl Reporter {
         ProxyStatus {
             ready: program.ready,
             reason: program.reason,
-            draining: self.shared.drained.load(Ordering::Relaxed) || self.drain.phase() != fairlead_runtime::Phase::Running,
+            draining: self.shared.drained.load(Ordering::Relaxed)
+                || self.drain.phase() != fairlead_runtime::Phase::Running,
             paths: if self.role == ProxyRole::EastWest { self.paths() } else { BTreeMap::new() },
         }
     }

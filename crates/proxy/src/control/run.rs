@@ -82,8 +82,7 @@ pub async fn start(options: ProxyOptions) -> Result<ControlledProxy, RunError> {
     let configured = assembly.readiness.condition("configuration");
     crate::admin::serve(&assembly).await;
     let node = options.workload.to_string();
-    let discovery =
-        discovery::start(&planes, &identity, agent.control_identity(), node, options.state.as_deref());
+    let discovery = discovery::start(&planes, &identity, agent.control_identity(), node, options.state.as_deref());
     tokio::spawn(follow(discovery, assembly.applier(), configured));
     let program = match (&options.probe, options.role) {
         (Some(probe), ProxyRole::Sidecar) => {

@@ -119,7 +119,6 @@ impl DnsServer {
         }
         unknown(question)
     }
-
 }
 
 impl Upstreams {

@@ -6,7 +6,8 @@
 use super::request_body::RequestBody;
 use super::response_body::Borrowed;
 use crate::upstream::{
-    Call, ClusterStats, ConnectFailure, Connected, InUse, Member, Purpose, Resource, Trouble, Upstream, World, connect, is_http1, is_http2,
+    Call, ClusterStats, ConnectFailure, Connected, InUse, Member, Purpose, Resource, Trouble, Upstream, World, connect,
+    is_http1, is_http2,
 };
 use crate::worker::{Departed, PoolKey, PoolKind, Worker};
 use fairlead_engine::errors::ProxyError;
@@ -129,7 +130,11 @@ async fn exchange(
             }
             Err(Sent::Departed) => {
                 release(&pool, lease);
-                return Err(Failed { error: ProxyError::PathDead, sent: true, reason: Some("left rotation".to_owned()) });
+                return Err(Failed {
+                    error: ProxyError::PathDead,
+                    sent: true,
+                    reason: Some("left rotation".to_owned()),
+                });
             }
             Err(Sent::Unsent(request)) if stale < STALE_LIMIT => {
                 stale += 1;
@@ -160,7 +165,11 @@ async fn exchange(
 /// that long. Where a peer closed at that moment, the path is put in doubt for nothing, and a probe clears it.
 fn by_patience(error: ProxyError, protocol: Protocol, waited: Option<std::time::Instant>) -> ProxyError {
     let pinged = waited.is_some_and(|since| since.elapsed() >= PING_LIMIT);
-    if error == ProxyError::UpstreamClosed && protocol == Protocol::Http2 && pinged { ProxyError::PathDead } else { error }
+    if error == ProxyError::UpstreamClosed && protocol == Protocol::Http2 && pinged {
+        ProxyError::PathDead
+    } else {
+        error
+    }
 }
 
 /// HTTP/2: the stream is over. HTTP/1: the connection is in no state to be used again, and closes.

@@ -43,7 +43,10 @@ pub async fn handle(context: Rc<HttpContext>, request: Request<Incoming>) -> Res
         headers::strip_mesh(headers);
     }
     server_header(headers, &config);
-    if http1 && (config.orphaned || context.worker.drain.leaving()) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if http1
+        && (config.orphaned || context.worker.drain.leaving())
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -318,12 +321,17 @@ impl Exchange<'_> {
 
     fn after_failure(&mut self, member: &Arc<Member>, failed: &Failed) -> Decision {
         member.state.finished(false);
-        self.observe(member, match failed.error {
-            ProxyError::PerTryTimeout => TryResult::Timeout,
-            ProxyError::Overflow => return Decision::Stop(Stop::NotRetriable),
-            ProxyError::ConnectFailed | ProxyError::ConnectTimeout | ProxyError::UpstreamTls => TryResult::ConnectFailed,
-            _ => TryResult::Reset,
-        });
+        self.observe(
+            member,
+            match failed.error {
+                ProxyError::PerTryTimeout => TryResult::Timeout,
+                ProxyError::Overflow => return Decision::Stop(Stop::NotRetriable),
+                ProxyError::ConnectFailed | ProxyError::ConnectTimeout | ProxyError::UpstreamTls => {
+                    TryResult::ConnectFailed
+                }
+                _ => TryResult::Reset,
+            },
+        );
         if self.source.as_ref().is_some_and(|source| source.failed()) {
             return Decision::Stop(Stop::NotRetriable);
         }

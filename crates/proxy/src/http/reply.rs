@@ -87,7 +87,12 @@ fn bytes(record: Box<RequestRecord>, status: StatusCode, body: Bytes) -> Respons
 }
 
 /// `forced` is the status towards gRPC where it is not what `status` maps to.
-fn answer(mut record: Box<RequestRecord>, status: StatusCode, forced: Option<u32>, body: Bytes) -> Response<ResponseBody> {
+fn answer(
+    mut record: Box<RequestRecord>,
+    status: StatusCode,
+    forced: Option<u32>,
+    body: Bytes,
+) -> Response<ResponseBody> {
     if record.grpc {
         let grpc_status = forced.unwrap_or_else(|| grpc_status_of(status.as_u16())) as i32;
         record.code = 200;

@@ -5,12 +5,12 @@
 use crate::telemetry::{Flags, TcpRecord};
 use crate::upstream::{Call, Connected, Member, Purpose, Resource, Trouble, Upstream, World, connect};
 use crate::worker::{Connection, Stage, Worker};
+use fairlead_engine::RequestInfo;
 use fairlead_engine::balance::{Avoid, Tried};
 use fairlead_engine::decide::{self, Allowed};
 use fairlead_engine::errors::ProxyError;
 use fairlead_engine::listener::{FilterChain, TcpProxy};
 use fairlead_engine::outlier::TryResult;
-use fairlead_engine::RequestInfo;
 use fairlead_transport::relay::{Counts, RelayEnd};
 use fairlead_transport::{Stream, relay};
 use std::borrow::Cow;
@@ -100,7 +100,11 @@ async fn reach(
                 tried.note(&member.endpoint, true);
                 let limit = proxy.max_connect_attempts.max(mesh_attempts(upstream));
                 if record.attempts >= limit {
-                    return Err(if failure.is_timeout() { ProxyError::ConnectTimeout } else { ProxyError::ConnectFailed });
+                    return Err(if failure.is_timeout() {
+                        ProxyError::ConnectTimeout
+                    } else {
+                        ProxyError::ConnectFailed
+                    });
                 }
             }
         }
@@ -133,17 +137,17 @@ async fn run(
         let relaying = relay(&mut downstream, &mut connected.stream, idle, &counts);
         let mut relaying = std::pin::pin!(relaying);
         loop {
-        tokio::select! {
-            biased;
-            outcome = &mut relaying => break Some(outcome.end),
-            () = close.notified() => break None,
-            () = worker.drain.reached(Stage::Cut) => break None,
-            () = until(longest) => {
-                record.flags.insert(Flags::DURATION_TIMEOUT);
-                break None;
+            tokio::select! {
+                biased;
+                outcome = &mut relaying => break Some(outcome.end),
+                () = close.notified() => break None,
+                () = worker.drain.reached(Stage::Cut) => break None,
+                () = until(longest) => {
+                    record.flags.insert(Flags::DURATION_TIMEOUT);
+                    break None;
+                }
+                _ = report.tick() => record.report(counts.sent.get(), counts.received.get()),
             }
-            _ = report.tick() => record.report(counts.sent.get(), counts.received.get()),
-        }
         }
     };
     record.report(counts.sent.get(), counts.received.get());

@@ -2,10 +2,10 @@
 //!
 //! Writing never blocks a request: full buffers go to a thread of their own. Invariant: lines are never cut or mixed.
 
+use super::Telemetry;
 use super::format::{Captured, ENVOY_DEFAULT, Format};
 use super::record::RequestRecord;
 use super::tcp_record::TcpRecord;
-use super::Telemetry;
 use crate::options::AccessLogTarget;
 use fairlead_engine::listener::AccessLog;
 use http::HeaderMap;
@@ -16,8 +16,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// Bytes of a worker's buffer that make it go out at once; else it goes out with the housekeeping tick.
 const FLUSH_AT: usize = 16 * 1024;
@@ -112,7 +112,14 @@ impl LogPlan {
 
 impl Logger {
     /// Keeps what the formats show of a request.
-    pub fn capture_request(&self, method: &str, path: &str, authority: &str, scheme: &str, headers: &HeaderMap) -> Vec<Captured> {
+    pub fn capture_request(
+        &self,
+        method: &str,
+        path: &str,
+        authority: &str,
+        scheme: &str,
+        headers: &HeaderMap,
+    ) -> Vec<Captured> {
         self.logs.iter().map(|log| log.format.capture_request(method, path, authority, scheme, headers)).collect()
     }
 

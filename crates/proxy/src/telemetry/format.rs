@@ -129,7 +129,14 @@ impl Format {
     }
 
     /// Keeps what the format shows of a request.
-    pub fn capture_request(&self, method: &str, path: &str, authority: &str, scheme: &str, headers: &HeaderMap) -> Captured {
+    pub fn capture_request(
+        &self,
+        method: &str,
+        path: &str,
+        authority: &str,
+        scheme: &str,
+        headers: &HeaderMap,
+    ) -> Captured {
         let read = |header: &Header| match header {
             Header::Method => HeaderValue::from_str(method).ok(),
             Header::Path => HeaderValue::from_str(path).ok(),
@@ -282,7 +289,9 @@ fn write_field(field: Field, story: &Story<'_>, out: &mut Vec<u8>) {
             Story::Http(r) => r.upstream_host(),
             Story::Tcp(r) => r.upstream_host(),
         }),
-        Field::UpstreamCluster | Field::UpstreamClusterRaw => put!(both!(r => r.upstream.as_ref().map(|u| &u.cluster.name))),
+        Field::UpstreamCluster | Field::UpstreamClusterRaw => {
+            put!(both!(r => r.upstream.as_ref().map(|u| &u.cluster.name)))
+        }
         Field::UpstreamLocal => put!(both!(r => r.upstream_local)),
         Field::DownstreamLocal => put!(Some(connection.original)),
         Field::DownstreamRemote => put!(Some(connection.remote)),

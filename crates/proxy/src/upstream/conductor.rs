@@ -36,9 +36,15 @@ const SAMPLES: usize = 3;
 pub enum Command {
     Snapshot(Arc<Snapshot>),
     /// A probe's result.
-    Probed { address: SocketAddr, ok: bool },
+    Probed {
+        address: SocketAddr,
+        ok: bool,
+    },
     /// What a name of an endpoint resolves to.
-    Resolved { name: Arc<str>, addresses: Vec<IpAddr> },
+    Resolved {
+        name: Arc<str>,
+        addresses: Vec<IpAddr>,
+    },
     /// Probe every path all the time and not only when in doubt (east-west gateways).
     ProbeAlways,
 }
@@ -68,7 +74,11 @@ struct Way {
 
 impl Conductor {
     /// `commands` must lead back to the inbox given to [`Conductor::run`].
-    pub fn new(shared: Arc<Shared>, workers: Vec<UnboundedSender<WorkerEvent>>, commands: UnboundedSender<Command>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        workers: Vec<UnboundedSender<WorkerEvent>>,
+        commands: UnboundedSender<Command>,
+    ) -> Self {
         Self {
             shared,
             workers,
@@ -110,7 +120,8 @@ impl Conductor {
             let mut memory = before.remove(&cluster.name).unwrap_or_else(Memory::new);
             let endpoints = self.names.endpoints(&snapshot, cluster);
             let same = memory.upstream.as_ref().filter(|old| {
-                let untouched = Arc::ptr_eq(&old.endpoints, &endpoints) || old.endpoints.is_empty() && endpoints.is_empty();
+                let untouched =
+                    Arc::ptr_eq(&old.endpoints, &endpoints) || old.endpoints.is_empty() && endpoints.is_empty();
                 Arc::ptr_eq(&old.cluster, cluster) && untouched
             });
             let upstream = match same {
@@ -232,7 +243,8 @@ impl Conductor {
     fn send_probes(&mut self, now: Instant) {
         for (address, way) in &mut self.paths {
             let pause = if self.probe_always { ROUTINE_PROBE } else { IDLE_PROBE };
-            let used = !self.probe_always && self.shared.paths.silent_for(*address).is_some_and(|silent| silent < pause);
+            let used =
+                !self.probe_always && self.shared.paths.silent_for(*address).is_some_and(|silent| silent < pause);
             let routine = way.sample && !used && now.saturating_duration_since(way.routine) >= pause;
             if way.probing || !(way.path.wants_probe(now) || routine) {
                 continue;
@@ -389,5 +401,8 @@ fn hop_cluster(name: &str) -> Option<&str> {
 fn leads_elsewhere(upstream: &Upstream) -> bool {
     !matches!(upstream.cluster.kind, ClusterKind::OriginalDst)
         && (hop_cluster(&upstream.cluster.name).is_some()
-            || upstream.endpoints.iter().any(|endpoint| endpoint.gateway_hop().is_some() || endpoint.cluster().is_some()))
+            || upstream
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.gateway_hop().is_some() || endpoint.cluster().is_some()))
 }

@@ -5,11 +5,11 @@
 use super::member::Member;
 use super::trouble::Trouble;
 use super::world::{Upstream, World};
+use crate::identity::MeshIdentity;
 use crate::worker::Worker;
 use fairlead_engine::listener::{Mode, SanKind, TlsContext};
 use fairlead_engine::path::PathEvent;
 use fairlead_engine::upstream::{EndpointAddress, UpstreamTransport};
-use crate::identity::MeshIdentity;
 use fairlead_identity::{Expected, SpiffeId, VerifiedPeer, verdict};
 use fairlead_transport::{DialError, DialOptions, Stream, TlsFacts, dial, tls};
 use rustls::ClientConfig;

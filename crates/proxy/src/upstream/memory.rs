@@ -45,7 +45,12 @@ impl Memory {
     }
 
     /// Members for new endpoints, and what that changed.
-    pub fn update(&mut self, cluster: &Arc<EnvoyCluster>, endpoints: &Endpoints, now: Instant) -> (Vec<Arc<Member>>, Changed) {
+    pub fn update(
+        &mut self,
+        cluster: &Arc<EnvoyCluster>,
+        endpoints: &Endpoints,
+        now: Instant,
+    ) -> (Vec<Arc<Member>>, Changed) {
         match (&mut self.detector, &cluster.outlier) {
             (Some(detector), Some(config)) => detector.configure(config.clone()),
             (None, Some(config)) => self.detector = Some(Detector::new(config.clone(), now)),

@@ -59,10 +59,9 @@ fn build(context: &TlsContext) -> Result<ClientConfig, String> {
             builder.with_root_certificates(roots).with_no_client_auth()
         }
         None if context.system_roots => return Err("this machine has no list of roots".to_owned()),
-        None => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-            .with_no_client_auth(),
+        None => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))).with_no_client_auth()
+        }
     };
     config.alpn_protocols = context.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(config)

@@ -105,9 +105,7 @@ impl Upstream {
         let balancer = self.balancer.load();
         let mut context = PickContext {
             random: &mut || fastrand::u64(..),
-            in_flight: &|index| {
-                self.members.get(index).map_or(0, |m| m.state.rq_active.load(Ordering::Relaxed))
-            },
+            in_flight: &|index| self.members.get(index).map_or(0, |m| m.state.rq_active.load(Ordering::Relaxed)),
             tried,
             avoid,
         };

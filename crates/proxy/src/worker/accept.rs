@@ -83,7 +83,12 @@ pub async fn serve(worker: Rc<Worker>, name: &str, accepted: Accepted) {
     }
 }
 
-fn choose(listener: &Listener, sniffed: &Sniffed, peer: std::net::SocketAddr, original: std::net::SocketAddr) -> Option<Arc<FilterChain>> {
+fn choose(
+    listener: &Listener,
+    sniffed: &Sniffed,
+    peer: std::net::SocketAddr,
+    original: std::net::SocketAddr,
+) -> Option<Arc<FilterChain>> {
     let mut protocols: Vec<&[u8]> = Vec::new();
     if let Some(hello) = &sniffed.tls {
         protocols.extend(hello.alpn.iter().map(String::as_bytes));

@@ -3,8 +3,8 @@
 //! Invariant: `peer` is only ever set from a verified certificate chain.
 
 use crate::telemetry::PeerInfo;
-use fairlead_engine::listener::{Direction, FilterChain, Listener};
 use fairlead_engine::ConnectionInfo;
+use fairlead_engine::listener::{Direction, FilterChain, Listener};
 use fairlead_identity::VerifiedPeer;
 use http::HeaderValue;
 use rustls::pki_types::CertificateDer;

@@ -193,12 +193,8 @@ pub fn spawn(shared: Arc<Shared>, number: usize) -> std::io::Result<WorkerHandle
 }
 
 async fn run(shared: Arc<Shared>, mut inbox: UnboundedReceiver<WorkerEvent>) {
-    let telemetry = Telemetry::new(
-        shared.families.clone(),
-        shared.own.clone(),
-        shared.log_sink.clone(),
-        shared.records.clone(),
-    );
+    let telemetry =
+        Telemetry::new(shared.families.clone(), shared.own.clone(), shared.log_sink.clone(), shared.records.clone());
     let worker = Rc::new(Worker {
         telemetry,
         pools: Pools::default(),

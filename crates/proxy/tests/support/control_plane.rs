@@ -1,6 +1,7 @@
 //! A control plane of one cluster, as small as a proxy can live with: certificates, discovery, reports.
 
 use super::Pki;
+use base64::Engine as _;
 use fairlead_identity::{CertHandle, ClientAuth, Expected, LeafRequest, SpiffeId, SystemRandom, WorkloadKey};
 use fairlead_model::report::{ProxyStatus, STATUS};
 use fairlead_proto::certificates::{
@@ -9,9 +10,10 @@ use fairlead_proto::certificates::{
 use fairlead_proto::reports::{Reports, ReportsServer};
 use fairlead_proto::{BoxStream, JsonMessage, ResourceType};
 use fairlead_proxy::{Bootstrap, StaticResource};
-use fairlead_xds::server::{Discovery, DiscoveryService, Ended, Event, Hello, Identified, Refusal, StreamId, Views, builder};
+use fairlead_xds::server::{
+    Discovery, DiscoveryService, Ended, Event, Hello, Identified, Refusal, StreamId, Views, builder,
+};
 use fairlead_xds::{Resource, ResourceView, Snapshot};
-use base64::Engine as _;
 use rustls::pki_types::UnixTime;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -196,7 +198,10 @@ impl Discovery<Authenticated> for Service {
 
 #[tonic::async_trait]
 impl Reports for Service {
-    async fn stream(&self, request: Request<Streaming<JsonMessage>>) -> Result<Response<BoxStream<JsonMessage>>, Status> {
+    async fn stream(
+        &self,
+        request: Request<Streaming<JsonMessage>>,
+    ) -> Result<Response<BoxStream<JsonMessage>>, Status> {
         let mut reports = request.into_inner();
         let status = self.status.clone();
         let (answers, outgoing) = mpsc::channel(1);

@@ -87,7 +87,11 @@ pub fn options(cluster: &str, workload: &str) -> ProxyOptions {
     options
 }
 
-pub async fn start(options: ProxyOptions, resources: Vec<StaticResource>, identity: Option<MeshIdentity>) -> StaticProxy {
+pub async fn start(
+    options: ProxyOptions,
+    resources: Vec<StaticResource>,
+    identity: Option<MeshIdentity>,
+) -> StaticProxy {
     fairlead_proxy::start_static(options, &resources, identity).await.unwrap()
 }
 

@@ -2,10 +2,10 @@
 
 use super::any_port;
 use fairlead_proto::any::{self, Any};
-use fairlead_proto::envoy::{self, cluster as c, core, endpoint as e, listener as l, route as r, tls};
 use fairlead_proto::envoy::http::{rbac as http_rbac, router};
 use fairlead_proto::envoy::network::{http_connection_manager as hcm, rbac as tcp_rbac, tcp_proxy};
 use fairlead_proto::envoy::protobuf::{BoolValue, Duration, Struct, UInt32Value, Value, value::Kind};
+use fairlead_proto::envoy::{self, cluster as c, core, endpoint as e, listener as l, route as r, tls};
 use fairlead_proto::{ResourceType, any::pack};
 use fairlead_proxy::StaticResource;
 use std::collections::HashMap;
@@ -85,9 +85,9 @@ fn lb_endpoint(ep: &Ep) -> e::LbEndpoint {
         (None, Some((hop, id))) => Some(core::Address {
             address: Some(core::address::Address::EnvoyInternalAddress(core::EnvoyInternalAddress {
                 endpoint_id: id.clone(),
-                address_name_specifier: Some(
-                    core::envoy_internal_address::AddressNameSpecifier::ServerListenerName(hop.clone()),
-                ),
+                address_name_specifier: Some(core::envoy_internal_address::AddressNameSpecifier::ServerListenerName(
+                    hop.clone(),
+                )),
             })),
         }),
         _ => None,
@@ -138,9 +138,9 @@ fn common_tls(alpn: &[&str]) -> tls::CommonTlsContext {
     tls::CommonTlsContext {
         alpn_protocols: alpn.iter().map(|a| (*a).to_owned()).collect(),
         tls_certificate_sds_secret_configs: vec![sds("default")],
-        validation_context_type: Some(tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(
-            sds("ROOTCA"),
-        )),
+        validation_context_type: Some(
+            tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(sds("ROOTCA")),
+        ),
         ..Default::default()
     }
 }
@@ -174,9 +174,7 @@ pub fn cluster(name: &str, endpoints: &[Ep]) -> c::Cluster {
     };
     c::Cluster {
         name: name.into(),
-        cluster_discovery_type: Some(c::cluster::ClusterDiscoveryType::Type(
-            c::cluster::DiscoveryType::Static as i32,
-        )),
+        cluster_discovery_type: Some(c::cluster::ClusterDiscoveryType::Type(c::cluster::DiscoveryType::Static as i32)),
         connect_timeout: Some(duration(2000)),
         load_assignment: Some(assignment(name, endpoints)),
         transport_socket_matches: vec![mesh, plain],

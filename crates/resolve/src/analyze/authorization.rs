@@ -16,8 +16,10 @@ pub(super) fn selectors(state: &ClusterState, objects: &Objects<'_>, diagnostics
     let alone = state.settings.clusters.len() <= 1;
     for item in objects.authorizations.iter().filter(|item| !item.object.unreadable) {
         let namespace = &item.meta.namespace;
-        if let Some(selector) = item.object.spec.selector.as_ref().filter(|selector| !selector.match_labels.is_empty()) {
-            let here = state.workloads.values().filter(|workload| namespace == root || &workload.key.namespace == namespace);
+        if let Some(selector) = item.object.spec.selector.as_ref().filter(|selector| !selector.match_labels.is_empty())
+        {
+            let here =
+                state.workloads.values().filter(|workload| namespace == root || &workload.key.namespace == namespace);
             if !here.into_iter().any(|workload| selects(&selector.match_labels, &workload.labels)) {
                 let place = if namespace == root { "the mesh".to_owned() } else { format!("namespace {namespace}") };
                 diagnostics.push(
@@ -40,8 +42,12 @@ pub(super) fn selectors(state: &ClusterState, objects: &Objects<'_>, diagnostics
                     for (number, name) in names.iter().enumerate().filter(|(_, name)| !exists(name, &known)) {
                         let path = format!("spec.rules[{at}].from[{from}].source.{field}[{number}]");
                         diagnostics.push(
-                            Diagnostic::error(codes::NOT_FOUND, item.origin(&path), format!("namespace {name} does not exist"))
-                                .hint("correct the name"),
+                            Diagnostic::error(
+                                codes::NOT_FOUND,
+                                item.origin(&path),
+                                format!("namespace {name} does not exist"),
+                            )
+                            .hint("correct the name"),
                         );
                     }
                 }

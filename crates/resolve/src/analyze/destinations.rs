@@ -31,7 +31,9 @@ pub(super) fn hosts(state: &ClusterState, hosts: &Hosts<'_>, diagnostics: &mut V
         }
         for subset in &rule.subsets {
             let wanted = own_labels(&subset.labels);
-            let counts = services.iter().filter(|service| service.source != ServiceSource::ServiceEntry || !service.endpoints.is_empty());
+            let counts = services
+                .iter()
+                .filter(|service| service.source != ServiceSource::ServiceEntry || !service.endpoints.is_empty());
             let mut endpoints = counts.flat_map(|service| &service.endpoints);
             // Pods that have no address yet are no endpoints, but they are on their way.
             let mut starting = state.workloads.values().filter(|workload| workload.key.namespace == rule.namespace);
@@ -69,7 +71,8 @@ pub(super) fn certificates(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnost
         };
         let mut check = |policy: &TrafficPolicy, path: String| {
             let mut report = |code, path: String| {
-                let message = "TLS is originated without caCertificates, so the server is verified by the system's roots only";
+                let message =
+                    "TLS is originated without caCertificates, so the server is verified by the system's roots only";
                 diagnostics.push(Diagnostic::warning(code, item.origin(&path), message).hint("write caCertificates"));
             };
             if unverified(&policy.tls) {

@@ -9,7 +9,12 @@ use fairlead_model::settings::{MeshSettings, Profile};
 use fairlead_resources::istio::Resolution;
 
 /// `auto_allocate`: the proxies' metadata asks for addresses to be allocated (Istio's `ISTIO_META_DNS_AUTO_ALLOCATE`).
-pub(super) fn addresses(objects: &Objects<'_>, settings: &MeshSettings, auto_allocate: bool, diagnostics: &mut Vec<Diagnostic>) {
+pub(super) fn addresses(
+    objects: &Objects<'_>,
+    settings: &MeshSettings,
+    auto_allocate: bool,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
     if auto_allocate {
         return;
     }
@@ -21,7 +26,10 @@ pub(super) fn addresses(objects: &Objects<'_>, settings: &MeshSettings, auto_all
         }
         for (at, port) in spec.ports.iter().enumerate() {
             if port.protocol.is_empty() || port.protocol.eq_ignore_ascii_case("TCP") {
-                let message = format!("port {} is TCP and the entry has no addresses, so it captures that port on all of them", port.number);
+                let message = format!(
+                    "port {} is TCP and the entry has no addresses, so it captures that port on all of them",
+                    port.number
+                );
                 diagnostics.push(
                     Diagnostic::warning(codes::ADDRESSES_NEEDED, item.origin(&format!("spec.ports[{at}]")), message)
                         .hint("write spec.addresses"),

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn selectors(state: &ClusterState, objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) {
     for item in objects.gateways.iter().filter(|item| !item.object.spec.selector.is_empty()) {
         let selector = &item.object.spec.selector;
-        let selected: Vec<_> = state.workloads.values().filter(|workload| selects(selector, &workload.labels)).collect();
+        let selected: Vec<_> =
+            state.workloads.values().filter(|workload| selects(selector, &workload.labels)).collect();
         if selected.is_empty() {
             let message = format!("no workload carries {}", shown(selector));
             diagnostics.push(
@@ -29,7 +30,9 @@ pub(super) fn selectors(state: &ClusterState, objects: &Objects<'_>, diagnostics
             .flat_map(|(port, served)| served.iter().map(|(_, number)| *number).chain([*port]))
             .collect();
         for (at, server) in item.object.spec.servers.iter().enumerate() {
-            let Some(number) = number(server).filter(|number| !ports.is_empty() && !ports.contains(number)) else { continue };
+            let Some(number) = number(server).filter(|number| !ports.is_empty() && !ports.contains(number)) else {
+                continue;
+            };
             let message = format!("port {number} is on no Service of the workloads that carry {}", shown(selector));
             diagnostics.push(
                 Diagnostic::warning(codes::GATEWAY_PORT, item.origin(&format!("spec.servers[{at}].port")), message)
@@ -45,12 +48,16 @@ pub(super) fn conflicts(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>
         let mut found: BTreeMap<(u16, String), BTreeSet<String>> = BTreeMap::new();
         for other in objects.gateways.iter().filter(|other| !is_same(item, other) && share_workloads(item, other)) {
             for (port, host) in claims(item).intersection(&claims(other)) {
-                found.entry((*port, host.clone())).or_default().insert(format!("{}/{}", other.meta.namespace, other.meta.name));
+                found
+                    .entry((*port, host.clone()))
+                    .or_default()
+                    .insert(format!("{}/{}", other.meta.namespace, other.meta.name));
             }
         }
         if let Some(((port, host), others)) = found.first_key_value() {
             let others: Vec<&str> = others.iter().map(String::as_str).collect();
-            let message = format!("port {port} and host {host} are also in Gateway {}, on the same workloads", others.join(", "));
+            let message =
+                format!("port {port} and host {host} are also in Gateway {}, on the same workloads", others.join(", "));
             diagnostics.push(
                 Diagnostic::error(codes::GATEWAY_CONFLICT, item.origin("spec.servers"), message)
                     .hint("use one Gateway, or other hosts or ports"),
@@ -72,7 +79,9 @@ pub(super) fn certificates(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnost
         for item in items {
             let others: Vec<String> = items
                 .iter()
-                .filter(|other| !is_same(item, other) && selects(&item.object.spec.selector, &other.object.spec.selector))
+                .filter(|other| {
+                    !is_same(item, other) && selects(&item.object.spec.selector, &other.object.spec.selector)
+                })
                 .map(|other| format!("{}/{}", other.meta.namespace, other.meta.name))
                 .collect();
             if !others.is_empty() {

@@ -29,9 +29,11 @@ pub(super) fn registries(state: &ClusterState, settings: &Settings, diagnostics:
     for (network, written) in &settings.networks.networks {
         for registry in written.endpoints.iter().filter_map(|one| one.from_registry.as_ref()) {
             if !state.settings.clusters.contains_key(registry.as_str()) {
-                let place = at(state, "MeshNetworks", "istio-system", "meshnetworks", format!("networks.{network}.endpoints"));
+                let place =
+                    at(state, "MeshNetworks", "istio-system", "meshnetworks", format!("networks.{network}.endpoints"));
                 let message = format!("network {network} names registry {registry}, which is no cluster of the mesh");
-                diagnostics.push(Diagnostic::error(codes::UNKNOWN_REGISTRY, place, message).hint("correct fromRegistry"));
+                diagnostics
+                    .push(Diagnostic::error(codes::UNKNOWN_REGISTRY, place, message).hint("correct fromRegistry"));
             }
         }
     }

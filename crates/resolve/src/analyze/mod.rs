@@ -3,8 +3,8 @@
 //! Never decides anything: the mesh is resolved without it. Invariant: the list is sorted and free of duplicates, so that
 //! the order of input does not show.
 
-pub mod codes;
 mod authorization;
+pub mod codes;
 mod destinations;
 mod entries;
 mod gateways;

@@ -15,8 +15,10 @@ pub(super) fn rules(state: &ClusterState, diagnostics: &mut Vec<Diagnostic>) {
     for set in &state.routes {
         // A name only shows in logs.
         let unnamed = |one: &HttpMatch| HttpMatch { name: String::new(), ..one.clone() };
-        let matches: Vec<Vec<HttpMatch>> = set.http.iter().map(|rule| rule.matches.iter().map(unnamed).collect()).collect();
-        let http: Vec<_> = set.http.iter().zip(&matches).map(|(rule, matches)| (&rule.origin, matches.as_slice())).collect();
+        let matches: Vec<Vec<HttpMatch>> =
+            set.http.iter().map(|rule| rule.matches.iter().map(unnamed).collect()).collect();
+        let http: Vec<_> =
+            set.http.iter().zip(&matches).map(|(rule, matches)| (&rule.origin, matches.as_slice())).collect();
         check(&http, covers, diagnostics);
         let tls: Vec<_> = set.tls.iter().map(|rule| (&rule.origin, rule.matches.as_slice())).collect();
         check(&tls, |_, _| false, diagnostics);
@@ -45,7 +47,8 @@ fn check<M: PartialEq>(rules: &[(&Origin, &[M])], covers: fn(&M, &M) -> bool, di
                 place.path = format!("{}.match[{at}]", place.path);
                 let message = format!("match {at} of rule {number} is covered by rule {by}");
                 diagnostics.push(
-                    Diagnostic::info(codes::USELESS_MATCH, place, message).hint("remove the match, or move it before that rule"),
+                    Diagnostic::info(codes::USELESS_MATCH, place, message)
+                        .hint("remove the match, or move it before that rule"),
                 );
             }
             if same.is_none() {
@@ -72,7 +75,8 @@ fn covers(earlier: &HttpMatch, later: &HttpMatch) -> bool {
         return false;
     };
     let same = |one: &Option<StringMatch>, other: &Option<StringMatch>| one.is_none() || one == other;
-    let within = |few: &std::collections::BTreeMap<String, StringMatch>, many: &std::collections::BTreeMap<String, StringMatch>| {
+    let within = |few: &std::collections::BTreeMap<String, StringMatch>,
+                  many: &std::collections::BTreeMap<String, StringMatch>| {
         few.iter().all(|(key, value)| many.get(key) == Some(value))
     };
     long.starts_with(short.as_str())

@@ -30,7 +30,8 @@ pub(super) fn gateways(state: &ClusterState, diagnostics: &mut Vec<Diagnostic>) 
             }
         }
         let names: Vec<(&str, &str)> = set.gateways.iter().filter_map(named).collect();
-        let served = |host: &str| names.iter().filter_map(|name| known.get(name)).any(|config| serves(config, set, host));
+        let served =
+            |host: &str| names.iter().filter_map(|name| known.get(name)).any(|config| serves(config, set, host));
         let strays: Vec<&str> = set.hosts.iter().map(String::as_str).filter(|host| !served(host)).collect();
         if !names.is_empty() && !strays.is_empty() {
             let message = format!("{} not on any server of the Gateways", strays.join(", "));
@@ -72,7 +73,8 @@ pub(super) fn same_hosts(state: &ClusterState, diagnostics: &mut Vec<Diagnostic>
                 .map(|other| other.origin.object.to_string())
                 .collect();
             if !others.is_empty() {
-                let message = format!("host {host} is also claimed by {}; the oldest takes it whole", others.join(", "));
+                let message =
+                    format!("host {host} is also claimed by {}; the oldest takes it whole", others.join(", "));
                 diagnostics.push(
                     Diagnostic::error(codes::SAME_HOST, inside(&set.origin, "spec.hosts"), message)
                         .hint("put all rules for the host into one VirtualService, or narrow exportTo"),
@@ -85,7 +87,9 @@ pub(super) fn same_hosts(state: &ClusterState, diagnostics: &mut Vec<Diagnostic>
 fn meet(one: &Visibility, other: &Visibility) -> bool {
     match (one, other) {
         (Visibility::Namespaces(one), Visibility::Namespaces(other)) => !one.is_disjoint(other),
-        (Visibility::Namespaces(one), Visibility::Public) | (Visibility::Public, Visibility::Namespaces(one)) => !one.is_empty(),
+        (Visibility::Namespaces(one), Visibility::Public) | (Visibility::Public, Visibility::Namespaces(one)) => {
+            !one.is_empty()
+        }
         (Visibility::Public, Visibility::Public) => true,
     }
 }

@@ -15,7 +15,8 @@ use fairlead_resources::protocol;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-const SYSTEM_NAMESPACES: [&str; 5] = ["kube-system", "kube-public", "kube-node-lease", "istio-system", "fairlead-system"];
+const SYSTEM_NAMESPACES: [&str; 5] =
+    ["kube-system", "kube-public", "kube-node-lease", "istio-system", "fairlead-system"];
 
 /// Services by host.
 pub(super) struct Hosts<'a> {
@@ -39,7 +40,8 @@ impl<'a> Hosts<'a> {
     /// Services with this host that `namespace` sees, its own first.
     pub fn visible(&self, host: &str, namespace: &str) -> Vec<&'a Arc<Service>> {
         let exact = self.exact.get(host).into_iter().flatten().copied();
-        let patterns = self.patterns.iter().copied().filter(|one| one.key.host == host || host_covers(&one.key.host, host));
+        let patterns =
+            self.patterns.iter().copied().filter(|one| one.key.host == host || host_covers(&one.key.host, host));
         let mut found: Vec<_> = exact.chain(patterns).filter(|one| one.visibility.allows(namespace)).collect();
         found.sort_by_key(|one| one.key.namespace != namespace);
         found
@@ -49,9 +51,12 @@ impl<'a> Hosts<'a> {
     pub fn named<'b>(&'b self, pattern: &'b str) -> Vec<&'a Arc<Service>> {
         if !pattern.starts_with('*') {
             let exact = self.exact.get(pattern).into_iter().flatten().copied();
-            return exact.chain(self.patterns.iter().copied().filter(|one| host_covers(&one.key.host, pattern))).collect();
+            return exact
+                .chain(self.patterns.iter().copied().filter(|one| host_covers(&one.key.host, pattern)))
+                .collect();
         }
-        let exact = self.exact.iter().filter(|(host, _)| host_covers(pattern, host)).flat_map(|(_, list)| list.iter().copied());
+        let exact =
+            self.exact.iter().filter(|(host, _)| host_covers(pattern, host)).flat_map(|(_, list)| list.iter().copied());
         exact.chain(self.patterns.iter().copied().filter(|one| one.key.host == pattern)).collect()
     }
 }
@@ -69,15 +74,18 @@ pub(super) fn undeclared_ports(objects: &Objects<'_>, diagnostics: &mut Vec<Diag
             let spoken = protocol::select(port.app_protocol.as_deref(), &port.name, 0);
             let origin = item.origin(&format!("spec.ports[{at}]"));
             if alias && !spoken.is_http() && !matches!(spoken, Protocol::Https | Protocol::Tls) {
-                let message = format!("port {} of an ExternalName Service is not named after HTTP, HTTPS or TLS", port.port);
+                let message =
+                    format!("port {} of an ExternalName Service is not named after HTTP, HTTPS or TLS", port.port);
                 diagnostics.push(
-                    Diagnostic::warning(codes::EXTERNAL_NAME_PORT, origin, message).hint("name the port after its protocol"),
+                    Diagnostic::warning(codes::EXTERNAL_NAME_PORT, origin, message)
+                        .hint("name the port after its protocol"),
                 );
             } else if !alias && spoken == Protocol::Auto && !port.protocol.eq_ignore_ascii_case("UDP") {
                 let message = format!("port {} ({:?}) does not declare its protocol", port.port, port.name);
                 diagnostics.push(
-                    Diagnostic::info(codes::UNDECLARED_PORT, origin, message)
-                        .hint("begin the port's name with its protocol (`http-`, `grpc-`, `tcp-`), or write appProtocol"),
+                    Diagnostic::info(codes::UNDECLARED_PORT, origin, message).hint(
+                        "begin the port's name with its protocol (`http-`, `grpc-`, `tcp-`), or write appProtocol",
+                    ),
                 );
             }
         }
@@ -94,8 +102,12 @@ pub(super) fn without_effect(objects: &Objects<'_>, diagnostics: &mut Vec<Diagno
             if written {
                 let at = item.origin(&format!("spec.{field}"));
                 diagnostics.push(
-                    Diagnostic::warning(codes::WITHOUT_EFFECT, at, format!("{field} has no effect on traffic between proxies"))
-                        .hint("use trafficDistribution or a DestinationRule"),
+                    Diagnostic::warning(
+                        codes::WITHOUT_EFFECT,
+                        at,
+                        format!("{field} has no effect on traffic between proxies"),
+                    )
+                    .hint("use trafficDistribution or a DestinationRule"),
                 );
             }
         }
@@ -111,7 +123,8 @@ pub(super) fn same_addresses(objects: &Objects<'_>, diagnostics: &mut Vec<Diagno
         }
     }
     for (address, items) in users.iter().filter(|(_, items)| items.len() > 1) {
-        let names: Vec<String> = items.iter().map(|item| format!("{}/{}", item.meta.namespace, item.meta.name)).collect();
+        let names: Vec<String> =
+            items.iter().map(|item| format!("{}/{}", item.meta.namespace, item.meta.name)).collect();
         for item in items {
             let message = format!("{address} is the cluster IP of {}", names.join(" and "));
             diagnostics.push(
@@ -130,16 +143,19 @@ pub(super) fn export_audiences(state: &ClusterState, diagnostics: &mut Vec<Diagn
         let mut at = rule.origin.clone();
         at.path = "metadata.annotations".to_owned();
         if settings.trust == Trust::Shared && settings.profile == Profile::Fairlead {
-            let message = "with trust: shared a certificate does not tell its cluster, so callees cannot refuse other members";
+            let message =
+                "with trust: shared a certificate does not tell its cluster, so callees cannot refuse other members";
             diagnostics.push(
-                Diagnostic::warning(codes::AUDIENCE_NOT_TOLD, at.clone(), message).hint("use trust: perCluster where it matters"),
+                Diagnostic::warning(codes::AUDIENCE_NOT_TOLD, at.clone(), message)
+                    .hint("use trust: perCluster where it matters"),
             );
         }
         let known = |cluster: &&ClusterId| !settings.clusters.contains_key(*cluster);
         for cluster in audience.iter().filter(known).filter(|_| settings.clusters.len() > 1) {
             let message = format!("{cluster} is no member of the mesh");
             diagnostics.push(
-                Diagnostic::warning(codes::UNKNOWN_MEMBER, at.clone(), message).hint("name clusters of the mesh in fairlead.dev/export-to"),
+                Diagnostic::warning(codes::UNKNOWN_MEMBER, at.clone(), message)
+                    .hint("name clusters of the mesh in fairlead.dev/export-to"),
             );
         }
     }

@@ -11,15 +11,23 @@ use fairlead_resources::istio::{DestinationRule, LoadBalancerSettings, ServiceEn
 
 /// A Service that is only an alias.
 pub(crate) fn external_name(item: &Item<'_, kubernetes::Service>) -> Diagnostic {
-    Diagnostic::warning(codes::EXTERNAL_NAME, item.origin("spec.type"), "a Service of type ExternalName has no endpoints and does not resolve here")
-        .hint("use a ServiceEntry with the external name as host")
+    Diagnostic::warning(
+        codes::EXTERNAL_NAME,
+        item.origin("spec.type"),
+        "a Service of type ExternalName has no endpoints and does not resolve here",
+    )
+    .hint("use a ServiceEntry with the external name as host")
 }
 
 /// A second ServiceEntry for one host in one namespace.
 pub(crate) fn host_taken(item: &Item<'_, ServiceEntry>, host: &str, by: &[Origin]) -> Diagnostic {
     let by = by.first().map(ToString::to_string).unwrap_or_default();
-    Diagnostic::warning(codes::HOST_TAKEN, item.origin("spec.hosts"), format!("host {host} is taken by {by}; this entry is not used for it"))
-        .hint("keep one ServiceEntry for a host and namespace")
+    Diagnostic::warning(
+        codes::HOST_TAKEN,
+        item.origin("spec.hosts"),
+        format!("host {host} is taken by {by}; this entry is not used for it"),
+    )
+    .hint("keep one ServiceEntry for a host and namespace")
 }
 
 /// A delegation that leads nowhere: its rule is left out, as in Istio.
@@ -53,5 +61,8 @@ pub(crate) fn refused_by_profile(item: &Item<'_, DestinationRule>, settings: &Me
         (both(&policy.load_balancer) || in_port).then_some(path)
     })?;
     let message = "distribute and failover cannot stand together in profile istio; the rule is refused";
-    Some(Diagnostic::error(codes::REFUSED, item.origin(&refused), message).hint("keep one of the two, or use profile fairlead"))
+    Some(
+        Diagnostic::error(codes::REFUSED, item.origin(&refused), message)
+            .hint("keep one of the two, or use profile fairlead"),
+    )
 }

@@ -4,7 +4,9 @@
 //! block; a port-level setting replaces all blocks of its port, what it leaves out goes to the built-in defaults.
 
 use super::convert;
-use fairlead_model::policy::{Balancing, ClientTls, ConnectionPool, H2Upgrade, LocalityPolicy, OutlierDetection, PolicyBlocks, TrafficPolicy};
+use fairlead_model::policy::{
+    Balancing, ClientTls, ConnectionPool, H2Upgrade, LocalityPolicy, OutlierDetection, PolicyBlocks, TrafficPolicy,
+};
 use fairlead_resources::istio::{self as written, MeshConfig, MeshH2UpgradePolicy};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,7 +2,9 @@
 //!
 //! Never falls back to a weaker TLS mode: a block that cannot be honoured becomes one whose handshake must fail.
 
-use fairlead_model::policy::{Balancing, ClientTls, ConnectionPool, Distribute, H2Upgrade, LocalityPolicy, OutlierDetection};
+use fairlead_model::policy::{
+    Balancing, ClientTls, ConnectionPool, Distribute, H2Upgrade, LocalityPolicy, OutlierDetection,
+};
 use fairlead_resources::field::Span;
 use fairlead_resources::istio as written;
 use std::time::Duration;
@@ -65,7 +67,11 @@ pub(super) fn pool(block: &written::ConnectionPoolSettings) -> ConnectionPool {
 }
 
 pub(super) fn keepalive(block: &written::TcpKeepalive) -> (Option<u32>, Option<Duration>, Option<Duration>) {
-    (Some(block.probes).filter(|probes| *probes > 0), block.time.map(Span::duration), block.interval.map(Span::duration))
+    (
+        Some(block.probes).filter(|probes| *probes > 0),
+        block.time.map(Span::duration),
+        block.interval.map(Span::duration),
+    )
 }
 
 pub(super) fn outlier(block: &written::OutlierDetection) -> OutlierDetection {
@@ -86,7 +92,8 @@ pub(super) fn outlier(block: &written::OutlierDetection) -> OutlierDetection {
 
 pub(super) fn tls(block: &written::ClientTlsSettings) -> ClientTls {
     let sni = Some(block.sni.clone()).filter(|sni| !sni.is_empty());
-    let refused = ClientTls::Simple { sni: sni.clone(), subject_alt_names: vec![NOBODY.to_owned()], insecure_skip_verify: false };
+    let refused =
+        ClientTls::Simple { sni: sni.clone(), subject_alt_names: vec![NOBODY.to_owned()], insecure_skip_verify: false };
     if block.refused {
         return refused;
     }

@@ -56,9 +56,9 @@ impl<T> Hosts<T> {
 
     /// The value of the most specific host that covers `host`.
     fn best(&self, host: &str) -> Option<&T> {
-        self.exact
-            .get(host)
-            .or_else(|| self.patterns.iter().find(|(pattern, _)| pattern == host || host_covers(pattern, host)).map(|(_, v)| v))
+        self.exact.get(host).or_else(|| {
+            self.patterns.iter().find(|(pattern, _)| pattern == host || host_covers(pattern, host)).map(|(_, v)| v)
+        })
     }
 
     fn all<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a T> {
@@ -75,7 +75,8 @@ impl DestinationIndex {
         let mut namespaces: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for rule in &rules {
             // In the root namespace only private rules are meant for its own callers; the others are everybody's.
-            let for_own = if rule.namespace == root { rule.is_private() } else { rule.visibility.allows(&rule.namespace) };
+            let for_own =
+                if rule.namespace == root { rule.is_private() } else { rule.visibility.allows(&rule.namespace) };
             if for_own {
                 local.entry(rule.namespace.clone()).or_default().entry(rule.host.clone()).or_default().push(rule);
                 namespaces.entry(rule.host.clone()).or_default().insert(rule.namespace.clone());

@@ -57,8 +57,11 @@ impl Group {
         let service = self.policy.clone().unwrap_or_default();
         let subsets = self.subsets.iter().map(|subset| {
             let layer = subset.policy.as_ref().map_or_else(|| service.clone(), |own| service.overridden_by(own));
-            let settled =
-                Subset { labels: subset.labels.clone(), policy: layer.settled(defaults), origin: Some(subset.origin.clone()) };
+            let settled = Subset {
+                labels: subset.labels.clone(),
+                policy: layer.settled(defaults),
+                origin: Some(subset.origin.clone()),
+            };
             (subset.name.clone(), settled)
         });
         Settled {

@@ -33,7 +33,12 @@ pub(crate) struct RuleSubset {
 
 impl Rule {
     /// `origin` gives the origin of a path inside the object.
-    pub fn new(rule: &DestinationRule, domain: &str, default_export: &[String], origin: impl Fn(&str) -> Origin) -> Self {
+    pub fn new(
+        rule: &DestinationRule,
+        domain: &str,
+        default_export: &[String],
+        origin: impl Fn(&str) -> Origin,
+    ) -> Self {
         let namespace = rule.metadata.namespace.clone();
         let subsets = rule.spec.subsets.iter().enumerate().map(|(index, subset)| RuleSubset {
             name: subset.name.clone(),

@@ -24,7 +24,8 @@ pub(crate) fn offers(
     if settings.export == Export::All {
         for own in services.values_mut() {
             let is_service = own.service.source == ServiceSource::Kubernetes;
-            if is_service && !is_local(&settings.cluster_local_hosts, &own.service.key.host)
+            if is_service
+                && !is_local(&settings.cluster_local_hosts, &own.service.key.host)
                 && let Some(origin) = own.service.origins.first().cloned()
             {
                 own.export = Some(ExportRule::new(None, None, own.created, origin));
@@ -39,19 +40,25 @@ pub(crate) fn offers(
         let Some(own) = services.get_mut(&key) else {
             let message = format!("there is no Service {}/{} to export", item.meta.namespace, item.meta.name);
             diagnostics.push(
-                Diagnostic::warning(codes::EXPORT_WITHOUT_SERVICE, item.origin(""), message)
-                    .hint("create the Service with the ServiceExport's name and namespace, or remove the ServiceExport"),
+                Diagnostic::warning(codes::EXPORT_WITHOUT_SERVICE, item.origin(""), message).hint(
+                    "create the Service with the ServiceExport's name and namespace, or remove the ServiceExport",
+                ),
             );
             continue;
         };
         let annotation = |key| item.meta.annotation(key);
-        let mut rule = ExportRule::new(annotation(EXPORT_TO), annotation(EXPORT_PORTS), item.created(), item.origin(""));
+        let mut rule =
+            ExportRule::new(annotation(EXPORT_TO), annotation(EXPORT_PORTS), item.created(), item.origin(""));
         rule.labels.clone_from(&item.object.spec.exported_labels);
         for word in rule.unknown_ports(&own.service.ports) {
             let at = item.origin("metadata.annotations");
             diagnostics.push(
-                Diagnostic::warning(codes::EXPORT_WITHOUT_PORT, at, format!("the Service has no port `{word}`, so none of that name is exported"))
-                    .hint(format!("name ports of the Service in {EXPORT_PORTS}, by name or number")),
+                Diagnostic::warning(
+                    codes::EXPORT_WITHOUT_PORT,
+                    at,
+                    format!("the Service has no port `{word}`, so none of that name is exported"),
+                )
+                .hint(format!("name ports of the Service in {EXPORT_PORTS}, by name or number")),
             );
         }
         own.export = Some(rule);

@@ -26,7 +26,11 @@ struct Taken {
 }
 
 /// Removes younger servers that cannot stand beside older ones on some workload that both are on.
-pub(super) fn drop_conflicting(configs: &mut [GatewayConfig], workloads: &BTreeSet<&Labels>, diagnostics: &mut Vec<Diagnostic>) {
+pub(super) fn drop_conflicting(
+    configs: &mut [GatewayConfig],
+    workloads: &BTreeSet<&Labels>,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
     let mut dropped: BTreeMap<(usize, usize), Diagnostic> = BTreeMap::new();
     for labels in workloads {
         let mut ports: BTreeMap<(Option<String>, u16), Taken> = BTreeMap::new();
@@ -72,8 +76,12 @@ fn take(ports: &mut BTreeMap<(Option<String>, u16), Taken>, server: &GatewayServ
             None
         }
         Some(problem) => Some(
-            Diagnostic::error(codes::GATEWAY_CONFLICT, server.origin.clone(), format!("{problem} by {}; this server is skipped", taken.by))
-                .hint("use another port, other hosts, or one Gateway for both"),
+            Diagnostic::error(
+                codes::GATEWAY_CONFLICT,
+                server.origin.clone(),
+                format!("{problem} by {}; this server is skipped", taken.by),
+            )
+            .hint("use another port, other hosts, or one Gateway for both"),
         ),
     }
 }

@@ -66,7 +66,12 @@ fn config(item: &Item<'_, istio::Gateway>) -> GatewayConfig {
     }
 }
 
-fn server(written: &istio::Server, at: usize, item: &Item<'_, istio::Gateway>, namespace: &str) -> Option<GatewayServer> {
+fn server(
+    written: &istio::Server,
+    at: usize,
+    item: &Item<'_, istio::Gateway>,
+    namespace: &str,
+) -> Option<GatewayServer> {
     let port = written.port.as_ref()?;
     let tls = match &written.tls {
         None => None,

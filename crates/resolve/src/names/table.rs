@@ -87,7 +87,9 @@ fn routed_only(mesh: &ResolvedMesh, namespace: &str, table: &mut NameTable) {
     let mut wanted = super::virtual_ip::Wanted::default();
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     let used = mesh.services.values().flat_map(|service| service.vips.iter().copied()).collect();
-    for set in mesh.routes.iter().filter(|set| set.visibility.allows(namespace) && set.gateways.contains(&GatewayRef::Mesh)) {
+    for set in
+        mesh.routes.iter().filter(|set| set.visibility.allows(namespace) && set.gateways.contains(&GatewayRef::Mesh))
+    {
         for host in set.hosts.iter().filter(|host| is_external(mesh, host) && !table.names.contains_key(*host)) {
             wanted.add(1, host);
             found.entry(host.clone()).or_insert_with(|| set.namespace.clone());

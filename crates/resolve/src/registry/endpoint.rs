@@ -47,7 +47,13 @@ pub(super) fn facts(
 }
 
 /// `ports` maps service ports to workload ports; `service` is the name the endpoint's id is made of.
-pub(super) fn endpoint(draft: &Draft, facts: &Facts, ports: BTreeMap<u16, u16>, service: &str, health: Health) -> Endpoint {
+pub(super) fn endpoint(
+    draft: &Draft,
+    facts: &Facts,
+    ports: BTreeMap<u16, u16>,
+    service: &str,
+    health: Health,
+) -> Endpoint {
     let accepts = |number: u16, target: u16| match facts.gateway {
         Some(_) => facts.mutual_ports.contains(&number),
         None => draft.sidecar && facts.security.mtls_on(target) != MtlsMode::Disable,
@@ -59,7 +65,11 @@ pub(super) fn endpoint(draft: &Draft, facts: &Facts, ports: BTreeMap<u16, u16>, 
         locality: draft.locality.clone(),
         address: draft.addresses.first().copied(),
         hostname: None,
-        mutual_tls: ports.iter().filter(|(number, target)| accepts(**number, **target)).map(|(number, _)| *number).collect(),
+        mutual_tls: ports
+            .iter()
+            .filter(|(number, target)| accepts(**number, **target))
+            .map(|(number, _)| *number)
+            .collect(),
         ports,
         labels: draft.labels.clone(),
         identity: facts.identity.clone(),

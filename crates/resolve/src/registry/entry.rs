@@ -100,7 +100,11 @@ fn addresses(written: &[String]) -> (Vec<IpAddr>, Vec<String>) {
         if let Ok(address) = text.parse() {
             vips.push(address);
         } else if let Ok(range) = text.parse::<ipnet::IpNet>() {
-            if range.prefix_len() == range.max_prefix_len() { vips.push(range.addr()) } else { cidrs.push(text.clone()) }
+            if range.prefix_len() == range.max_prefix_len() {
+                vips.push(range.addr())
+            } else {
+                cidrs.push(text.clone())
+            }
         }
     }
     (vips, cidrs)
@@ -137,7 +141,8 @@ fn inline(
 ) -> Option<Endpoint> {
     let address: Option<IpAddr> = written.address.parse().ok();
     let resolved = matches!(item.object.spec.resolution, istio::Resolution::Dns | istio::Resolution::DnsRoundRobin);
-    let dns = (resolved && address.is_none() && !written.address.is_empty()).then(|| written.address.to_ascii_lowercase());
+    let dns =
+        (resolved && address.is_none() && !written.address.is_empty()).then(|| written.address.to_ascii_lowercase());
     if address.is_none() && dns.is_none() && (!written.address.is_empty() || written.network.is_empty()) {
         return None;
     }

@@ -22,5 +22,5 @@ pub use endpoint_id::endpoint_id;
 pub use objects::ObjectRef;
 pub(crate) use objects::{Item, Objects};
 pub(crate) use service::OwnService;
-pub(crate) use workloads::Surroundings;
 pub use state::{ClusterInput, ClusterState, Observed, cluster};
+pub(crate) use workloads::Surroundings;

@@ -69,7 +69,8 @@ pub(crate) struct Objects<'a> {
 impl<'a> Objects<'a> {
     /// Sorts `all` by kind; `cluster` is whose they are.
     pub fn new(cluster: &ClusterId, all: &[ObjectRef<'a>], discovery: &[DiscoverySelector]) -> Self {
-        let mut sorted: Vec<ObjectRef<'a>> = all.iter().filter(|object| &object.decoded.key.cluster == cluster).copied().collect();
+        let mut sorted: Vec<ObjectRef<'a>> =
+            all.iter().filter(|object| &object.decoded.key.cluster == cluster).copied().collect();
         sorted.sort_by(|a, b| order(a).cmp(&order(b)));
         let hidden = hidden_namespaces(&sorted, discovery);
         let mut seen = BTreeSet::new();

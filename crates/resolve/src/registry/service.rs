@@ -58,12 +58,17 @@ pub(super) fn service(item: &Item<'_, kubernetes::Service>, context: &Context<'_
     }
     let namespace = item.meta.namespace.clone();
     let name = item.meta.name.clone();
-    let key = ServiceKey { host: host::join(&name, &namespace, &context.settings.domain), namespace: namespace.clone() };
+    let key =
+        ServiceKey { host: host::join(&name, &namespace, &context.settings.domain), namespace: namespace.clone() };
     let export_to = annotated(item.meta.annotation(EXPORT_TO));
     let ports: Vec<ServicePort> = spec
         .ports
         .iter()
-        .map(|port| ServicePort { number: port.port, name: port.name.clone(), protocol: protocol::of_service_port(port) })
+        .map(|port| ServicePort {
+            number: port.port,
+            name: port.name.clone(),
+            protocol: protocol::of_service_port(port),
+        })
         .collect();
     let service = Service {
         key,
@@ -88,7 +93,12 @@ pub(super) fn service(item: &Item<'_, kubernetes::Service>, context: &Context<'_
         origins: vec![item.origin("")],
         name,
     };
-    Some(OwnService { service, export: None, merge: item.meta.annotation(IMPORT) == Some("merge"), created: item.created() })
+    Some(OwnService {
+        service,
+        export: None,
+        merge: item.meta.annotation(IMPORT) == Some("merge"),
+        created: item.created(),
+    })
 }
 
 fn endpoints(item: &Item<'_, kubernetes::Service>, context: &Context<'_>) -> Vec<Endpoint> {

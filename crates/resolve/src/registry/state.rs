@@ -195,7 +195,9 @@ fn services(
                 continue;
             }
             match found.get(&own.service.key) {
-                Some(older) => diagnostics.push(analyze::host_taken(item, &own.service.key.host, &older.service.origins)),
+                Some(older) => {
+                    diagnostics.push(analyze::host_taken(item, &own.service.key.host, &older.service.origins))
+                }
                 None => drop(found.insert(own.service.key.clone(), own)),
             }
         }
@@ -265,18 +267,27 @@ fn routes(input: &ClusterInput<'_>, objects: &Objects<'_>, diagnostics: &mut Vec
     let domain = &input.settings.mesh.domain;
     let default = &input.settings.export_to.routes;
     let mut delegates = Delegates::default();
-    let roots: Vec<_> =
-        objects.routes.iter().filter(|item| !delegates.add(item.object, domain, default, &|path| item.origin(path))).collect();
+    let roots: Vec<_> = objects
+        .routes
+        .iter()
+        .filter(|item| !delegates.add(item.object, domain, default, &|path| item.origin(path)))
+        .collect();
     let mut problems = Vec::new();
     let sets = roots
         .into_iter()
-        .map(|item| Arc::new(route_set(item.object, domain, default, &delegates, &|path| item.origin(path), &mut problems)))
+        .map(|item| {
+            Arc::new(route_set(item.object, domain, default, &delegates, &|path| item.origin(path), &mut problems))
+        })
         .collect();
     diagnostics.extend(problems.iter().map(analyze::delegation));
     sets
 }
 
-fn destinations(input: &ClusterInput<'_>, objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) -> DestinationIndex {
+fn destinations(
+    input: &ClusterInput<'_>,
+    objects: &Objects<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> DestinationIndex {
     let settings = &input.settings.mesh;
     let mut rules = Vec::new();
     for item in &objects.destinations {

@@ -41,7 +41,8 @@ pub(crate) struct Surroundings<'a> {
 
 impl<'a> Surroundings<'a> {
     pub fn new(cluster: &'a ClusterId, settings: &Settings, objects: &Objects<'_>) -> Self {
-        let label = objects.namespaces.get(SYSTEM).and_then(|namespace| namespace.meta.label(NETWORK)).map(NetworkId::from);
+        let label =
+            objects.namespaces.get(SYSTEM).and_then(|namespace| namespace.meta.label(NETWORK)).map(NetworkId::from);
         let mut registry = None;
         let mut ranges = Vec::new();
         for (name, network) in &settings.networks.networks {
@@ -164,7 +165,8 @@ fn entry(item: &Item<'_, istio::WorkloadEntry>, around: &Surroundings<'_>) -> Dr
 
 /// Ports of a WorkloadEntry; numbers outside 1 to 65535 are none (validation reports them).
 pub(super) fn entry_ports(written: &BTreeMap<String, u32>) -> BTreeMap<String, u16> {
-    let valid = |(name, port): (&String, &u32)| Some((name.clone(), u16::try_from(*port).ok().filter(|port| *port > 0)?));
+    let valid =
+        |(name, port): (&String, &u32)| Some((name.clone(), u16::try_from(*port).ok().filter(|port| *port > 0)?));
     written.iter().filter_map(valid).collect()
 }
 

@@ -95,7 +95,10 @@ mod tests {
     #[test]
     fn percentages_have_four_digits_after_the_point() {
         for (written, millionths) in [(100.0, 1_000_000), (0.0001, 1), (12.5, 125_000), (0.1 + 0.2, 3_000)] {
-            assert_eq!(per_million(&written::Percent { value: fairlead_resources::field::Double(written) }), millionths);
+            assert_eq!(
+                per_million(&written::Percent { value: fairlead_resources::field::Double(written) }),
+                millionths
+            );
         }
     }
 

@@ -47,10 +47,10 @@ impl Delegates {
         }
         let namespace = service.metadata.namespace.as_str();
         let names = Names { namespace, domain };
-        let rules = service.spec.http.iter().enumerate().map(|(at, rule)| http_rule(rule, &names, at, origin)).collect();
+        let rules =
+            service.spec.http.iter().enumerate().map(|(at, rule)| http_rule(rule, &names, at, origin)).collect();
         let visibility = visibility(&service.spec.export_to, default_export, namespace);
-        self.by_name
-            .insert((namespace.to_owned(), service.metadata.name.clone()), Delegate { visibility, rules });
+        self.by_name.insert((namespace.to_owned(), service.metadata.name.clone()), Delegate { visibility, rules });
         true
     }
 
@@ -75,7 +75,10 @@ impl Delegates {
             match matches(&root.matches, &rule.matches) {
                 Some(matches) => rules.push(merged(root, rule, matches)),
                 None => {
-                    let message = format!("no match of {} lets the delegate's matches through; this rule is left out", root.origin);
+                    let message = format!(
+                        "no match of {} lets the delegate's matches through; this rule is left out",
+                        root.origin
+                    );
                     problems.push(Undelivered { origin: rule.origin.clone(), message, missing: false });
                 }
             }
@@ -137,7 +140,12 @@ fn both(root: &HttpMatch, inner: &HttpMatch) -> HttpMatch {
         without_headers: over(&root.without_headers, &inner.without_headers),
         query: over(&root.query, &inner.query),
         port: inner.port.or(root.port),
-        source_labels: root.source_labels.iter().chain(&inner.source_labels).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        source_labels: root
+            .source_labels
+            .iter()
+            .chain(&inner.source_labels)
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
         source_namespace: inner.source_namespace.clone().or_else(|| root.source_namespace.clone()),
         gateways: if inner.gateways.is_empty() { root.gateways.clone() } else { inner.gateways.clone() },
     }
@@ -150,11 +158,8 @@ fn conflict(root: &HttpMatch, inner: &HttpMatch) -> bool {
         (&root.method, &inner.method),
         (&root.authority, &inner.authority),
     ];
-    let maps = [
-        (&root.headers, &inner.headers),
-        (&root.without_headers, &inner.without_headers),
-        (&root.query, &inner.query),
-    ];
+    let maps =
+        [(&root.headers, &inner.headers), (&root.without_headers, &inner.without_headers), (&root.query, &inner.query)];
     let differ = |a: Option<&str>, b: Option<&str>| matches!((a, b), (Some(a), Some(b)) if a != b);
     singles.iter().any(|(outer, leaf)| outside(outer.as_ref(), leaf.as_ref()))
         || maps.iter().any(|(outer, leaf)| leaf.iter().any(|(key, value)| outside(outer.get(key), Some(value))))

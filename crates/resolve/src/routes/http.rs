@@ -15,7 +15,12 @@ use std::collections::BTreeMap;
 /// Keys of `headers` that Istio ignores: they have fields of their own.
 const NOT_HEADERS: [&str; 4] = ["uri", "scheme", "method", "authority"];
 
-pub(super) fn http_rule(rule: &written::HttpRoute, names: &Names<'_>, index: usize, origin: &dyn Fn(&str) -> Origin) -> HttpRule {
+pub(super) fn http_rule(
+    rule: &written::HttpRoute,
+    names: &Names<'_>,
+    index: usize,
+    origin: &dyn Fn(&str) -> Origin,
+) -> HttpRule {
     let path = format!("spec.http[{index}]");
     let targets = rule.route.iter().map(|target| Target {
         destination: target.destination.as_ref(),

@@ -9,7 +9,12 @@ use fairlead_model::origin::Origin;
 use fairlead_model::route::{Backend, L4Match, TcpRule, TlsRule};
 use fairlead_resources::istio as written;
 
-pub(super) fn tls_rule(rule: &written::TlsRoute, names: &Names<'_>, index: usize, origin: &dyn Fn(&str) -> Origin) -> TlsRule {
+pub(super) fn tls_rule(
+    rule: &written::TlsRoute,
+    names: &Names<'_>,
+    index: usize,
+    origin: &dyn Fn(&str) -> Origin,
+) -> TlsRule {
     let path = format!("spec.tls[{index}]");
     let matches = rule.matches.iter().map(|one| L4Match {
         sni_hosts: one.sni_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
@@ -26,7 +31,12 @@ pub(super) fn tls_rule(rule: &written::TlsRoute, names: &Names<'_>, index: usize
     }
 }
 
-pub(super) fn tcp_rule(rule: &written::TcpRoute, names: &Names<'_>, index: usize, origin: &dyn Fn(&str) -> Origin) -> TcpRule {
+pub(super) fn tcp_rule(
+    rule: &written::TcpRoute,
+    names: &Names<'_>,
+    index: usize,
+    origin: &dyn Fn(&str) -> Origin,
+) -> TcpRule {
     let path = format!("spec.tcp[{index}]");
     let matches = rule.matches.iter().map(|one| L4Match {
         sni_hosts: Vec::new(),
@@ -53,7 +63,10 @@ fn l4_backends(
     if refused {
         return Vec::new();
     }
-    let targets =
-        route.iter().map(|target| Target { destination: target.destination.as_ref(), weight: target.weight, headers: None });
+    let targets = route.iter().map(|target| Target {
+        destination: target.destination.as_ref(),
+        weight: target.weight,
+        headers: None,
+    });
     backends(targets, names.namespace, names.domain, |at| origin(&format!("{path}.route[{at}]")))
 }

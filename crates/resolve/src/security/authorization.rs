@@ -73,7 +73,9 @@ pub(crate) fn widen(policy: &AuthorizationPolicy, domains: &TrustDomains) -> Aut
             };
             let all = |values: &[Value]| -> Vec<Value> {
                 let one = |value: &Value| match value {
-                    Value::Match(written) if principal => domains.principals(written).into_iter().map(Value::Match).collect(),
+                    Value::Match(written) if principal => {
+                        domains.principals(written).into_iter().map(Value::Match).collect()
+                    }
                     Value::Match(written) => domains.trust_domains(written).into_iter().map(Value::Match).collect(),
                     other => vec![other.clone()],
                 };
@@ -121,7 +123,11 @@ fn rule(
     let unknown = conditions.iter().any(Option::is_none);
     AuthorizationRule {
         origin: Some(item.origin(&format!("spec.rules[{at}]"))),
-        from: rule.from.iter().map(|from| from.source.as_ref().map(|of| source(of, namespace)).unwrap_or_default()).collect(),
+        from: rule
+            .from
+            .iter()
+            .map(|from| from.source.as_ref().map(|of| source(of, namespace)).unwrap_or_default())
+            .collect(),
         to: rule.to.iter().map(|to| to.operation.as_ref().map(operation).unwrap_or_default()).collect(),
         when: conditions.into_iter().flatten().collect(),
         never: action == Action::Allow && (rule.refused || unknown),

@@ -88,7 +88,11 @@ fn port(written: &str) -> Value {
 }
 
 fn path(written: &str) -> Value {
-    if written.contains("{*}") || written.contains("{**}") { Value::PathTemplate(written.to_owned()) } else { text(written) }
+    if written.contains("{*}") || written.contains("{**}") {
+        Value::PathTemplate(written.to_owned())
+    } else {
+        text(written)
+    }
 }
 
 /// Exact only: `account` is in the policy's namespace.

@@ -37,7 +37,8 @@ impl PeerAuthentications {
         let mut all = Self::default();
         for item in items {
             let object = item.object;
-            let labels = object.spec.selector.as_ref().map(|selector| selector.match_labels.clone()).unwrap_or_default();
+            let labels =
+                object.spec.selector.as_ref().map(|selector| selector.match_labels.clone()).unwrap_or_default();
             let one = One::new(item);
             let namespace = object.metadata.namespace.as_str();
             if namespace == root {
@@ -60,9 +61,8 @@ impl PeerAuthentications {
     pub fn of(&self, namespace: &str, labels: &Labels) -> WorkloadSecurity {
         let mut security = WorkloadSecurity::default();
         let in_namespace = self.namespaces.get(namespace);
-        let workload = in_namespace.and_then(|found| {
-            found.selecting.iter().find(|(wanted, _)| selects(wanted, labels)).map(|(_, one)| one)
-        });
+        let workload = in_namespace
+            .and_then(|found| found.selecting.iter().find(|(wanted, _)| selects(wanted, labels)).map(|(_, one)| one));
         let levels = [self.mesh.as_ref(), in_namespace.and_then(|found| found.general.as_ref()), workload];
         for level in levels.into_iter().flatten() {
             if let Some(mode) = level.mode {
@@ -87,8 +87,13 @@ impl One {
         if object.unreadable {
             return Self { origin: item.origin(""), mode: Some(MtlsMode::Strict), ports: BTreeMap::new() };
         }
-        let ports = object.spec.port_level_mtls.iter().filter_map(|(port, mtls)| Some((port.parse().ok()?, mode(mtls.mode))));
-        Self { origin: item.origin(""), mode: object.spec.mtls.as_ref().and_then(|mtls| mode(mtls.mode)), ports: ports.collect() }
+        let ports =
+            object.spec.port_level_mtls.iter().filter_map(|(port, mtls)| Some((port.parse().ok()?, mode(mtls.mode))));
+        Self {
+            origin: item.origin(""),
+            mode: object.spec.mtls.as_ref().and_then(|mtls| mode(mtls.mode)),
+            ports: ports.collect(),
+        }
     }
 }
 

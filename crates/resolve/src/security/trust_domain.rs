@@ -70,7 +70,10 @@ impl TrustDomains {
         if domain != LOCAL && !self.general.iter().any(covers) {
             return BTreeSet::from([domain.to_owned()]);
         }
-        self.meant.iter().map(|meant| if domain != LOCAL && covers(meant) { domain.to_owned() } else { meant.clone() }).collect()
+        self.meant
+            .iter()
+            .map(|meant| if domain != LOCAL && covers(meant) { domain.to_owned() } else { meant.clone() })
+            .collect()
     }
 }
 

@@ -32,7 +32,9 @@ pub(crate) fn visibility(written: &[String], default: &[String], namespace: &str
         return Visibility::Public;
     }
     let named = list.iter().map(|word| word.trim()).filter(|word| !word.is_empty() && *word != "~");
-    Visibility::Namespaces(named.map(|word| if word == "." { namespace } else { word }.to_owned()).collect::<BTreeSet<_>>())
+    Visibility::Namespaces(
+        named.map(|word| if word == "." { namespace } else { word }.to_owned()).collect::<BTreeSet<_>>(),
+    )
 }
 
 /// The comma-separated form of the Service annotation `networking.istio.io/exportTo`.
@@ -47,7 +49,8 @@ mod tests {
 
     #[test]
     fn words_of_export_to() {
-        let of = |written: &[&str]| visibility(&written.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>(), &[], "shop");
+        let of =
+            |written: &[&str]| visibility(&written.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>(), &[], "shop");
         assert_eq!(of(&[]), Visibility::Public);
         assert_eq!(of(&["*"]), Visibility::Public);
         assert_eq!(of(&[".", "other"]), Visibility::Namespaces(["other".to_owned(), "shop".to_owned()].into()));

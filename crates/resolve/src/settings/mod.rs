@@ -16,7 +16,8 @@ use crate::registry::ObjectRef;
 use fairlead_model::ids::{ClusterId, Locality, NetworkId};
 use fairlead_model::policy::LocalityPolicy;
 use fairlead_model::settings::{
-    ClusterLocalNames, ClusterSettings, Export, LocalityMode, MeshSettings, OutboundPolicy, PathNormalization, Profile, Trust,
+    ClusterLocalNames, ClusterSettings, Export, LocalityMode, MeshSettings, OutboundPolicy, PathNormalization, Profile,
+    Trust,
 };
 use fairlead_resources::Object;
 use fairlead_resources::fairlead as written;
@@ -51,7 +52,12 @@ pub struct Settings {
 ///
 /// `name` is the mesh's if the `Mesh` object has none (its folder's), `clusters` all members that are known beside those
 /// of `Mesh.spec.clusters`, `objects` those of the cluster in question (only its ConfigMap is read).
-pub fn settings(name: &str, mesh: Option<&written::Mesh>, clusters: &BTreeSet<ClusterId>, objects: &[ObjectRef<'_>]) -> Settings {
+pub fn settings(
+    name: &str,
+    mesh: Option<&written::Mesh>,
+    clusters: &BTreeSet<ClusterId>,
+    objects: &[ObjectRef<'_>],
+) -> Settings {
     let spec = mesh.map(|mesh| mesh.spec.clone()).unwrap_or_default();
     let base = spec.mesh_config.as_ref().map(|config| (*config.0).clone()).unwrap_or_default();
     let own = objects.iter().find_map(|object| match &object.decoded.object {
@@ -141,7 +147,11 @@ fn settle(name: &str, spec: &written::MeshSpec, clusters: &BTreeSet<ClusterId>, 
         clusters: members,
         cluster_local_hosts: cluster_local::hosts(config, &domain),
         domain,
-        root_namespace: config.root_namespace.clone().filter(|ns| !ns.is_empty()).unwrap_or_else(|| "istio-system".to_owned()),
+        root_namespace: config
+            .root_namespace
+            .clone()
+            .filter(|ns| !ns.is_empty())
+            .unwrap_or_else(|| "istio-system".to_owned()),
         auto_mtls: config.enable_auto_mtls.unwrap_or(true),
         outbound: match config.outbound_traffic_policy.as_ref().map(|policy| policy.mode) {
             Some(OutboundMode::RegistryOnly) => OutboundPolicy::RegistryOnly,
@@ -149,10 +159,10 @@ fn settle(name: &str, spec: &written::MeshSpec, clusters: &BTreeSet<ClusterId>, 
         },
         connect_timeout: config.connect_timeout.map_or(Duration::from_secs(10), |span| span.duration()),
         default_retries: config.default_http_retry_policy.as_ref().map(retry_policy),
-        locality_policy: config
-            .locality_lb_setting
-            .as_ref()
-            .map_or_else(|| LocalityPolicy { enabled: true, ..LocalityPolicy::default() }, crate::destinations::locality_policy),
+        locality_policy: config.locality_lb_setting.as_ref().map_or_else(
+            || LocalityPolicy { enabled: true, ..LocalityPolicy::default() },
+            crate::destinations::locality_policy,
+        ),
         path_normalization: match config.path_normalization.as_ref().map(|path| path.normalization) {
             Some(NormalizationType::None) => PathNormalization::None,
             Some(NormalizationType::MergeSlashes) => PathNormalization::MergeSlashes,
@@ -213,14 +223,18 @@ pub(crate) mod tests {
         assert_eq!(fairlead.clusters[&ClusterId::from("east")].network, NetworkId::from("east"));
         let spec = written::MeshSpec { profile: written::Profile::Istio, ..written::MeshSpec::default() };
         let istio = settle("shop", &spec, &clusters, &MeshConfig::default());
-        assert_eq!((istio.trust_domain.as_str(), istio.trust, istio.export), ("cluster.local", Trust::Shared, Export::All));
+        assert_eq!(
+            (istio.trust_domain.as_str(), istio.trust, istio.export),
+            ("cluster.local", Trust::Shared, Export::All)
+        );
         assert_eq!(istio.clusters[&ClusterId::from("east")].network, NetworkId::default());
         assert_eq!(istio.locality, LocalityMode::Istio);
     }
 
     #[test]
     fn a_clusters_config_overrides_field_by_field() {
-        let mut base = MeshConfig { trust_domain: Some("a".into()), root_namespace: Some("root".into()), ..MeshConfig::default() };
+        let mut base =
+            MeshConfig { trust_domain: Some("a".into()), root_namespace: Some("root".into()), ..MeshConfig::default() };
         base.written = vec!["trustDomain".into(), "rootNamespace".into()];
         let mut own = MeshConfig { trust_domain: Some("b".into()), ..MeshConfig::default() };
         own.written = vec!["trustDomain".into()];

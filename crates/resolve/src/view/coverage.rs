@@ -40,7 +40,8 @@ pub(super) fn services(
         report_differences(own, theirs, diagnostics);
         found.insert(plain.key.clone(), plain);
         if cluster_set && (own.export.is_some() || !theirs.is_empty()) {
-            let set = exported(state, own.export.as_ref().map(|_| &**own), theirs, CLUSTER_SET, ServiceSource::ClusterSet);
+            let set =
+                exported(state, own.export.as_ref().map(|_| &**own), theirs, CLUSTER_SET, ServiceSource::ClusterSet);
             found.insert(set.key.clone(), set);
         }
     }
@@ -92,7 +93,13 @@ fn plain_with_own(state: &ClusterState, own: &OwnService, theirs: &[Offer<'_>]) 
 }
 
 /// Exported endpoints only: a `clusterset.local` name, or a plain name without a Service of the own cluster.
-fn exported(state: &ClusterState, own: Option<&OwnService>, theirs: &[Offer<'_>], suffix: &str, source: ServiceSource) -> Service {
+fn exported(
+    state: &ClusterState,
+    own: Option<&OwnService>,
+    theirs: &[Offer<'_>],
+    suffix: &str,
+    source: ServiceSource,
+) -> Service {
     struct Source<'a> {
         created: i64,
         cluster: &'a ClusterId,

@@ -77,7 +77,8 @@ pub fn view_with(input: &ViewInput<'_>) -> (ResolvedMesh, Vec<Diagnostic>) {
         routes: sharing::list(&state.routes, input.previous.map(|mesh| mesh.routes.as_slice())),
         gateways: sharing::list(&state.gateways, input.previous.map(|mesh| mesh.gateways.as_slice())),
     };
-    let mesh = ResolvedMesh { workloads: sharing::arcs(mesh.workloads, input.previous.map(|mesh| &mesh.workloads)), ..mesh };
+    let mesh =
+        ResolvedMesh { workloads: sharing::arcs(mesh.workloads, input.previous.map(|mesh| &mesh.workloads)), ..mesh };
     analyze::references(state, &mesh, &mut diagnostics);
     analyze::sort(&mut diagnostics);
     (mesh, diagnostics)

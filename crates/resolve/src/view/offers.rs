@@ -46,19 +46,25 @@ pub(super) fn offers<'a>(state: &ClusterState, peers: &'a Peers, diagnostics: &m
                 let id = endpoint.identity.as_deref();
                 &endpoint.workload.cluster == cluster && id.is_none_or(|id| id.starts_with(&prefix))
             };
-            let endpoints: Vec<Arc<Endpoint>> = told.iter().filter(genuine).map(|one| judged(one, status.unreachable)).collect();
+            let endpoints: Vec<Arc<Endpoint>> =
+                told.iter().filter(genuine).map(|one| judged(one, status.unreachable)).collect();
             strangers += told.len() - endpoints.len();
             let draining = member == MemberState::Draining;
-            found
-                .entry((service.namespace.as_str(), service.name.as_str()))
-                .or_default()
-                .push(Offer { cluster, service, endpoints, draining });
+            found.entry((service.namespace.as_str(), service.name.as_str())).or_default().push(Offer {
+                cluster,
+                service,
+                endpoints,
+                draining,
+            });
         }
         if strangers > 0 {
             let object = ObjectKey::new(state.cluster.clone(), "Peer", "", cluster.as_str());
             let at = Origin { object, path: String::new(), file: Arc::from(""), line: 0 };
             let message = format!("{cluster} offers {strangers} endpoints that are not its own; they are not used");
-            diagnostics.push(Diagnostic::error(codes::STRANGE_ENDPOINTS, at, message).hint("detach the cluster if this is not a mistake"));
+            diagnostics.push(
+                Diagnostic::error(codes::STRANGE_ENDPOINTS, at, message)
+                    .hint("detach the cluster if this is not a mistake"),
+            );
         }
     }
     for offers in found.values_mut() {

@@ -36,7 +36,12 @@ pub(super) fn differences(own: &[ServicePort], other: &[ServicePort]) -> Vec<Str
             Some(_) => {}
         }
     }
-    found.extend(other.keys().filter(|number| !own.contains_key(number)).map(|number| format!("port {number} exists only there")));
+    found.extend(
+        other
+            .keys()
+            .filter(|number| !own.contains_key(number))
+            .map(|number| format!("port {number} exists only there")),
+    );
     found
 }
 

@@ -39,7 +39,8 @@ pub(super) fn arcs<K: Ord, V: Eq>(new: BTreeMap<K, Arc<V>>, old: Option<&BTreeMa
 
 /// Lists of things that come from one object each.
 pub(super) fn list<V: FromObject + Eq>(new: &[Arc<V>], old: Option<&[Arc<V>]>) -> Vec<Arc<V>> {
-    let known: HashMap<&ObjectKey, &Arc<V>> = old.unwrap_or_default().iter().map(|value| (value.object(), value)).collect();
+    let known: HashMap<&ObjectKey, &Arc<V>> =
+        old.unwrap_or_default().iter().map(|value| (value.object(), value)).collect();
     let share = |value: &Arc<V>| match known.get(value.object()) {
         Some(known) if *known == value => (*known).clone(),
         _ => value.clone(),

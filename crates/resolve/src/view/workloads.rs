@@ -12,10 +12,14 @@ use fairlead_model::settings::Trust;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(super) fn workloads(state: &ClusterState, members: &BTreeMap<ClusterId, Member>) -> BTreeMap<WorkloadRef, Arc<Workload>> {
+pub(super) fn workloads(
+    state: &ClusterState,
+    members: &BTreeMap<ClusterId, Member>,
+) -> BTreeMap<WorkloadRef, Arc<Workload>> {
     let alive = members.values().filter(|member| member.state != MemberState::Revoked);
     let domains = TrustDomains::new(&state.settings, alive.map(|member| member.trust_domain.clone()));
-    let policies: Vec<AuthorizationPolicy> = state.policies.iter().map(|policy| widen(&policy.policy, &domains)).collect();
+    let policies: Vec<AuthorizationPolicy> =
+        state.policies.iter().map(|policy| widen(&policy.policy, &domains)).collect();
     let others: BTreeMap<ClusterId, String> = members
         .values()
         .filter(|member| member.cluster != state.cluster && member.state != MemberState::Revoked)
@@ -43,7 +47,9 @@ fn audiences(state: &ClusterState, workload: &Workload) -> Audiences {
     let mut found = Audiences::new();
     for (port, served) in &workload.ports {
         for (key, number) in served {
-            let Some(own) = state.services.get(key).filter(|own| own.service.exported.contains(number)) else { continue };
+            let Some(own) = state.services.get(key).filter(|own| own.service.exported.contains(number)) else {
+                continue;
+            };
             let Some(rule) = &own.export else { continue };
             match found.get_mut(port) {
                 None => drop(found.insert(*port, (rule.to.clone(), rule.origin.clone()))),

@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 /// Everything a case may look at.
 pub fn digest(mesh: &ResolvedMesh, diagnostics: &[Diagnostic]) -> Value {
     let services = mesh.services.values().map(|service| (service.key.to_string(), self::service(service)));
-    let workloads = mesh.workloads.values().map(|one| (format!("{}/{}", one.key.namespace, one.key.name), workload(one)));
+    let workloads =
+        mesh.workloads.values().map(|one| (format!("{}/{}", one.key.namespace, one.key.name), workload(one)));
     let members = mesh.members.values().map(|member| {
         let gateways: Vec<Value> = member
             .gateways
@@ -48,8 +49,11 @@ pub fn viewer(mesh: &ResolvedMesh, namespace: &str) -> WorkloadRef {
 
 fn service(service: &Service) -> Value {
     let endpoints = service.endpoints.iter().map(|endpoint| (endpoint.workload.to_string(), self::endpoint(endpoint)));
-    let ports: Map<String, Value> =
-        service.ports.iter().map(|port| (port.number.to_string(), serde_json::to_value(port.protocol).unwrap())).collect();
+    let ports: Map<String, Value> = service
+        .ports
+        .iter()
+        .map(|port| (port.number.to_string(), serde_json::to_value(port.protocol).unwrap()))
+        .collect();
     json!({
         "source": service.source, "ports": ports, "vips": service.vips, "cidrs": service.cidrs, "headless": service.headless,
         "resolution": service.resolution, "external": service.external, "visibility": service.visibility,

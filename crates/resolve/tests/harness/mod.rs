@@ -8,12 +8,14 @@
 pub mod digest;
 
 use fairlead_model::diagnostic::Diagnostic;
+use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::ids::ClusterId;
 use fairlead_model::mesh::{MemberState, ResolvedMesh};
-use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::summary::PeerStatus;
 use fairlead_resolve::view::Peers;
-use fairlead_resolve::{Audience, ClusterInput, ClusterState, ObjectRef, Observed, cluster, export_to, settings, view_with};
+use fairlead_resolve::{
+    Audience, ClusterInput, ClusterState, ObjectRef, Observed, cluster, export_to, settings, view_with,
+};
 use fairlead_resources::{Decoded, Object, decode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,7 +42,10 @@ impl Written {
     pub fn new(spec: &str, clusters: &BTreeMap<String, String>) -> Self {
         let mut written = Self::default();
         let lines: Vec<String> = spec.lines().map(|line| format!("  {line}\n")).collect();
-        let text = format!("apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: shop}}\nspec:\n{}", lines.concat());
+        let text = format!(
+            "apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: shop}}\nspec:\n{}",
+            lines.concat()
+        );
         let decoding = decode(&ClusterId::from(""), &Arc::from("mesh.yaml"), text.as_bytes());
         written.diagnostics.extend(decoding.diagnostics);
         written.mesh = decoding.objects.into_iter().find_map(|decoded| match decoded.object {
@@ -79,7 +84,12 @@ impl Written {
     }
 
     /// The mesh seen from `viewer`.
-    pub fn view(&self, viewer: &ClusterId, world: &World, previous: Option<&ResolvedMesh>) -> (ResolvedMesh, Vec<Diagnostic>) {
+    pub fn view(
+        &self,
+        viewer: &ClusterId,
+        world: &World,
+        previous: Option<&ResolvedMesh>,
+    ) -> (ResolvedMesh, Vec<Diagnostic>) {
         let (own, mut diagnostics) = self.state(viewer, world);
         let audience = Audience { cluster: viewer.clone(), networks: own.member.networks.clone() };
         let mut peers = Peers::new();
@@ -88,13 +98,8 @@ impl Written {
             let status = world.peers.get(name).copied().unwrap_or_default();
             peers.insert(name.clone(), (export_to(&state, &audience), status));
         }
-        let input = fairlead_resolve::ViewInput {
-            state: &own,
-            peers: &peers,
-            generation: 1,
-            previous,
-            kept: &BTreeMap::new(),
-        };
+        let input =
+            fairlead_resolve::ViewInput { state: &own, peers: &peers, generation: 1, previous, kept: &BTreeMap::new() };
         let (mesh, more) = view_with(&input);
         diagnostics.extend(more);
         (mesh, diagnostics)

@@ -19,12 +19,14 @@ fn compare(expected: &Value, got: &Value, path: String, found: &mut Vec<String>)
                 let list = value.as_array().cloned().unwrap_or_default();
                 match key.as_str() {
                     "contains" => {
-                        for one in list.iter().filter(|one| !items.iter().any(|item| differences(one, item).is_empty())) {
+                        for one in list.iter().filter(|one| !items.iter().any(|item| differences(one, item).is_empty()))
+                        {
                             found.push(format!("{path}: {one} is not among {}", Value::Array(items.clone())));
                         }
                     }
                     "lacks" => {
-                        for one in list.iter().filter(|one| items.iter().any(|item| differences(one, item).is_empty())) {
+                        for one in list.iter().filter(|one| items.iter().any(|item| differences(one, item).is_empty()))
+                        {
                             found.push(format!("{path}: {one} is among {}", Value::Array(items.clone())));
                         }
                     }
@@ -42,7 +44,9 @@ fn compare(expected: &Value, got: &Value, path: String, found: &mut Vec<String>)
                 match there.get(key) {
                     Some(got) => compare(value, got, format!("{path}/{key}"), found),
                     None if value.is_null() => {}
-                    None => found.push(format!("{path}/{key}: missing; there are {:?}", there.keys().collect::<Vec<_>>())),
+                    None => {
+                        found.push(format!("{path}/{key}: missing; there are {:?}", there.keys().collect::<Vec<_>>()))
+                    }
                 }
             }
         }

@@ -130,7 +130,9 @@ pub const fn nullable<T: FromNode>() -> bool {
 pub fn wrong_word(value: &Value, words: &[&str], reading: &mut Reading) {
     let allowed = words.iter().filter(|word| !word.is_empty()).copied().collect::<Vec<_>>().join(", ");
     match value {
-        Value::String(word) => reading.wrong(format!("`{word}` is not one of the allowed values"), format!("use {allowed}")),
+        Value::String(word) => {
+            reading.wrong(format!("`{word}` is not one of the allowed values"), format!("use {allowed}"))
+        }
         other => reading.wrong(format!("must be a word, is {}", other.kind()), format!("use {allowed}")),
     }
 }

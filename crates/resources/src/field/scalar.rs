@@ -113,7 +113,9 @@ impl Timestamp {
         };
         let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
         let bytes = text.as_bytes();
-        if separators.iter().any(|(at, c)| bytes.get(*at) != Some(c)) || !matches!(bytes.get(10), Some(b'T' | b't' | b' ')) {
+        if separators.iter().any(|(at, c)| bytes.get(*at) != Some(c))
+            || !matches!(bytes.get(10), Some(b'T' | b't' | b' '))
+        {
             return None;
         }
         let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
@@ -200,7 +202,8 @@ impl FromNode for bool {
         match node.value {
             Value::Bool(value) => value,
             ref other => {
-                reading.wrong(format!("must be true or false, is {}", other.kind()), "write true or false without quotes");
+                reading
+                    .wrong(format!("must be true or false, is {}", other.kind()), "write true or false without quotes");
                 false
             }
         }

@@ -240,11 +240,28 @@ impl MeshConfig {
             )* };
         }
         take!(
-            trust_domain, trust_domain_aliases, root_namespace, locality_lb_setting, outbound_traffic_policy,
-            connect_timeout, tcp_keepalive, default_http_retry_policy, default_service_export_to,
-            default_virtual_service_export_to, default_destination_rule_export_to, enable_auto_mtls, service_settings,
-            discovery_selectors, access_log_file, access_log_format, access_log_encoding, protocol_detection_timeout,
-            path_normalization, h2_upgrade_policy, default_config, enable_prometheus_merge,
+            trust_domain,
+            trust_domain_aliases,
+            root_namespace,
+            locality_lb_setting,
+            outbound_traffic_policy,
+            connect_timeout,
+            tcp_keepalive,
+            default_http_retry_policy,
+            default_service_export_to,
+            default_virtual_service_export_to,
+            default_destination_rule_export_to,
+            enable_auto_mtls,
+            service_settings,
+            discovery_selectors,
+            access_log_file,
+            access_log_format,
+            access_log_encoding,
+            protocol_detection_timeout,
+            path_normalization,
+            h2_upgrade_policy,
+            default_config,
+            enable_prometheus_merge,
         );
         for key in &over.written {
             if !merged.written.contains(key) {

@@ -40,9 +40,6 @@ impl FromNode for StringMatch {
     }
 
     fn shape() -> Shape {
-        Shape::Message(
-            "StringMatch",
-            &[("exact", String::shape), ("prefix", String::shape), ("regex", String::shape)],
-        )
+        Shape::Message("StringMatch", &[("exact", String::shape), ("prefix", String::shape), ("regex", String::shape)])
     }
 }

@@ -34,7 +34,10 @@ pub(super) fn check(spec: &AuthorizationPolicySpec, meta: &Meta, at: &FieldPath,
 fn action(spec: &AuthorizationPolicySpec, meta: &Meta, at: &FieldPath, check: &mut Check<'_>) {
     if spec.action == AuthorizationAction::Custom {
         if spec.rules.is_empty() {
-            check.error(&at.key("rules"), "CUSTOM without rules never matches; add an empty rule `{}` for every request");
+            check.error(
+                &at.key("rules"),
+                "CUSTOM without rules never matches; add an empty rule `{}` for every request",
+            );
         }
         if spec.provider.as_ref().is_none_or(|provider| provider.name.is_empty()) {
             check.error(&at.key("provider").key("name"), "CUSTOM needs the provider's name");
@@ -126,7 +129,8 @@ fn check_source(source: &Source, action: AuthorizationAction, at: &FieldPath, ch
     {
         for (index, account) in list.iter().enumerate() {
             if account.contains('*') || account.matches('/').count() > 1 {
-                let message = format!("`{account}` is not an account or namespace/account; wildcards are not supported");
+                let message =
+                    format!("`{account}` is not an account or namespace/account; wildcards are not supported");
                 check.error(&at.key(field).index(index), message);
             }
         }
@@ -167,7 +171,9 @@ fn condition(condition: &Condition, action: AuthorizationAction, at: &FieldPath,
     if condition.values.is_empty() && condition.not_values.is_empty() {
         check.error(at, format!("the condition on `{key}` has neither values nor notValues"));
     }
-    let bracketed = |prefix: &str| key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('[') && rest.ends_with(']') && rest.len() > 2);
+    let bracketed = |prefix: &str| {
+        key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('[') && rest.ends_with(']') && rest.len() > 2)
+    };
     let known = ADDRESS_KEYS.contains(&key)
         || PLAIN_KEYS.contains(&key)
         || bracketed("request.headers")
@@ -197,19 +203,18 @@ fn condition(condition: &Condition, action: AuthorizationAction, at: &FieldPath,
 /// Whether what the rule says of operations (or, without any, of callers) exists on HTTP only: on TCP those fields are
 /// ignored, so that the rule denies more than it says.
 fn only_http(rule: &AuthorizationRule) -> bool {
-    let from_http = !rule.from.is_empty() && rule.from.iter().all(|from| {
-        from.source.as_ref().is_some_and(|source| {
-            let without = Source {
-                request_principals: Vec::new(),
-                not_request_principals: Vec::new(),
-                ..source.clone()
-            };
-            without == Source::default()
-        })
-    });
-    let to_http = !rule.to.is_empty() && rule.to.iter().all(|to| {
-        to.operation.as_ref().is_some_and(|operation| operation.ports.is_empty() && operation.not_ports.is_empty())
-    });
+    let from_http = !rule.from.is_empty()
+        && rule.from.iter().all(|from| {
+            from.source.as_ref().is_some_and(|source| {
+                let without =
+                    Source { request_principals: Vec::new(), not_request_principals: Vec::new(), ..source.clone() };
+                without == Source::default()
+            })
+        });
+    let to_http = !rule.to.is_empty()
+        && rule.to.iter().all(|to| {
+            to.operation.as_ref().is_some_and(|operation| operation.ports.is_empty() && operation.not_ports.is_empty())
+        });
     to_http || (rule.to.is_empty() && from_http)
 }
 

@@ -11,12 +11,9 @@ use crate::istio::{HttpMatch, StringMatch};
 
 /// Checks one block.
 pub(super) fn check(block: &HttpMatch, context: &Context, at: &FieldPath, check: &mut Check<'_>) {
-    for (field, value) in [
-        ("uri", &block.uri),
-        ("scheme", &block.scheme),
-        ("method", &block.method),
-        ("authority", &block.authority),
-    ] {
+    for (field, value) in
+        [("uri", &block.uri), ("scheme", &block.scheme), ("method", &block.method), ("authority", &block.authority)]
+    {
         match value {
             // Every path begins with nothing.
             Some(StringMatch::Prefix(text)) if field == "uri" && text.is_empty() => {}

@@ -122,7 +122,8 @@ fn destinations(rule: &HttpRoute, at: &FieldPath, check: &mut Check<'_>) {
 
 /// Only one of rewrite and header operations may set the authority.
 fn authority(rule: &HttpRoute, at: &FieldPath, check: &mut Check<'_>) {
-    let mut set: Option<&str> = rule.rewrite.as_ref().map(|rewrite| rewrite.authority.as_str()).filter(|a| !a.is_empty());
+    let mut set: Option<&str> =
+        rule.rewrite.as_ref().map(|rewrite| rewrite.authority.as_str()).filter(|a| !a.is_empty());
     let Some(operations) = rule.headers.as_ref().and_then(|headers| headers.request.as_ref()) else { return };
     for (field, map) in [("set", &operations.set), ("add", &operations.add)] {
         for (name, value) in map {

@@ -83,9 +83,9 @@ pub(super) fn check_peer(peer: &Peer, at: &FieldPath, check: &mut Check<'_>) {
     let name_at = FieldPath::root().key("metadata").key("name");
     check.problem(&name_at, ClusterId::problem(&peer.metadata.name).map(str::to_owned));
     for (index, address) in peer.spec.addresses.iter().enumerate() {
-        let named = address.rsplit_once(':').is_some_and(|(host, port)| {
-            names::fqdn(host).is_none() && port.parse::<u16>().is_ok_and(|port| port > 0)
-        });
+        let named = address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| names::fqdn(host).is_none() && port.parse::<u16>().is_ok_and(|port| port > 0));
         if address.parse::<SocketAddr>().is_err() && !named {
             check.error(&at.key("addresses").index(index), format!("`{address}` is not host:port"));
         }

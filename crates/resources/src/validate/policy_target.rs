@@ -47,7 +47,10 @@ fn reference(target: &TargetReference, at: &FieldPath, check: &mut Check<'_>) {
     }
     let group = if target.group == "core" { "" } else { target.group.as_str() };
     if !TARGETS.contains(&(group, target.kind.as_str())) {
-        let message = format!("`{}/{}` cannot be a target; use Service, ServiceEntry, Gateway or GatewayClass", group, target.kind);
+        let message = format!(
+            "`{}/{}` cannot be a target; use Service, ServiceEntry, Gateway or GatewayClass",
+            group, target.kind
+        );
         check.error(&at.key("kind"), message);
     }
 }

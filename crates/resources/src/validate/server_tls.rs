@@ -88,12 +88,8 @@ fn istio_mutual(tls: &ServerTlsSettings, at: &FieldPath, check: &mut Check<'_>) 
 
 fn terminating(tls: &ServerTlsSettings, mutual: bool, at: &FieldPath, check: &mut Check<'_>) {
     let files = !tls.server_certificate.is_empty() && !tls.private_key.is_empty();
-    let sources = [
-        !tls.credential_name.is_empty(),
-        !tls.credential_names.is_empty(),
-        files,
-        !tls.tls_certificates.is_empty(),
-    ];
+    let sources =
+        [!tls.credential_name.is_empty(), !tls.credential_names.is_empty(), files, !tls.tls_certificates.is_empty()];
     if sources.iter().filter(|written| **written).count() > 1 {
         let message = "only one of credentialName, credentialNames, serverCertificate with privateKey, and \
                        tlsCertificates may be set";

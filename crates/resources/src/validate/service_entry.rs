@@ -148,7 +148,8 @@ fn dns(spec: &ServiceEntrySpec, at: &FieldPath, check: &mut Check<'_>) {
     if spec.endpoints.is_empty() && spec.workload_selector.is_none() {
         for (index, host) in spec.hosts.iter().enumerate() {
             if let Some(problem) = names::fqdn(host) {
-                let message = format!("without endpoints, {} needs host names without wildcards: {problem}", spec.resolution);
+                let message =
+                    format!("without endpoints, {} needs host names without wildcards: {problem}", spec.resolution);
                 check.error(&at.key("hosts").index(index), message);
             }
         }
@@ -192,7 +193,8 @@ fn ambiguous_tcp(spec: &ServiceEntrySpec, meta: &Meta, at: &FieldPath, check: &m
     }
     for (index, port) in spec.ports.iter().enumerate() {
         if ports::is_tcp_or_unset(&port.protocol) {
-            let message = "addresses are needed for ports with protocol TCP or none, else the port is taken on every address";
+            let message =
+                "addresses are needed for ports with protocol TCP or none, else the port is taken on every address";
             check.warning(&at.key("ports").index(index), message);
         }
     }

@@ -179,7 +179,5 @@ fn default_endpoint(text: &str) -> Option<String> {
     let good = host_port.is_some_and(|(host, port)| {
         ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"].contains(&host) && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
-    (!good).then(|| {
-        format!("`{text}` is not 127.0.0.1:PORT, 0.0.0.0:PORT, [::1]:PORT, [::]:PORT or unix://PATH")
-    })
+    (!good).then(|| format!("`{text}` is not 127.0.0.1:PORT, 0.0.0.0:PORT, [::1]:PORT, [::]:PORT or unix://PATH"))
 }

@@ -315,5 +315,6 @@ fn contains(outer: &str, inner: &str) -> bool {
 
 /// Trial division; the caller bounds the number by 5,000,011, so at most 2,236 steps.
 fn is_prime(number: u64) -> bool {
-    number >= 2 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
+    number >= 2
+        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
 }

@@ -16,7 +16,8 @@ pub(super) fn check(spec: &VirtualServiceSpec, meta: &Meta, at: &FieldPath, chec
         }
         for (field, written) in [("tls", !spec.tls.is_empty()), ("tcp", !spec.tcp.is_empty())] {
             if written {
-                check.error(&at.key(field), format!("a delegate (a VirtualService without hosts) has no {field} rules"));
+                check
+                    .error(&at.key(field), format!("a delegate (a VirtualService without hosts) has no {field} rules"));
             }
         }
     }
@@ -67,7 +68,8 @@ pub(super) fn gateways(list: &[String], namespace: &str, at: &FieldPath, check: 
                 Some(problem) => check.error(&at, problem),
                 None if gateway.contains('.') => {
                     let short = gateway.split('.').next().unwrap_or_default();
-                    let message = format!("`{gateway}` is the old form of a gateway's name; write `{namespace}/{short}`");
+                    let message =
+                        format!("`{gateway}` is the old form of a gateway's name; write `{namespace}/{short}`");
                     check.warning(&at, message);
                 }
                 None => {}

@@ -37,13 +37,15 @@ pub(super) fn check(spec: &WorkloadSpec, at: &FieldPath, check: &mut Check<'_>) 
     }
     for (index, variable) in spec.env.iter().enumerate() {
         if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
-            check.error(&at.key("env").index(index).key("name"), format!("`{}` is not a variable's name", variable.name));
+            check.error(
+                &at.key("env").index(index).key("name"),
+                format!("`{}` is not a variable's name", variable.name),
+            );
         }
     }
     let Some(probe) = &spec.readiness_probe else { return };
     let at = at.key("readinessProbe");
-    let methods =
-        [probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.exec.is_some(), probe.grpc.is_some()];
+    let methods = [probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.exec.is_some(), probe.grpc.is_some()];
     if methods.iter().filter(|written| **written).count() != 1 {
         check.error(&at, "a probe has exactly one of httpGet, tcpSocket, exec and grpc");
     }

@@ -77,8 +77,7 @@ fn probe(probe: &ReadinessProbe, at: &FieldPath, check: &mut Check<'_>) {
             check.error(&at.key(field), format!("{field} must not be negative"));
         }
     }
-    let methods =
-        [probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.exec.is_some(), probe.grpc.is_some()];
+    let methods = [probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.exec.is_some(), probe.grpc.is_some()];
     if methods.iter().filter(|written| **written).count() != 1 {
         check.error(at, "a probe has exactly one of httpGet, tcpSocket, exec and grpc");
     }
@@ -89,7 +88,9 @@ fn probe(probe: &ReadinessProbe, at: &FieldPath, check: &mut Check<'_>) {
             check.error(&at.key("scheme"), "the scheme is HTTP or HTTPS");
         }
         for (index, header) in http.http_headers.iter().enumerate() {
-            if header.name.is_empty() || !header.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
+            if header.name.is_empty()
+                || !header.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            {
                 let message = format!("`{}` is not a valid header name", header.name);
                 check.error(&at.key("httpHeaders").index(index).key("name"), message);
             }

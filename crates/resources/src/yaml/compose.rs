@@ -75,7 +75,9 @@ impl<'a> Composer<'a> {
             match self.next()? {
                 (Event::StreamEnd, _) => return Ok(()),
                 (Event::DocumentEnd, _) => {}
-                (_, line) => return Err(ComposeError { line, message: "text after the end of the document".to_owned() }),
+                (_, line) => {
+                    return Err(ComposeError { line, message: "text after the end of the document".to_owned() });
+                }
             }
         }
     }
@@ -93,7 +95,10 @@ impl<'a> Composer<'a> {
 
     fn node(&mut self, event: Event<'a>, line: u32, depth: usize) -> Result<Node, ComposeError> {
         if depth > limits::DOCUMENT_DEPTH {
-            return Err(ComposeError { line, message: format!("nested deeper than {} levels", limits::DOCUMENT_DEPTH) });
+            return Err(ComposeError {
+                line,
+                message: format!("nested deeper than {} levels", limits::DOCUMENT_DEPTH),
+            });
         }
         self.count(1, line)?;
         let before = self.nodes - 1;

@@ -39,9 +39,7 @@ pub struct HistogramValue {
 impl Counter {
     /// Adds to the count.
     pub fn add(&self, n: u64) {
-        self.shards[shard(self.shards.len())]
-            .0
-            .fetch_add(n, Ordering::Relaxed);
+        self.shards[shard(self.shards.len())].0.fetch_add(n, Ordering::Relaxed);
     }
 
     /// Adds one.
@@ -51,16 +49,11 @@ impl Counter {
 
     /// The count over all shards.
     pub fn value(&self) -> u64 {
-        self.shards
-            .iter()
-            .map(|cell| cell.0.load(Ordering::Relaxed))
-            .sum()
+        self.shards.iter().map(|cell| cell.0.load(Ordering::Relaxed)).sum()
     }
 
     pub(super) fn new(shards: usize) -> Self {
-        Counter {
-            shards: (0..shards.max(1)).map(|_| Padded::default()).collect(),
-        }
+        Counter { shards: (0..shards.max(1)).map(|_| Padded::default()).collect() }
     }
 }
 
@@ -91,10 +84,7 @@ impl Histogram {
         let mut old = shard.sum.load(Ordering::Relaxed);
         loop {
             let new = (f64::from_bits(old) + value).to_bits();
-            match shard
-                .sum
-                .compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed)
-            {
+            match shard.sum.compare_exchange_weak(old, new, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => old = now,
             }
@@ -127,10 +117,7 @@ impl Histogram {
             sum: AtomicU64::new(0f64.to_bits()),
             buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
         };
-        Histogram {
-            shards: (0..shards.max(1)).map(shard).collect(),
-            bounds,
-        }
+        Histogram { shards: (0..shards.max(1)).map(shard).collect(), bounds }
     }
 }
 
@@ -180,12 +167,6 @@ mod tests {
         for value in [0.5, 1.0, 3.0, 5.0, 9.0] {
             histogram.observe(value);
         }
-        assert_eq!(
-            histogram.value(),
-            HistogramValue {
-                cumulative: vec![2, 4, 5],
-                sum: 18.5
-            }
-        );
+        assert_eq!(histogram.value(), HistogramValue { cumulative: vec![2, 4, 5], sum: 18.5 });
     }
 }

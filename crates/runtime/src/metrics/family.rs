@@ -38,21 +38,14 @@ impl<T: Metric> Family<T> {
     /// family's limit, and for a wrong number of values, the overflow series.
     pub fn with(&self, values: &[&str]) -> T {
         let fits = values.len() == self.inner.labels.len();
-        let key: Values = if fits {
-            values.iter().map(|value| (*value).into()).collect()
-        } else {
-            self.overflow()
-        };
+        let key: Values = if fits { values.iter().map(|value| (*value).into()).collect() } else { self.overflow() };
         if let Some(found) = self.inner.series.read().get(&key) {
             return found.clone();
         }
         let mut series = self.inner.series.write();
         let full = series.len() >= self.inner.limit && !series.contains_key(&key);
         let key = if full { self.overflow() } else { key };
-        series
-            .entry(key)
-            .or_insert_with(|| (self.inner.make)())
-            .clone()
+        series.entry(key).or_insert_with(|| (self.inner.make)()).clone()
     }
 
     /// Drops the series whose label values `keep` refuses. Handles to them go on counting, unseen.
@@ -70,28 +63,18 @@ impl<T: Metric> Family<T> {
         self.len() == 0
     }
 
-    pub(super) fn new(
-        labels: &[&str],
-        limit: usize,
-        make: impl Fn() -> T + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) fn new(labels: &[&str], limit: usize, make: impl Fn() -> T + Send + Sync + 'static) -> Self {
         let inner = Inner {
             labels: labels.iter().map(|label| (*label).into()).collect(),
             limit: limit.max(1),
             make: Box::new(make),
             series: RwLock::default(),
         };
-        Family {
-            inner: Arc::new(inner),
-        }
+        Family { inner: Arc::new(inner) }
     }
 
     fn overflow(&self) -> Values {
-        self.inner
-            .labels
-            .iter()
-            .map(|_| "_overflow".into())
-            .collect()
+        self.inner.labels.iter().map(|_| "_overflow".into()).collect()
     }
 
     pub(super) fn labels(&self) -> &[Box<str>] {
@@ -100,10 +83,7 @@ impl<T: Metric> Family<T> {
 
     pub(super) fn series(&self) -> Vec<(Values, T)> {
         let series = self.inner.series.read();
-        series
-            .iter()
-            .map(|(values, metric)| (values.clone(), metric.clone()))
-            .collect()
+        series.iter().map(|(values, metric)| (values.clone(), metric.clone())).collect()
     }
 }
 
@@ -118,9 +98,6 @@ struct Inner<T> {
 
 impl<T> std::fmt::Debug for Inner<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Family")
-            .field("labels", &self.labels)
-            .field("limit", &self.limit)
-            .finish()
+        f.debug_struct("Family").field("labels", &self.labels).field("limit", &self.limit).finish()
     }
 }

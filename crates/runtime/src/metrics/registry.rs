@@ -53,58 +53,30 @@ impl Registry {
 
     /// An empty registry with this many shards for each counter and histogram.
     pub fn with_shards(shards: usize) -> Self {
-        Registry {
-            inner: Arc::new(Inner {
-                shards,
-                families: RwLock::default(),
-            }),
-        }
+        Registry { inner: Arc::new(Inner { shards, families: RwLock::default() }) }
     }
 
     /// Registers a family of counters; by custom its name ends in `_total`.
     pub fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Family<Counter> {
         let shards = self.inner.shards;
-        self.register(
-            name,
-            help,
-            Family::new(labels, SERIES_LIMIT, move || Counter::new(shards)),
-        )
+        self.register(name, help, Family::new(labels, SERIES_LIMIT, move || Counter::new(shards)))
     }
 
     /// Registers a family of gauges.
     pub fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Family<Gauge> {
-        self.register(
-            name,
-            help,
-            Family::new(labels, SERIES_LIMIT, Gauge::default),
-        )
+        self.register(name, help, Family::new(labels, SERIES_LIMIT, Gauge::default))
     }
 
     /// Registers a family of histograms over ascending upper bounds.
-    pub fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        bounds: &[f64],
-    ) -> Family<Histogram> {
+    pub fn histogram(&self, name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> Family<Histogram> {
         let (shards, bounds): (usize, Arc<[f64]>) = (self.inner.shards, bounds.into());
-        self.register(
-            name,
-            help,
-            Family::new(labels, SERIES_LIMIT, move || {
-                Histogram::new(shards, bounds.clone())
-            }),
-        )
+        self.register(name, help, Family::new(labels, SERIES_LIMIT, move || Histogram::new(shards, bounds.clone())))
     }
 
     /// Everything, as numbers.
     pub fn samples(&self) -> Vec<Sample> {
         let families = self.inner.families.read();
-        families
-            .iter()
-            .flat_map(|(name, registered)| registered.scrape.samples(name))
-            .collect()
+        families.iter().flat_map(|(name, registered)| registered.scrape.samples(name)).collect()
     }
 
     /// Everything, in Prometheus' text exposition format 0.0.4.
@@ -130,10 +102,7 @@ impl Registry {
             return match present.filter(|present| present.labels() == family.labels()) {
                 Some(present) => present.clone(),
                 None => {
-                    error!(
-                        metric = name,
-                        "registered twice with different kinds or labels; the second is not shown"
-                    );
+                    error!(metric = name, "registered twice with different kinds or labels; the second is not shown");
                     family
                 }
             };
@@ -157,9 +126,7 @@ impl Default for Registry {
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry")
-            .field("families", &self.inner.families.read().len())
-            .finish()
+        f.debug_struct("Registry").field("families", &self.inner.families.read().len()).finish()
     }
 }
 
@@ -198,31 +165,15 @@ impl Scrape for Family<Histogram> {
         for (values, histogram) in self.series() {
             let labels = labels(self, &values);
             let value = histogram.value();
-            let bounds = histogram
-                .bounds()
-                .iter()
-                .map(f64::to_string)
-                .chain(["+Inf".to_owned()]);
+            let bounds = histogram.bounds().iter().map(f64::to_string).chain(["+Inf".to_owned()]);
             for (bound, count) in bounds.zip(&value.cumulative) {
                 let mut labels = labels.clone();
                 labels.push(("le".to_owned(), bound));
-                samples.push(Sample {
-                    name: format!("{name}_bucket"),
-                    labels,
-                    value: *count as f64,
-                });
+                samples.push(Sample { name: format!("{name}_bucket"), labels, value: *count as f64 });
             }
             let count = value.cumulative.last().copied().unwrap_or_default() as f64;
-            samples.push(Sample {
-                name: format!("{name}_sum"),
-                labels: labels.clone(),
-                value: value.sum,
-            });
-            samples.push(Sample {
-                name: format!("{name}_count"),
-                labels,
-                value: count,
-            });
+            samples.push(Sample { name: format!("{name}_sum"), labels: labels.clone(), value: value.sum });
+            samples.push(Sample { name: format!("{name}_count"), labels, value: count });
         }
         samples
     }
@@ -238,12 +189,7 @@ fn simple<T: Metric>(family: &Family<T>, name: &str, value: impl Fn(&T) -> f64) 
 }
 
 fn labels<T: Metric>(family: &Family<T>, values: &[Box<str>]) -> Vec<(String, String)> {
-    family
-        .labels()
-        .iter()
-        .zip(values)
-        .map(|(label, value)| (label.to_string(), value.to_string()))
-        .collect()
+    family.labels().iter().zip(values).map(|(label, value)| (label.to_string(), value.to_string())).collect()
 }
 
 #[cfg(test)]
@@ -253,15 +199,9 @@ mod tests {
     #[test]
     fn renders_every_kind() {
         let registry = Registry::with_shards(2);
-        registry
-            .counter("calls_total", "Calls.\nAll.", &["to"])
-            .with(&["a\"b\\\n"])
-            .add(3);
+        registry.counter("calls_total", "Calls.\nAll.", &["to"]).with(&["a\"b\\\n"]).add(3);
         registry.gauge("open", "Open.", &[]).with(&[]).set(-2);
-        registry
-            .histogram("took", "Took.", &["to"], &[0.5, 10.0])
-            .with(&["x"])
-            .observe(7.25);
+        registry.histogram("took", "Took.", &["to"], &[0.5, 10.0]).with(&["x"]).observe(7.25);
         let expected = concat!(
             "# HELP calls_total Calls.\\nAll.\n# TYPE calls_total counter\n",
             "calls_total{to=\"a\\\"b\\\\\\n\"} 3\n",
@@ -280,14 +220,7 @@ mod tests {
         registry.counter("n", "N.", &["a"]).with(&["1"]).add(1);
         registry.gauge("n", "N.", &["a"]).with(&["1"]).set(9);
         registry.counter("n", "N.", &["b"]).with(&["1"]).add(9);
-        assert_eq!(
-            registry
-                .samples()
-                .iter()
-                .map(|s| s.value)
-                .collect::<Vec<_>>(),
-            [2.0]
-        );
+        assert_eq!(registry.samples().iter().map(|s| s.value).collect::<Vec<_>>(), [2.0]);
     }
 
     #[test]
@@ -298,13 +231,7 @@ mod tests {
         }
         family.with(&["too", "many"]).add(1);
         assert_eq!(family.len(), 3, "two and the overflow series");
-        assert_eq!(
-            (
-                family.with(&["1"]).value(),
-                family.with(&["_overflow"]).value()
-            ),
-            (2, 3)
-        );
+        assert_eq!((family.with(&["1"]).value(), family.with(&["_overflow"]).value()), (2, 3));
         family.retain(|values| &*values[0] != "1");
         assert_eq!(family.with(&["2"]).value(), 1);
         assert_eq!(family.len(), 2);

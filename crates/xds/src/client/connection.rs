@@ -62,11 +62,7 @@ where
 ///
 /// # Errors
 /// What the connector or the HTTP/2 preface failed with.
-pub async fn channel(
-    server: &str,
-    connect: Connect,
-    options: ChannelOptions,
-) -> Result<Channel, Error> {
+pub async fn channel(server: &str, connect: Connect, options: ChannelOptions) -> Result<Channel, Error> {
     let server = server.to_owned();
     let dial = tower::service_fn(move |_: Uri| {
         let connecting = connect(server.clone());

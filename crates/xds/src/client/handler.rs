@@ -49,9 +49,6 @@ pub struct Unavailable {
 impl Rejection {
     /// Refuses a resource.
     pub fn new(name: impl Into<Name>, reason: impl Into<String>) -> Self {
-        Rejection {
-            name: name.into(),
-            reason: reason.into(),
-        }
+        Rejection { name: name.into(), reason: reason.into() }
     }
 }

@@ -46,9 +46,7 @@ const MAGIC: &[u8; 8] = b"FLXDSv\0\x01";
 impl Saved {
     /// Every resource with the type it belongs to.
     pub fn resources(&self) -> impl Iterator<Item = (&str, &Resource)> {
-        self.types
-            .iter()
-            .flat_map(|t| t.resources.iter().map(|r| (t.type_url.as_str(), r)))
+        self.types.iter().flat_map(|t| t.resources.iter().map(|r| (t.type_url.as_str(), r)))
     }
 
     /// The bytes to store.
@@ -72,10 +70,7 @@ impl Saved {
             return Err(SavedError::Damaged);
         }
         let wire = WireSaved::decode(body).map_err(|_| SavedError::Damaged)?;
-        Ok(Saved {
-            freshness: wire.freshness,
-            types: wire.types.into_iter().map(unwire).collect(),
-        })
+        Ok(Saved { freshness: wire.freshness, types: wire.types.into_iter().map(unwire).collect() })
     }
 }
 
@@ -110,21 +105,15 @@ struct WireResource {
 }
 
 fn wire(saved: &Saved) -> WireSaved {
-    let resource = |r: &Resource| WireResource {
-        name: r.name.to_string(),
-        version: r.version.to_string(),
-        body: r.body.clone(),
-    };
+    let resource =
+        |r: &Resource| WireResource { name: r.name.to_string(), version: r.version.to_string(), body: r.body.clone() };
     let one = |t: &SavedType| WireType {
         type_url: t.type_url.clone(),
         wildcard: t.wildcard,
         names: t.names.iter().map(|name| name.to_string()).collect(),
         resources: t.resources.iter().map(resource).collect(),
     };
-    WireSaved {
-        freshness: saved.freshness.clone(),
-        types: saved.types.iter().map(one).collect(),
-    }
+    WireSaved { freshness: saved.freshness.clone(), types: saved.types.iter().map(one).collect() }
 }
 
 fn unwire(wire: WireType) -> SavedType {
@@ -132,19 +121,13 @@ fn unwire(wire: WireType) -> SavedType {
         type_url: wire.type_url,
         wildcard: wire.wildcard,
         names: wire.names.into_iter().map(Name::from).collect(),
-        resources: wire
-            .resources
-            .into_iter()
-            .map(|r| Resource::new(r.name, r.version, r.body))
-            .collect(),
+        resources: wire.resources.into_iter().map(|r| Resource::new(r.name, r.version, r.body)).collect(),
     }
 }
 
 /// FNV-1a: finds a torn or rotten file; it guards against nobody.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -164,10 +147,7 @@ mod tests {
         };
         let bytes = saved.encode();
         assert_eq!(Saved::decode(&bytes), Ok(saved));
-        assert_eq!(
-            Saved::decode(&bytes[..bytes.len() - 1]),
-            Err(SavedError::Damaged)
-        );
+        assert_eq!(Saved::decode(&bytes[..bytes.len() - 1]), Err(SavedError::Damaged));
         assert_eq!(Saved::decode(&bytes[..10]), Err(SavedError::Damaged));
         assert_eq!(Saved::decode(b""), Err(SavedError::Unknown));
         let mut rotten = bytes;

@@ -83,18 +83,12 @@ impl Subscriber {
                 unavailable: &[],
                 restored: true,
             };
-            let refused: BTreeSet<Name> =
-                handler.apply(update).into_iter().map(|r| r.name).collect();
-            let good = one
-                .resources
-                .into_iter()
-                .filter(|resource| !refused.contains(&resource.name));
+            let refused: BTreeSet<Name> = handler.apply(update).into_iter().map(|r| r.name).collect();
+            let good = one.resources.into_iter().filter(|resource| !refused.contains(&resource.name));
             subscriber.topics.push(Topic {
                 wildcard: one.wildcard,
                 names: one.names.into_iter().collect(),
-                held: good
-                    .map(|resource| (resource.name.clone(), resource))
-                    .collect(),
+                held: good.map(|resource| (resource.name.clone(), resource)).collect(),
                 type_url: one.type_url,
                 ..Topic::default()
             });
@@ -168,58 +162,30 @@ impl Subscriber {
         if self.stream != Some(stream) && !self.faults.apply_reordered() {
             return None;
         }
-        let topic = self
-            .topics
-            .iter_mut()
-            .find(|topic| topic.type_url == response.type_url)?;
-        let mut removed: Vec<Name> = response
-            .removed_resources
-            .iter()
-            .map(|name| name.as_str().into())
-            .collect();
+        let topic = self.topics.iter_mut().find(|topic| topic.type_url == response.type_url)?;
+        let mut removed: Vec<Name> = response.removed_resources.iter().map(|name| name.as_str().into()).collect();
         let mut upserts = Vec::new();
         for resource in response.resources {
             let name: Name = resource.name.into();
-            let same = topic
-                .held
-                .get(&name)
-                .is_some_and(|held| *held.version == *resource.version);
+            let same = topic.held.get(&name).is_some_and(|held| *held.version == *resource.version);
             if resource.resource.is_empty() {
                 removed.push(name); // A name without a body: some servers say so what does not exist.
             } else if topic.wants(&name) && !same {
                 // Copied, so that one small resource does not keep a whole response in memory.
-                upserts.push(Resource::new(
-                    name,
-                    resource.version,
-                    Bytes::copy_from_slice(&resource.resource),
-                ));
+                upserts.push(Resource::new(name, resource.version, Bytes::copy_from_slice(&resource.resource)));
             }
         }
         removed.retain(|name| topic.wants(name));
-        let unavailable: Vec<Unavailable> = response
-            .resource_errors
-            .into_iter()
-            .filter_map(unavailable)
-            .collect();
+        let unavailable: Vec<Unavailable> = response.resource_errors.into_iter().filter_map(unavailable).collect();
 
         let mut refused = Vec::new();
         if !(upserts.is_empty() && removed.is_empty() && unavailable.is_empty()) {
             let type_url = &topic.type_url;
             let (upserts, removed, unavailable) = (&upserts, &removed, &unavailable);
-            refused = handler.apply(Update {
-                type_url,
-                upserts,
-                removed,
-                unavailable,
-                restored: false,
-            });
+            refused = handler.apply(Update { type_url, upserts, removed, unavailable, restored: false });
         }
         refused.retain(|refusal| upserts.iter().any(|resource| resource.name == refusal.name));
-        let applied = Applied {
-            taken: upserts.len() - refused.len(),
-            refused: refused.len(),
-            removed: removed.len(),
-        };
+        let applied = Applied { taken: upserts.len() - refused.len(), refused: refused.len(), removed: removed.len() };
         let mut changed = false;
         for name in &removed {
             changed |= topic.held.remove(name).is_some();
@@ -230,17 +196,13 @@ impl Subscriber {
                 changed = true;
             }
         }
-        let pairs = refused
-            .iter()
-            .map(|refusal| (&*refusal.name, refusal.reason.as_str()));
+        let pairs = refused.iter().map(|refusal| (&*refusal.name, refusal.reason.as_str()));
         let nack = (!refused.is_empty()).then(|| nack::encode(pairs));
         if self.stream == Some(stream) {
             topic.answers.push_back((response.nonce, nack));
             topic.heard = true;
         }
-        if !response.system_version_info.is_empty()
-            && self.freshness != response.system_version_info
-        {
+        if !response.system_version_info.is_empty() && self.freshness != response.system_version_info {
             self.freshness = response.system_version_info;
             changed = true;
         }
@@ -266,10 +228,7 @@ impl Subscriber {
 
     /// The version of a resource that is held.
     pub fn version(&self, type_url: &str, name: &str) -> Option<&str> {
-        let topic = self
-            .topics
-            .iter()
-            .find(|topic| topic.type_url == type_url)?;
+        let topic = self.topics.iter().find(|topic| topic.type_url == type_url)?;
         topic.held.get(name).map(|resource| &*resource.version)
     }
 
@@ -281,33 +240,21 @@ impl Subscriber {
             names: topic.names.iter().cloned().collect(),
             resources: topic.held.values().cloned().collect(),
         };
-        Saved {
-            freshness: self.freshness.clone(),
-            types: self.topics.iter().map(one).collect(),
-        }
+        Saved { freshness: self.freshness.clone(), types: self.topics.iter().map(one).collect() }
     }
 
     fn topic(&mut self, type_url: &str) -> &mut Topic {
-        let at = self
-            .topics
-            .iter()
-            .position(|topic| topic.type_url == type_url)
-            .unwrap_or_else(|| {
-                self.topics.push(Topic {
-                    type_url: type_url.to_owned(),
-                    ..Topic::default()
-                });
-                self.topics.len() - 1
-            });
+        let at = self.topics.iter().position(|topic| topic.type_url == type_url).unwrap_or_else(|| {
+            self.topics.push(Topic { type_url: type_url.to_owned(), ..Topic::default() });
+            self.topics.len() - 1
+        });
         &mut self.topics[at]
     }
 
     fn introduction(&self) -> Node {
         let mut node = self.node.clone();
         if !self.freshness.is_empty() {
-            let token = Value {
-                kind: Some(Kind::StringValue(self.freshness.clone())),
-            };
+            let token = Value { kind: Some(Kind::StringValue(self.freshness.clone())) };
             let metadata = node.metadata.get_or_insert_with(Struct::default);
             metadata.fields.insert(FRESHNESS_KEY.to_owned(), token);
         }
@@ -336,10 +283,7 @@ impl Topic {
     }
 
     fn next_request(&mut self) -> Option<DeltaDiscoveryRequest> {
-        let mut request = DeltaDiscoveryRequest {
-            type_url: self.type_url.clone(),
-            ..Default::default()
-        };
+        let mut request = DeltaDiscoveryRequest { type_url: self.type_url.clone(), ..Default::default() };
         if !self.opened {
             if !self.wildcard && self.names.is_empty() {
                 return None; // An empty first request would ask for everything.
@@ -347,16 +291,9 @@ impl Topic {
             self.opened = true;
             self.subscribe.clear();
             self.unsubscribe.clear();
-            request
-                .resource_names_subscribe
-                .extend(self.wildcard.then(|| WILDCARD.to_owned()));
-            request
-                .resource_names_subscribe
-                .extend(self.names.iter().map(|name| name.to_string()));
-            let versions = self
-                .held
-                .values()
-                .map(|r| (r.name.to_string(), r.version.to_string()));
+            request.resource_names_subscribe.extend(self.wildcard.then(|| WILDCARD.to_owned()));
+            request.resource_names_subscribe.extend(self.names.iter().map(|name| name.to_string()));
+            let versions = self.held.values().map(|r| (r.name.to_string(), r.version.to_string()));
             request.initial_resource_versions = versions.collect();
             return Some(request);
         }
@@ -375,9 +312,5 @@ impl Topic {
 fn unavailable(error: fairlead_proto::discovery::ResourceError) -> Option<Unavailable> {
     let name = error.resource_name?.name;
     let status = error.error_detail.unwrap_or_default();
-    Some(Unavailable {
-        name: name.into(),
-        code: status.code,
-        message: status.message,
-    })
+    Some(Unavailable { name: name.into(), code: status.code, message: status.message })
 }

@@ -8,9 +8,7 @@ use super::handler::Handler;
 use super::saved::Saved;
 use super::subscriber::{StreamEpoch, Subscriber};
 use crate::Name;
-use fairlead_proto::discovery::{
-    AggregatedDiscoveryClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-};
+use fairlead_proto::discovery::{AggregatedDiscoveryClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use fairlead_proto::envoy::core::Node;
 use fairlead_runtime::Backoff;
 use std::future::Future;
@@ -75,30 +73,11 @@ pub fn client<H: Handler>(
     let (status, watched) = watch::channel(ClientStatus::default());
     let run = async move {
         let mut handler = handler;
-        let (node, saved) = (
-            config.node.clone(),
-            config.saved.clone().unwrap_or_default(),
-        );
+        let (node, saved) = (config.node.clone(), config.saved.clone().unwrap_or_default());
         let subscriber = Subscriber::restore(node, saved, &mut handler);
-        Task {
-            config,
-            connect,
-            handler,
-            subscriber,
-            inbox,
-            status,
-            epoch: 0,
-        }
-        .run()
-        .await;
+        Task { config, connect, handler, subscriber, inbox, status, epoch: 0 }.run().await;
     };
-    (
-        Client {
-            commands,
-            status: watched,
-        },
-        run,
-    )
+    (Client { commands, status: watched }, run)
 }
 
 impl ClientConfig {
@@ -135,18 +114,12 @@ impl Client {
 
     /// Wants resources by name; their absence is told too, each time they are asked for.
     pub fn subscribe<N: Into<Name>>(&self, type_url: &str, names: impl IntoIterator<Item = N>) {
-        self.send(Command::Subscribe(
-            type_url.to_owned(),
-            names.into_iter().map(Into::into).collect(),
-        ));
+        self.send(Command::Subscribe(type_url.to_owned(), names.into_iter().map(Into::into).collect()));
     }
 
     /// No longer wants resources by name. The handler is not told of their going.
     pub fn unsubscribe<N: Into<Name>>(&self, type_url: &str, names: impl IntoIterator<Item = N>) {
-        self.send(Command::Unsubscribe(
-            type_url.to_owned(),
-            names.into_iter().map(Into::into).collect(),
-        ));
+        self.send(Command::Unsubscribe(type_url.to_owned(), names.into_iter().map(Into::into).collect()));
     }
 
     /// Replaces the servers; a stream to one that is no longer listed is closed.
@@ -252,16 +225,8 @@ impl<H: Handler> Task<H> {
     async fn open(
         &mut self,
         server: &str,
-    ) -> Result<
-        Result<
-            (
-                mpsc::Sender<DeltaDiscoveryRequest>,
-                Streaming<DeltaDiscoveryResponse>,
-            ),
-            Status,
-        >,
-        Abandoned,
-    > {
+    ) -> Result<Result<(mpsc::Sender<DeltaDiscoveryRequest>, Streaming<DeltaDiscoveryResponse>), Status>, Abandoned>
+    {
         debug!(server, "opening a discovery stream");
         let (connect, options) = (self.connect.clone(), self.config.channel);
         let (limit, name) = (self.config.response_limit, server.to_owned());
@@ -276,20 +241,14 @@ impl<H: Handler> Task<H> {
             room.send(request);
         }
         let opening = async move {
-            let channel = channel(&name, connect, options)
-                .await
-                .map_err(|e| Status::unavailable(reason(&e)))?;
-            AggregatedDiscoveryClient::new(channel, limit)
-                .delta(ReceiverStream::new(outgoing))
-                .await
+            let channel = channel(&name, connect, options).await.map_err(|e| Status::unavailable(reason(&e)))?;
+            AggregatedDiscoveryClient::new(channel, limit).delta(ReceiverStream::new(outgoing)).await
         };
         // The connector is bounded by itself; this bounds a server that connects and then says nothing.
         let bound = options.connect_timeout * 2;
         let opened = self.until(tokio::time::timeout(bound, opening)).await?;
         let timed_out = || Err(Status::deadline_exceeded("no answer to opening a stream"));
-        Ok(opened
-            .map_or_else(timed_out, |opened| opened.unwrap_or_else(|_| timed_out()))
-            .map(|s| (requests, s)))
+        Ok(opened.map_or_else(timed_out, |opened| opened.unwrap_or_else(|_| timed_out())).map(|s| (requests, s)))
     }
 
     /// Drives the stream to its end; returns why it ended.
@@ -300,8 +259,7 @@ impl<H: Handler> Task<H> {
         mut stream: Streaming<DeltaDiscoveryResponse>,
     ) -> Result<Status, Abandoned> {
         let epoch = StreamEpoch(self.epoch);
-        self.status
-            .send_modify(|status| status.server = Some(server.to_owned()));
+        self.status.send_modify(|status| status.server = Some(server.to_owned()));
         let mut waiting = None;
         loop {
             if waiting.is_none() {
@@ -333,12 +291,7 @@ impl<H: Handler> Task<H> {
             return;
         };
         if applied.refused > 0 {
-            warn!(
-                type_url,
-                refused = applied.refused,
-                taken = applied.taken,
-                "resources refused"
-            );
+            warn!(type_url, refused = applied.refused, taken = applied.taken, "resources refused");
         }
         let subscriber = &self.subscriber;
         self.status.send_modify(|status| {
@@ -370,14 +323,10 @@ impl<H: Handler> Task<H> {
         match command {
             Command::SubscribeAll(type_url) => subscriber.subscribe_all(&type_url),
             Command::Subscribe(type_url, names) => {
-                names
-                    .into_iter()
-                    .for_each(|name| subscriber.subscribe(&type_url, name));
+                names.into_iter().for_each(|name| subscriber.subscribe(&type_url, name));
             }
             Command::Unsubscribe(type_url, names) => {
-                names
-                    .iter()
-                    .for_each(|name| subscriber.unsubscribe(&type_url, name));
+                names.iter().for_each(|name| subscriber.unsubscribe(&type_url, name));
             }
             Command::Servers(servers) => {
                 let current = self.status.borrow().server.clone();

@@ -24,35 +24,17 @@ fn delta_clients_converge() {
 
 #[test]
 fn a_removal_lost_on_resume_is_found() {
-    finds(
-        Faults {
-            lost_removal_on_resume: true,
-            ..Faults::default()
-        },
-        &["offered None, held Some"],
-    );
+    finds(Faults { lost_removal_on_resume: true, ..Faults::default() }, &["offered None, held Some"]);
 }
 
 #[test]
 fn an_accepted_stale_nack_is_found() {
-    finds(
-        Faults {
-            accept_stale_nack: true,
-            ..Faults::default()
-        },
-        &["booked as acked: false", "was unanswered"],
-    );
+    finds(Faults { accept_stale_nack: true, ..Faults::default() }, &["booked as acked: false", "was unanswered"]);
 }
 
 #[test]
 fn an_applied_reordered_version_is_found() {
-    finds(
-        Faults {
-            apply_reordered: true,
-            ..Faults::default()
-        },
-        &["offered"],
-    );
+    finds(Faults { apply_reordered: true, ..Faults::default() }, &["offered"]);
 }
 
 #[test]
@@ -69,9 +51,7 @@ fn state_of_the_world_clients_converge() {
 
 fn finds(faults: Faults, symptoms: &[&str]) {
     let failure = explore(faults).expect_err("the planted bug must be found");
-    let TestError::Fail(reason, _) = &failure else {
-        panic!("{failure}")
-    };
+    let TestError::Fail(reason, _) = &failure else { panic!("{failure}") };
     let told = |symptom: &&str| reason.message().contains(*symptom);
     assert!(symptoms.iter().any(told), "{failure}");
 }
@@ -88,11 +68,7 @@ fn explore(faults: Faults) -> Result<(), TestError<Vec<Op>>> {
 
 /// Always the same cases: a failure is a failure on every machine.
 fn runner() -> TestRunner {
-    let config = Config {
-        cases: CASES,
-        failure_persistence: None,
-        ..Config::default()
-    };
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }
 

@@ -112,11 +112,7 @@ impl World {
                 let clusters = |name: &String| self.truth.contains_key(&(CLUSTERS, name.clone()));
                 offered.retain(|(kind, name), _| *kind == CLUSTERS || clusters(name));
                 let same = offered == self.client;
-                return if same {
-                    Ok(())
-                } else {
-                    Err(format!("offered {offered:?}, held {:?}", self.client))
-                };
+                return if same { Ok(()) } else { Err(format!("offered {offered:?}, held {:?}", self.client)) };
             }
         }
         Err("the exchange never ends".to_owned())
@@ -124,8 +120,7 @@ impl World {
 
     fn put(&mut self, kind: &'static str, name: u8, version: u8) {
         let name = format!("c{name}");
-        self.truth
-            .insert((kind, name.clone()), format!("{name}@{version}"));
+        self.truth.insert((kind, name.clone()), format!("{name}@{version}"));
     }
 
     fn publish(&mut self) {
@@ -134,9 +129,7 @@ impl World {
             let truth = self.truth.iter().filter(move |((k, _), _)| *k == kind);
             truth.map(|((_, name), body)| Resource::new(name.as_str(), body.as_str(), body.clone()))
         };
-        let view = Snapshot::new(self.generation)
-            .with(CLUSTERS, of(CLUSTERS))
-            .with(ENDPOINTS, of(ENDPOINTS));
+        let view = Snapshot::new(self.generation).with(CLUSTERS, of(CLUSTERS)).with(ENDPOINTS, of(ENDPOINTS));
         self.view = Arc::new(view);
         if let Some(link) = &mut self.link {
             link.session.publish(self.view.clone());
@@ -151,32 +144,16 @@ impl World {
         self.streams += 1;
         let (rules, limits) = (Arc::new(TypeRules::default()), Limits::default());
         let encoding = Encoding::StateOfTheWorld;
-        let session = Session::new(
-            StreamId(self.streams),
-            encoding,
-            rules,
-            limits,
-            self.view.clone(),
-        );
-        let first = DiscoveryRequest {
-            type_url: CLUSTERS.to_owned(),
-            ..Default::default()
-        };
-        let link = Link {
-            session,
-            up: [first].into(),
-            down: VecDeque::new(),
-            endpoints: None,
-        };
+        let session = Session::new(StreamId(self.streams), encoding, rules, limits, self.view.clone());
+        let first = DiscoveryRequest { type_url: CLUSTERS.to_owned(), ..Default::default() };
+        let link = Link { session, up: [first].into(), down: VecDeque::new(), endpoints: None };
         self.link = Some(link);
         self.ask_for_endpoints();
     }
 
     fn up(&mut self, request: DiscoveryRequest) {
         let Some(link) = &mut self.link else { return };
-        link.session
-            .sotw_request(request)
-            .expect("no limit is near");
+        link.session.sotw_request(request).expect("no limit is near");
         link.push();
     }
 
@@ -203,8 +180,7 @@ impl World {
                 ..Default::default()
             });
             let clusters: Vec<String> = self.clusters();
-            self.client
-                .retain(|(kind, name), _| *kind == CLUSTERS || clusters.contains(name));
+            self.client.retain(|(kind, name), _| *kind == CLUSTERS || clusters.contains(name));
         } else {
             link.endpoints = Some(response.nonce);
         }
@@ -228,11 +204,7 @@ impl World {
     }
 
     fn clusters(&self) -> Vec<String> {
-        self.client
-            .keys()
-            .filter(|(kind, _)| *kind == CLUSTERS)
-            .map(|(_, name)| name.clone())
-            .collect()
+        self.client.keys().filter(|(kind, _)| *kind == CLUSTERS).map(|(_, name)| name.clone()).collect()
     }
 }
 

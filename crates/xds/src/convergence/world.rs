@@ -13,11 +13,8 @@ use fairlead_proto::envoy::core::Node;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-pub(super) const TYPES: [&str; 3] = [
-    ResourceType::Cluster.url(),
-    ResourceType::ClusterLoadAssignment.url(),
-    "example/Member",
-];
+pub(super) const TYPES: [&str; 3] =
+    [ResourceType::Cluster.url(), ResourceType::ClusterLoadAssignment.url(), "example/Member"];
 pub(super) const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Few, so that a resource often returns to a version it had before.
 pub(super) const VERSIONS: [&str; 4] = ["v1", "v2", "v3", BAD];
@@ -128,9 +125,7 @@ impl World {
                 self.wishes[kind].names.remove(&name);
                 self.client.unsubscribe(TYPES[kind], NAMES[name]);
                 if !self.wishes[kind].all {
-                    self.inventory
-                        .0
-                        .remove(&(TYPES[kind].to_owned(), NAMES[name].to_owned()));
+                    self.inventory.0.remove(&(TYPES[kind].to_owned(), NAMES[name].to_owned()));
                 }
             }
             Op::SubscribeAll(kind) => {
@@ -173,11 +168,7 @@ impl World {
         self.publish()?;
         let mut rounds = 0;
         loop {
-            while self
-                .link
-                .as_ref()
-                .is_some_and(|link| !link.copies.is_empty())
-            {
+            while self.link.as_ref().is_some_and(|link| !link.copies.is_empty()) {
                 self.copy()?;
             }
             self.speak();
@@ -221,39 +212,25 @@ impl World {
             let mut refused = BTreeSet::new();
             for (number, name) in NAMES.iter().enumerate() {
                 let held = self.client.version(type_url, name);
-                let used = self
-                    .inventory
-                    .0
-                    .get(&(type_url.to_string(), name.to_string()));
+                let used = self.inventory.0.get(&(type_url.to_string(), name.to_string()));
                 if held != used.map(String::as_str) {
-                    return Err(format!(
-                        "{type_url} {name}: client holds {held:?}, handler uses {used:?}"
-                    ));
+                    return Err(format!("{type_url} {name}: client holds {held:?}, handler uses {used:?}"));
                 }
                 let wanted = wishes.all || wishes.names.contains(&number);
-                let offered = self
-                    .truth
-                    .get(&(kind, number))
-                    .filter(|_| wanted)
-                    .map(|v| VERSIONS[*v]);
+                let offered = self.truth.get(&(kind, number)).filter(|_| wanted).map(|v| VERSIONS[*v]);
                 if offered == Some(BAD) {
                     refused.insert(*name);
                     if held == Some(BAD) {
                         return Err(format!("{type_url} {name}: a refused version is held"));
                     }
                 } else if held != offered {
-                    return Err(format!(
-                        "{type_url} {name}: offered {offered:?}, held {held:?}"
-                    ));
+                    return Err(format!("{type_url} {name}: offered {offered:?}, held {held:?}"));
                 }
             }
             self.books(link, type_url, &refused)?;
         }
         if wanted_any && self.settled != Some(self.generation) {
-            return Err(format!(
-                "generation {} is reported as {:?}",
-                self.generation, self.settled
-            ));
+            return Err(format!("generation {} is reported as {:?}", self.generation, self.settled));
         }
         Ok(())
     }
@@ -263,27 +240,16 @@ impl World {
         let Some(latest) = link.latest.get(type_url) else {
             return Ok(());
         };
-        let standing = link
-            .session
-            .standing(type_url)
-            .ok_or_else(|| format!("{type_url}: no standing"))?;
+        let standing = link.session.standing(type_url).ok_or_else(|| format!("{type_url}: no standing"))?;
         if &standing.nonce != latest {
-            return Err(format!(
-                "{type_url}: {latest} was sent, {} is booked",
-                standing.nonce
-            ));
+            return Err(format!("{type_url}: {latest} was sent, {} is booked", standing.nonce));
         }
         if Some(&standing.acked) != link.verdicts.get(latest) {
-            return Err(format!(
-                "{type_url}: booked as acked: {}, the client says otherwise",
-                standing.acked
-            ));
+            return Err(format!("{type_url}: booked as acked: {}, the client says otherwise", standing.acked));
         }
         let booked: BTreeSet<&str> = standing.rejected.iter().map(|name| &**name).collect();
         if &booked != refused {
-            return Err(format!(
-                "{type_url}: booked as refused {booked:?}, refused {refused:?}"
-            ));
+            return Err(format!("{type_url}: booked as refused {booked:?}, refused {refused:?}"));
         }
         Ok(())
     }
@@ -313,10 +279,7 @@ impl World {
         let epoch = StreamEpoch(self.streams);
         let rules = Arc::new(TypeRules::default());
         // Three resources fill a response, so that changes are split.
-        let limits = Limits {
-            response_bytes: 18,
-            ..Limits::default()
-        };
+        let limits = Limits { response_bytes: 18, ..Limits::default() };
         let stream = StreamId(self.streams);
         let mut session = Session::new(stream, Encoding::Delta, rules, limits, self.view.clone());
         session.plant(self.faults);
@@ -326,8 +289,7 @@ impl World {
 
     fn cut(&mut self) {
         if let Some(link) = self.link.take() {
-            self.ghosts
-                .extend(link.down.into_iter().map(|response| (link.epoch, response)));
+            self.ghosts.extend(link.down.into_iter().map(|response| (link.epoch, response)));
             self.client.disconnected();
         }
     }
@@ -348,11 +310,9 @@ impl World {
             if !request.response_nonce.is_empty() {
                 // A repeated response may be answered otherwise; the server counts the first answer.
                 let acked = request.error_detail.is_none();
-                link.verdicts
-                    .entry(request.response_nonce.clone())
-                    .or_insert(acked);
-                let only_answer = request.resource_names_subscribe.is_empty()
-                    && request.resource_names_unsubscribe.is_empty();
+                link.verdicts.entry(request.response_nonce.clone()).or_insert(acked);
+                let only_answer =
+                    request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty();
                 if only_answer {
                     link.last_answer = Some(request.clone());
                 }
@@ -368,9 +328,7 @@ impl World {
         if link.unanswered.get(&request.type_url) == Some(&request.response_nonce) {
             link.unanswered.remove(&request.type_url);
         }
-        link.session
-            .delta_request(request)
-            .map_err(|violation| violation.to_string())?;
+        link.session.delta_request(request).map_err(|violation| violation.to_string())?;
         self.push()
     }
 
@@ -379,17 +337,10 @@ impl World {
             return Ok(());
         };
         while let Some(response) = link.session.next_delta() {
-            if let Some(first) = link
-                .unanswered
-                .insert(response.type_url.clone(), response.nonce.clone())
-            {
-                return Err(format!(
-                    "{} was sent while {first} was unanswered",
-                    response.nonce
-                ));
+            if let Some(first) = link.unanswered.insert(response.type_url.clone(), response.nonce.clone()) {
+                return Err(format!("{} was sent while {first} was unanswered", response.nonce));
             }
-            link.latest
-                .insert(response.type_url.clone(), response.nonce.clone());
+            link.latest.insert(response.type_url.clone(), response.nonce.clone());
             link.down.push_back(response);
         }
         if let Some(Event::Settled { generation, .. }) = link.session.settlement() {
@@ -401,8 +352,7 @@ impl World {
     fn down(&mut self, response: DeltaDiscoveryResponse) {
         let Some(link) = &mut self.link else { return };
         link.last_down = Some(response.clone());
-        self.client
-            .response(link.epoch, response, &mut self.inventory);
+        self.client.response(link.epoch, response, &mut self.inventory);
     }
 
     fn copy(&mut self) -> Result<(), String> {
@@ -413,10 +363,7 @@ impl World {
             return Ok(());
         };
         // A copy never overtakes its original.
-        let overtakes = link
-            .up
-            .iter()
-            .any(|request| request.response_nonce == copy.response_nonce);
+        let overtakes = link.up.iter().any(|request| request.response_nonce == copy.response_nonce);
         if overtakes { Ok(()) } else { self.up(copy) }
     }
 
@@ -456,8 +403,7 @@ impl Handler for Inventory {
             }
         }
         for name in update.removed {
-            self.0
-                .remove(&(update.type_url.to_owned(), name.to_string()));
+            self.0.remove(&(update.type_url.to_owned(), name.to_string()));
         }
         refused
     }

@@ -4,19 +4,14 @@ use super::session::{Push, Request, Session, Violation};
 use super::wish::Change;
 use super::{Encoding, Event};
 use crate::nack;
-use fairlead_proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, ResourceError, ResourceName,
-};
+use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, ResourceError, ResourceName};
 
 impl Session {
     /// Takes a delta request.
     ///
     /// # Errors
     /// A [`Violation`], which ends the stream.
-    pub fn delta_request(
-        &mut self,
-        request: DeltaDiscoveryRequest,
-    ) -> Result<Vec<Event>, Violation> {
+    pub fn delta_request(&mut self, request: DeltaDiscoveryRequest) -> Result<Vec<Event>, Violation> {
         self.take(Request {
             type_url: request.type_url,
             change: Change::Delta {
@@ -48,20 +43,14 @@ fn encode(push: Push) -> DeltaDiscoveryResponse {
         nonce: push.nonce,
         resources: push.resources.into_iter().map(resource).collect(),
         removed_resources: push.removed.iter().map(|name| name.to_string()).collect(),
-        resource_errors: push
-            .refusals
-            .into_iter()
-            .map(|(name, code, why)| error(&name, code, &why))
-            .collect(),
+        resource_errors: push.refusals.into_iter().map(|(name, code, why)| error(&name, code, &why)).collect(),
         control_plane: None,
     }
 }
 
 pub(super) fn error(name: &str, code: i32, message: &str) -> ResourceError {
     ResourceError {
-        resource_name: Some(ResourceName {
-            name: name.to_owned(),
-        }),
+        resource_name: Some(ResourceName { name: name.to_owned() }),
         error_detail: Some(nack::status(code, message)),
     }
 }

@@ -31,10 +31,7 @@ pub fn builder() -> Server {
 impl<C> Identified<C> {
     /// A verified connection.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, client: C) -> Self {
-        Identified {
-            io: Box::new(io),
-            client,
-        }
+        Identified { io: Box::new(io), client }
     }
 }
 
@@ -47,21 +44,13 @@ impl<C: Clone + Send + Sync + 'static> Connected for Identified<C> {
 }
 
 impl<C: Unpin> AsyncRead for Identified<C> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<C: Unpin> AsyncWrite for Identified<C> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 

@@ -8,8 +8,8 @@ use super::session::{Encoding, Session, Violation};
 use crate::{FRESHNESS_KEY, Limits, TypeRules};
 use fairlead_proto::BoxStream;
 use fairlead_proto::discovery::{
-    AggregatedDiscovery, AggregatedDiscoveryServer, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-    DiscoveryRequest, DiscoveryResponse,
+    AggregatedDiscovery, AggregatedDiscoveryServer, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
+    DiscoveryResponse,
 };
 use fairlead_proto::envoy::core::Node;
 use fairlead_proto::envoy::protobuf::value::Kind;
@@ -53,15 +53,7 @@ impl<C: Clone + Send + Sync + 'static> DiscoveryService<C> {
     pub fn new(discovery: Arc<dyn Discovery<C>>, config: ServiceConfig) -> Self {
         let rules = Arc::new(config.rules);
         let (limits, drain) = (config.limits, config.drain);
-        DiscoveryService {
-            inner: Arc::new(Inner {
-                discovery,
-                rules,
-                limits,
-                drain,
-                streams: AtomicU64::new(0),
-            }),
-        }
+        DiscoveryService { inner: Arc::new(Inner { discovery, rules, limits, drain, streams: AtomicU64::new(0) }) }
     }
 
     /// The service to be added to a tonic router.
@@ -70,24 +62,15 @@ impl<C: Clone + Send + Sync + 'static> DiscoveryService<C> {
         AggregatedDiscoveryServer::new(Arc::new(self), limit)
     }
 
-    fn open<W: Wire>(
-        &self,
-        request: Request<Streaming<W::In>>,
-    ) -> Result<Response<BoxStream<W::Out>>, Status> {
+    fn open<W: Wire>(&self, request: Request<Streaming<W::In>>) -> Result<Response<BoxStream<W::Out>>, Status> {
         if self.inner.drain.phase() != fairlead_runtime::Phase::Running {
             return Err(Status::unavailable("server is draining"));
         }
         let Some(client) = request.extensions().get::<C>().cloned() else {
-            return Err(Status::internal(
-                "connection without client description: serve Identified connections",
-            ));
+            return Err(Status::internal("connection without client description: serve Identified connections"));
         };
         let (out, responses) = mpsc::channel(QUEUE);
-        let stream = Stream::<W, C> {
-            inner: self.inner.clone(),
-            requests: request.into_inner(),
-            out,
-        };
+        let stream = Stream::<W, C> { inner: self.inner.clone(), requests: request.into_inner(), out };
         tokio::spawn(stream.run(client));
         Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
     }
@@ -135,13 +118,7 @@ impl<W: Wire, C: Clone + Send + Sync + 'static> Stream<W, C> {
         let id = StreamId(self.inner.streams.fetch_add(1, Ordering::Relaxed));
         let node = W::node(&first).cloned().unwrap_or_default();
         let freshness = freshness(&node);
-        let hello = Hello {
-            stream: id,
-            client,
-            node,
-            encoding: W::ENCODING,
-            freshness,
-        };
+        let hello = Hello { stream: id, client, node, encoding: W::ENCODING, freshness };
         let views = match self.inner.discovery.connect(hello).await {
             Ok(views) => views,
             Err(refusal) => return self.end(refusal.into_status()),
@@ -154,12 +131,7 @@ impl<W: Wire, C: Clone + Send + Sync + 'static> Stream<W, C> {
         }
     }
 
-    async fn serve(
-        &mut self,
-        id: StreamId,
-        first: W::In,
-        mut views: Views,
-    ) -> (Ended, Option<Status>) {
+    async fn serve(&mut self, id: StreamId, first: W::In, mut views: Views) -> (Ended, Option<Status>) {
         let view = views.borrow_and_update().clone();
         let (rules, limits) = (self.inner.rules.clone(), self.inner.limits);
         let mut session = Session::new(id, W::ENCODING, rules, limits, view);
@@ -171,10 +143,7 @@ impl<W: Wire, C: Clone + Send + Sync + 'static> Stream<W, C> {
                 match W::take(&mut session, request) {
                     Ok(events) => self.tell(id, events),
                     Err(violation) => {
-                        return (
-                            Ended::Violation(violation.to_string()),
-                            Some(refuse(&violation)),
-                        );
+                        return (Ended::Violation(violation.to_string()), Some(refuse(&violation)));
                     }
                 }
             }
@@ -271,10 +240,7 @@ impl Wire for Sotw {
 }
 
 fn freshness(node: &Node) -> String {
-    let value = node
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.fields.get(FRESHNESS_KEY));
+    let value = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(FRESHNESS_KEY));
     match value.and_then(|value| value.kind.as_ref()) {
         Some(Kind::StringValue(token)) => token.clone(),
         _ => String::new(),

@@ -120,26 +120,13 @@ impl Session {
     ) -> Self {
         let faults = Faults::default();
         let types = BTreeMap::new();
-        Session {
-            stream,
-            encoding,
-            rules,
-            limits,
-            view,
-            types,
-            awaited: Vec::new(),
-            pushes: 0,
-            settled: None,
-            faults,
-        }
+        Session { stream, encoding, rules, limits, view, types, awaited: Vec::new(), pushes: 0, settled: None, faults }
     }
 
     /// Takes a new state; only the latest counts.
     pub fn publish(&mut self, view: Arc<dyn ResourceView>) {
         for ((_, type_url), topic) in &mut self.types {
-            topic
-                .subscription
-                .view_changed(view.resources(type_url).as_ref());
+            topic.subscription.view_changed(view.resources(type_url).as_ref());
         }
         self.view = view;
     }
@@ -159,10 +146,7 @@ impl Session {
     pub fn standing(&self, type_url: &str) -> Option<Standing> {
         let topic = self.types.get(&self.key(type_url))?;
         let rejected = topic.subscription.rejected.keys().cloned().collect();
-        topic.standing.clone().map(|standing| Standing {
-            rejected,
-            ..standing
-        })
+        topic.standing.clone().map(|standing| Standing { rejected, ..standing })
     }
 
     /// The generation the client has just come to have in full, once for each: everything it asked for has been
@@ -170,9 +154,7 @@ impl Session {
     pub fn settlement(&mut self) -> Option<Event> {
         let open = |topic: &Topic| {
             let subscription = &topic.subscription;
-            subscription.outstanding.is_some()
-                || subscription.has_updates()
-                || subscription.has_removals()
+            subscription.outstanding.is_some() || subscription.has_updates() || subscription.has_removals()
         };
         if self.types.is_empty() || self.is_waiting() || self.types.values().any(open) {
             return None;
@@ -181,15 +163,8 @@ impl Session {
         if self.settled.replace(generation) == Some(generation) {
             return None;
         }
-        let rejected = self
-            .types
-            .values()
-            .map(|topic| topic.subscription.rejected.len())
-            .sum();
-        Some(Event::Settled {
-            generation,
-            rejected,
-        })
+        let rejected = self.types.values().map(|topic| topic.subscription.rejected.len()).sum();
+        Some(Event::Settled { generation, rejected })
     }
 
     /// The form of this stream.
@@ -218,17 +193,11 @@ impl Session {
             // has what it dropped in between.
             self.answer(&key, &request, &mut events);
         }
-        let full_state =
-            self.encoding == Encoding::StateOfTheWorld && self.rules.is_full_state(&key.1);
+        let full_state = self.encoding == Encoding::StateOfTheWorld && self.rules.is_full_state(&key.1);
         let limits = self.limits;
         let topic = self.types.entry(key.clone()).or_insert_with(Topic::new);
         let difference = request.change.against(&topic.subscription, first);
-        let longest = difference
-            .added
-            .iter()
-            .map(|name| name.len())
-            .max()
-            .unwrap_or(0);
+        let longest = difference.added.iter().map(|name| name.len()).max().unwrap_or(0);
         if longest > limits.name_bytes {
             return Err(Violation::NameTooLong(limits.name_bytes));
         }
@@ -236,22 +205,12 @@ impl Session {
         if first {
             let faults = self.faults;
             let there = self.view.resources(&key.1);
-            let kept = |name: &str| {
-                !faults.lost_removal_on_resume()
-                    || there.as_ref().is_some_and(|map| map.contains(name))
-            };
+            let kept =
+                |name: &str| !faults.lost_removal_on_resume() || there.as_ref().is_some_and(|map| map.contains(name));
             let versions = request.initial.iter().filter(|(name, _)| kept(name));
-            topic
-                .subscription
-                .resume(versions.map(|(n, v)| (n.as_str().into(), v.as_str().into())));
+            topic.subscription.resume(versions.map(|(n, v)| (n.as_str().into(), v.as_str().into())));
         }
-        if self
-            .types
-            .values()
-            .map(|topic| topic.subscription.names.len())
-            .sum::<usize>()
-            > limits.names
-        {
+        if self.types.values().map(|topic| topic.subscription.names.len()).sum::<usize>() > limits.names {
             return Err(Violation::TooManyNames(limits.names));
         }
         if difference.is_some() {
@@ -271,28 +230,17 @@ impl Session {
             let (key, removals) = self.choose()?;
             let full_state = self.rules.is_full_state(&key.1);
             let sotw = self.encoding == Encoding::StateOfTheWorld;
-            let budget = if sotw {
-                usize::MAX
-            } else {
-                self.limits.response_bytes
-            };
+            let budget = if sotw { usize::MAX } else { self.limits.response_bytes };
             let subscription = &mut self.types.get_mut(&key)?.subscription;
             let mut batch = match removals {
-                true => Batch {
-                    removed: subscription.take_removals(budget),
-                    ..Batch::default()
-                },
+                true => Batch { removed: subscription.take_removals(budget), ..Batch::default() },
                 false => subscription.take_updates(budget, sotw && full_state),
             };
             if !removals && key.0 == UNRANKED && !subscription.has_updates() {
                 // Nothing refers to an unranked type, so its removals need not wait for a response of their own.
                 batch.removed.extend(subscription.take_removals(budget));
             }
-            let sent: Vec<Name> = batch
-                .upserts
-                .iter()
-                .map(|resource| resource.name.clone())
-                .collect();
+            let sent: Vec<Name> = batch.upserts.iter().map(|resource| resource.name.clone()).collect();
             if sotw && full_state {
                 let all = |(name, held): (&Name, &super::subscription::Held)| Resource {
                     name: name.clone(),
@@ -306,16 +254,8 @@ impl Session {
             }
             self.pushes += 1;
             let nonce = format!("{}.{}", self.stream, self.pushes);
-            let version = if sotw {
-                digest(subscription)
-            } else {
-                String::new()
-            };
-            let outstanding = Outstanding {
-                nonce: nonce.clone(),
-                generation: view.generation(),
-                sent,
-            };
+            let version = if sotw { digest(subscription) } else { String::new() };
+            let outstanding = Outstanding { nonce: nonce.clone(), generation: view.generation(), sent };
             let sent = outstanding.sent.clone();
             self.types.get_mut(&key)?.subscription.outstanding = Some(outstanding);
             self.followed(&key.1, &sent, batch.new);
@@ -342,14 +282,8 @@ impl Session {
             topic.subscription.resend(sent.iter());
         }
         let offered = self.view.resources(second);
-        let offered = new
-            .into_iter()
-            .filter(|name| offered.as_ref().is_some_and(|map| map.contains(name)));
-        self.awaited.extend(offered.map(|name| Awaited {
-            first: type_url.clone(),
-            second: key.clone(),
-            name,
-        }));
+        let offered = new.into_iter().filter(|name| offered.as_ref().is_some_and(|map| map.contains(name)));
+        self.awaited.extend(offered.map(|name| Awaited { first: type_url.clone(), second: key.clone(), name }));
     }
 
     /// Forgets what has come, or cannot come any more.
@@ -357,9 +291,7 @@ impl Session {
         let mut awaited = std::mem::take(&mut self.awaited);
         awaited.retain(|awaited| {
             let has = |topic: &Topic| topic.subscription.held.contains_key(&awaited.name);
-            let wants = |topic: &Topic| {
-                has(topic) && !topic.subscription.rejected.contains_key(&awaited.name)
-            };
+            let wants = |topic: &Topic| has(topic) && !topic.subscription.rejected.contains_key(&awaited.name);
             let offered = self.view.resources(&awaited.second.1);
             self.types.get(&self.key(&awaited.first)).is_some_and(wants)
                 && !self.types.get(&awaited.second).is_some_and(has)
@@ -386,12 +318,7 @@ impl Session {
             }
         }
         held_back |= awaited.is_some();
-        for (key, topic) in self
-            .types
-            .iter()
-            .rev()
-            .filter(|(_, topic)| topic.subscription.has_removals())
-        {
+        for (key, topic) in self.types.iter().rev().filter(|(_, topic)| topic.subscription.has_removals()) {
             let ranked = key.0 != UNRANKED;
             if topic.subscription.outstanding.is_some() {
                 held_back |= ranked;
@@ -416,30 +343,15 @@ impl Session {
         if let Some(nack) = &request.nack {
             subscription.refused(&outstanding, nack);
         }
-        let Outstanding {
-            nonce, generation, ..
-        } = outstanding;
+        let Outstanding { nonce, generation, .. } = outstanding;
         let type_url = key.1.clone();
         let acked = request.nack.is_none();
-        topic.standing = Some(Standing {
-            nonce: nonce.clone(),
-            generation,
-            acked,
-            rejected: Vec::new(),
-        });
+        topic.standing = Some(Standing { nonce: nonce.clone(), generation, acked, rejected: Vec::new() });
         events.push(match &request.nack {
-            None => Event::Acked {
-                type_url,
-                nonce,
-                generation,
-            },
-            Some(Nack { message, names }) => Event::Nacked {
-                type_url,
-                nonce,
-                generation,
-                names: names.clone(),
-                detail: message.clone(),
-            },
+            None => Event::Acked { type_url, nonce, generation },
+            Some(Nack { message, names }) => {
+                Event::Nacked { type_url, nonce, generation, names: names.clone(), detail: message.clone() }
+            }
         });
     }
 
@@ -455,10 +367,7 @@ impl Session {
 
 impl Topic {
     fn new() -> Self {
-        Topic {
-            subscription: Subscription::new(),
-            standing: None,
-        }
+        Topic { subscription: Subscription::new(), standing: None }
     }
 }
 
@@ -467,12 +376,7 @@ impl Topic {
 fn digest(subscription: &Subscription) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for (name, held) in &subscription.held {
-        for byte in name
-            .bytes()
-            .chain([0])
-            .chain(held.version.bytes())
-            .chain([0])
-        {
+        for byte in name.bytes().chain([0]).chain(held.version.bytes()).chain([0]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }

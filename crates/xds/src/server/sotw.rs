@@ -52,11 +52,7 @@ fn encode(push: Push, full_state: bool) -> DiscoveryResponse {
         version_info: push.version,
         type_url: push.type_url.to_string(),
         nonce: push.nonce,
-        resources: push
-            .resources
-            .into_iter()
-            .map(|resource| resource.body)
-            .collect(),
+        resources: push.resources.into_iter().map(|resource| resource.body).collect(),
         control_plane: None,
         resource_errors,
     }

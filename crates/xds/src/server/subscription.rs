@@ -68,11 +68,7 @@ struct Changes {
 
 impl Subscription {
     pub(super) fn new() -> Self {
-        Subscription {
-            answer_due: true,
-            stale: true,
-            ..Subscription::default()
-        }
+        Subscription { answer_due: true, stale: true, ..Subscription::default() }
     }
 
     pub(super) fn wants(&self, name: &str) -> bool {
@@ -128,13 +124,7 @@ impl Subscription {
         for (name, version) in versions {
             if self.wants(&name) {
                 self.owed.remove(&name);
-                self.held.insert(
-                    name,
-                    Held {
-                        version,
-                        body: Bytes::new(),
-                    },
-                );
+                self.held.insert(name, Held { version, body: Bytes::new() });
             }
         }
         self.stale = true;
@@ -157,9 +147,7 @@ impl Subscription {
         }
         let map = view.resources(type_url);
         let none = Resources::default();
-        self.changes = self.difference(map.as_deref().unwrap_or(&none), |name| {
-            view.absence(type_url, name)
-        });
+        self.changes = self.difference(map.as_deref().unwrap_or(&none), |name| view.absence(type_url, name));
         self.compared = map;
     }
 
@@ -183,15 +171,8 @@ impl Subscription {
             let Some(resource) = self.changes.upserts.pop_front() else {
                 break;
             };
-            let body = if keep_bodies {
-                resource.body.clone()
-            } else {
-                Bytes::new()
-            };
-            let held = Held {
-                version: resource.version.clone(),
-                body,
-            };
+            let body = if keep_bodies { resource.body.clone() } else { Bytes::new() };
+            let held = Held { version: resource.version.clone(), body };
             if self.held.insert(resource.name.clone(), held).is_none() {
                 batch.new.push(resource.name.clone());
             }
@@ -268,8 +249,7 @@ impl Subscription {
         } else {
             for resource in self.names.iter().filter_map(|name| map.get(name)) {
                 let held = self.held.get(&resource.name);
-                if held.is_none_or(|held| held.version != resource.version) || owed(&resource.name)
-                {
+                if held.is_none_or(|held| held.version != resource.version) || owed(&resource.name) {
                     changes.upserts.push_back(resource.clone());
                 }
             }

@@ -13,10 +13,7 @@ use std::sync::Arc;
 /// What a request does to the subscription.
 #[derive(Debug)]
 pub(super) enum Change {
-    Delta {
-        subscribe: Vec<String>,
-        unsubscribe: Vec<String>,
-    },
+    Delta { subscribe: Vec<String>, unsubscribe: Vec<String> },
     Whole(Vec<String>),
 }
 
@@ -34,10 +31,7 @@ impl Change {
     /// What it comes to for a subscription as it stands.
     pub(super) fn against(self, subscription: &Subscription, first: bool) -> Difference {
         match self {
-            Change::Delta {
-                subscribe,
-                unsubscribe,
-            } => {
+            Change::Delta { subscribe, unsubscribe } => {
                 // Asking for nothing at first is the old way to ask for everything.
                 let legacy = first && subscribe.is_empty();
                 let star = |names: &[String]| names.iter().any(|name| name == WILDCARD);
@@ -53,18 +47,12 @@ impl Change {
                 let star = list.iter().any(|name| name == WILDCARD);
                 let wildcard = star || (list.is_empty() && !subscription.explicit);
                 let wanted = names(&list);
-                let (added, kept): (Vec<Name>, Vec<Name>) = wanted
-                    .into_iter()
-                    .partition(|name| !subscription.names.contains(name));
+                let (added, kept): (Vec<Name>, Vec<Name>) =
+                    wanted.into_iter().partition(|name| !subscription.names.contains(name));
                 let kept: BTreeSet<Name> = kept.into_iter().collect();
                 Difference {
                     added,
-                    taken: subscription
-                        .names
-                        .iter()
-                        .filter(|name| !kept.contains(*name))
-                        .cloned()
-                        .collect(),
+                    taken: subscription.names.iter().filter(|name| !kept.contains(*name)).cloned().collect(),
                     all_added: wildcard && !subscription.wildcard,
                     all_taken: !wildcard && subscription.wildcard,
                     explicit: !list.is_empty(),
@@ -100,35 +88,21 @@ impl Difference {
     pub(super) fn report(self, type_url: &Arc<str>, events: &mut Vec<Event>) {
         let type_url = || type_url.clone();
         if self.all_added || !self.added.is_empty() {
-            events.push(Event::Subscribed {
-                type_url: type_url(),
-                wildcard: self.all_added,
-                names: self.added,
-            });
+            events.push(Event::Subscribed { type_url: type_url(), wildcard: self.all_added, names: self.added });
         }
         if self.all_taken || !self.taken.is_empty() {
             let (wildcard, names) = (self.all_taken, self.taken);
-            events.push(Event::Unsubscribed {
-                type_url: type_url(),
-                wildcard,
-                names,
-            });
+            events.push(Event::Unsubscribed { type_url: type_url(), wildcard, names });
         }
     }
 }
 
 impl Default for Change {
     fn default() -> Self {
-        Change::Delta {
-            subscribe: Vec::new(),
-            unsubscribe: Vec::new(),
-        }
+        Change::Delta { subscribe: Vec::new(), unsubscribe: Vec::new() }
     }
 }
 
 fn names(list: &[String]) -> Vec<Name> {
-    list.iter()
-        .filter(|name| *name != WILDCARD)
-        .map(|name| name.as_str().into())
-        .collect()
+    list.iter().filter(|name| *name != WILDCARD).map(|name| name.as_str().into()).collect()
 }

@@ -30,7 +30,9 @@ async fn envoy_is_served(encoding: Encoding) {
     let binary = match binary() {
         Ok(binary) => binary,
         // Written past the harness, which keeps the words of a passing test to itself.
-        Err(reason) => return writeln!(std::io::stdout(), "SUITE DID NOT RUN: a real Envoy on our server: {reason}").unwrap(),
+        Err(reason) => {
+            return writeln!(std::io::stdout(), "SUITE DID NOT RUN: a real Envoy on our server: {reason}").unwrap();
+        }
     };
     let upstream = upstream().await;
     let folder = tempfile::tempdir().unwrap();
@@ -41,10 +43,7 @@ async fn envoy_is_served(encoding: Encoding) {
 
     assert_eq!(server.settled_with(LISTENER, 1).await, 0);
     let status = envoy.serving(&socket).await;
-    assert_eq!(
-        status, "HTTP/1.1 200 OK",
-        "clusters, endpoints, listener and routes are in use"
-    );
+    assert_eq!(status, "HTTP/1.1 200 OK", "clusters, endpoints, listener and routes are in use");
 
     // The cluster changes and its endpoints do not: Envoy must not be left warming.
     server.publish(mesh(2, &socket, upstream, "blue").connect_timeout(7));
@@ -68,26 +67,14 @@ async fn envoy_is_served(encoding: Encoding) {
     }
     done.store(true, Ordering::Relaxed);
     let answers = load.await.unwrap();
-    let failed: Vec<&String> = answers
-        .iter()
-        .filter(|status| *status != "HTTP/1.1 200 OK")
-        .collect();
-    assert!(
-        failed.is_empty() && !answers.is_empty(),
-        "{} of {}: {failed:?}",
-        failed.len(),
-        answers.len()
-    );
+    let failed: Vec<&String> = answers.iter().filter(|status| *status != "HTTP/1.1 200 OK").collect();
+    assert!(failed.is_empty() && !answers.is_empty(), "{} of {}: {failed:?}", failed.len(), answers.len());
 
     // A listener it cannot take: refused, and what it had stays.
     server.publish(mesh(40, &socket, upstream, "blue").bad_listener());
     let detail = server
         .hear_until(|heard| match heard {
-            Heard::Event(Event::Nacked {
-                generation: 40,
-                detail,
-                ..
-            }) => Some(detail.clone()),
+            Heard::Event(Event::Nacked { generation: 40, detail, .. }) => Some(detail.clone()),
             _ => None,
         })
         .await;
@@ -98,9 +85,7 @@ async fn envoy_is_served(encoding: Encoding) {
 
     // Its stream is cut and the state changes meanwhile: the next stream brings it in step.
     server.put_out(mesh(42, &socket, upstream, "green"));
-    server
-        .hear_until(|heard| matches!(heard, Heard::Connected).then_some(()))
-        .await;
+    server.hear_until(|heard| matches!(heard, Heard::Connected).then_some(())).await;
     assert_eq!(server.settled_with(LISTENER, 42).await, 0);
     envoy.warmed("green", "5s").await;
     envoy.gone("blue").await;

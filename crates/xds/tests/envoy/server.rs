@@ -40,32 +40,17 @@ pub async fn serve(first: Mesh) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (send, heard) = mpsc::unbounded_channel();
-    let directory = Arc::new(Directory {
-        views: Mutex::new(publisher(&first)),
-        heard: send,
-    });
+    let directory = Arc::new(Directory { views: Mutex::new(publisher(&first)), heard: send });
     let discovery: Arc<dyn Discovery<()>> = directory.clone();
     let service = DiscoveryService::new(discovery, Default::default());
     let incoming = TcpListenerStream::new(listener).map(|io| io.map(|io| Identified::new(io, ())));
-    tokio::spawn(
-        builder()
-            .add_service(service.into_server())
-            .serve_with_incoming(incoming),
-    );
-    Running {
-        address,
-        directory,
-        heard,
-    }
+    tokio::spawn(builder().add_service(service.into_server()).serve_with_incoming(incoming));
+    Running { address, directory, heard }
 }
 
 impl Running {
     pub fn publish(&self, mesh: Mesh) {
-        self.directory
-            .views
-            .lock()
-            .unwrap()
-            .send_replace(Arc::new(mesh.snapshot()));
+        self.directory.views.lock().unwrap().send_replace(Arc::new(mesh.snapshot()));
     }
 
     /// Ends the stream; the next one sees `mesh`.
@@ -90,10 +75,7 @@ impl Running {
 
     pub async fn settled(&mut self, generation: u64) -> usize {
         self.hear_until(|heard| match heard {
-            Heard::Event(Event::Settled {
-                generation: g,
-                rejected,
-            }) if *g == generation => Some(*rejected),
+            Heard::Event(Event::Settled { generation: g, rejected }) if *g == generation => Some(*rejected),
             _ => None,
         })
         .await
@@ -102,11 +84,9 @@ impl Running {
     /// As `settled`, but after a type was acked: a new client asks for one type after the other.
     pub async fn settled_with(&mut self, type_url: &str, generation: u64) -> usize {
         self.hear_until(|heard| match heard {
-            Heard::Event(Event::Acked {
-                type_url: t,
-                generation: g,
-                ..
-            }) => (**t == *type_url && *g == generation).then_some(()),
+            Heard::Event(Event::Acked { type_url: t, generation: g, .. }) => {
+                (**t == *type_url && *g == generation).then_some(())
+            }
             _ => None,
         })
         .await;

@@ -1,8 +1,6 @@
 //! A session under test, and short ways to say things to it.
 
-use fairlead_proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
 use fairlead_xds::server::{Encoding, Event, Session, StreamId, Violation};
 use fairlead_xds::{Limits, Resource, Snapshot, TypeRules};
 use std::sync::Arc;
@@ -24,9 +22,7 @@ pub fn resources(list: &str) -> Vec<Resource> {
 
 pub fn view(generation: u64, types: &[(&str, &str)]) -> Snapshot {
     let start = Snapshot::new(generation).fresh(format!("g{generation}"));
-    types
-        .iter()
-        .fold(start, |view, (kind, list)| view.with(kind, resources(list)))
+    types.iter().fold(start, |view, (kind, list)| view.with(kind, resources(list)))
 }
 
 pub fn session(encoding: Encoding, view: Snapshot) -> Session {
@@ -34,13 +30,7 @@ pub fn session(encoding: Encoding, view: Snapshot) -> Session {
 }
 
 pub fn limited(encoding: Encoding, view: Snapshot, limits: Limits) -> Session {
-    Session::new(
-        StreamId(1),
-        encoding,
-        Arc::new(TypeRules::default()),
-        limits,
-        Arc::new(view),
-    )
+    Session::new(StreamId(1), encoding, Arc::new(TypeRules::default()), limits, Arc::new(view))
 }
 
 /// A delta request that subscribes to and unsubscribes from names (`-name`).
@@ -49,17 +39,9 @@ pub fn ask(session: &mut Session, kind: &str, names: &str) -> Vec<Event> {
 }
 
 /// The same with versions from an earlier stream, written `name@version`.
-pub fn ask_with(
-    session: &mut Session,
-    kind: &str,
-    names: &str,
-    initial: &str,
-) -> Result<Vec<Event>, Violation> {
-    let (minus, plus): (Vec<&str>, Vec<&str>) =
-        names.split_whitespace().partition(|n| n.starts_with('-'));
-    let initial = initial
-        .split_whitespace()
-        .filter_map(|text| text.split_once('@'));
+pub fn ask_with(session: &mut Session, kind: &str, names: &str, initial: &str) -> Result<Vec<Event>, Violation> {
+    let (minus, plus): (Vec<&str>, Vec<&str>) = names.split_whitespace().partition(|n| n.starts_with('-'));
+    let initial = initial.split_whitespace().filter_map(|text| text.split_once('@'));
     session.delta_request(DeltaDiscoveryRequest {
         type_url: kind.to_owned(),
         resource_names_subscribe: plus.into_iter().map(str::to_owned).collect(),
@@ -80,9 +62,7 @@ pub fn ack(session: &mut Session, response: &DeltaDiscoveryResponse) -> Vec<Even
 
 /// The next response as text: `a@1 b@2 -gone !refused`, or `nothing`.
 pub fn told(session: &mut Session) -> String {
-    session
-        .next_delta()
-        .map_or_else(|| "nothing".to_owned(), |response| text(&response))
+    session.next_delta().map_or_else(|| "nothing".to_owned(), |response| text(&response))
 }
 
 /// As [`told`], and the response is acked.
@@ -95,22 +75,10 @@ pub fn told_and_acked(session: &mut Session) -> String {
 }
 
 pub fn text(response: &DeltaDiscoveryResponse) -> String {
-    let upserts = response
-        .resources
-        .iter()
-        .map(|r| format!("{}@{}", r.name, r.version));
-    let removed = response
-        .removed_resources
-        .iter()
-        .map(|name| format!("-{name}"));
-    let errors = response
-        .resource_errors
-        .iter()
-        .flat_map(|e| &e.resource_name);
-    let all: Vec<String> = upserts
-        .chain(removed)
-        .chain(errors.map(|e| format!("!{}", e.name)))
-        .collect();
+    let upserts = response.resources.iter().map(|r| format!("{}@{}", r.name, r.version));
+    let removed = response.removed_resources.iter().map(|name| format!("-{name}"));
+    let errors = response.resource_errors.iter().flat_map(|e| &e.resource_name);
+    let all: Vec<String> = upserts.chain(removed).chain(errors.map(|e| format!("!{}", e.name))).collect();
     all.join(" ")
 }
 
@@ -127,16 +95,8 @@ pub fn list(session: &mut Session, kind: &str, names: &str, nonce: &str) -> Vec<
 
 /// The bodies of a state-of-the-world response (the tests write `name@version` into them), and its errors.
 pub fn bodies(response: &DiscoveryResponse) -> String {
-    let bodies = response
-        .resources
-        .iter()
-        .map(|body| String::from_utf8_lossy(body).into_owned());
-    let errors = response
-        .resource_errors
-        .iter()
-        .flat_map(|e| &e.resource_name);
-    let all: Vec<String> = bodies
-        .chain(errors.map(|e| format!("!{}", e.name)))
-        .collect();
+    let bodies = response.resources.iter().map(|body| String::from_utf8_lossy(body).into_owned());
+    let errors = response.resource_errors.iter().flat_map(|e| &e.resource_name);
+    let all: Vec<String> = bodies.chain(errors.map(|e| format!("!{}", e.name))).collect();
     all.join(" ")
 }

@@ -4,12 +4,10 @@ use crate::bench::{CDS, OWN, view};
 use fairlead_proto::discovery::{AggregatedDiscoveryClient, DiscoveryRequest};
 use fairlead_runtime::{Backoff, Drain, TaskGroup};
 use fairlead_xds::client::{
-    ChannelOptions, Client, ClientConfig, ClientStatus, Handler, Rejection, Saved, Update, channel,
-    client, connector,
+    ChannelOptions, Client, ClientConfig, ClientStatus, Handler, Rejection, Saved, Update, channel, client, connector,
 };
 use fairlead_xds::server::{
-    Discovery, DiscoveryService, Ended, Event, Hello, Identified, Refusal, ServiceConfig, StreamId,
-    Views, builder,
+    Discovery, DiscoveryService, Ended, Event, Hello, Identified, Refusal, ServiceConfig, StreamId, Views, builder,
 };
 use fairlead_xds::{Resource, ResourceView, Snapshot};
 use std::sync::Arc;
@@ -27,11 +25,7 @@ struct Caller(&'static str);
 
 #[derive(Debug, PartialEq)]
 enum Heard {
-    Connected {
-        caller: &'static str,
-        node: String,
-        freshness: String,
-    },
+    Connected { caller: &'static str, node: String, freshness: String },
     Event(Event),
     Disconnected(Ended),
 }
@@ -46,14 +40,8 @@ struct Directory {
 impl Discovery<Caller> for Directory {
     async fn connect(&self, hello: Hello<Caller>) -> Result<Views, Refusal> {
         let (caller, node) = (hello.client.0, hello.node.id);
-        let _ = self.heard.send(Heard::Connected {
-            caller,
-            node,
-            freshness: hello.freshness,
-        });
-        self.refusal
-            .clone()
-            .map_or_else(|| Ok(self.views.subscribe()), Err)
+        let _ = self.heard.send(Heard::Connected { caller, node, freshness: hello.freshness });
+        self.refusal.clone().map_or_else(|| Ok(self.views.subscribe()), Err)
     }
     fn event(&self, _: StreamId, event: Event) {
         let _ = self.heard.send(Heard::Event(event));
@@ -76,34 +64,16 @@ async fn serve(first: Snapshot, refusal: Option<Refusal>) -> Running {
     let address = listener.local_addr().unwrap().to_string();
     let (send, heard) = mpsc::unbounded_channel();
     let (views, _) = watch::channel(Arc::new(first) as Arc<dyn ResourceView>);
-    let directory = Arc::new(Directory {
-        views,
-        heard: send,
-        refusal,
-    });
+    let directory = Arc::new(Directory { views, heard: send, refusal });
     let drain = Drain::new();
-    let config = ServiceConfig {
-        drain: drain.clone(),
-        ..Default::default()
-    };
+    let config = ServiceConfig { drain: drain.clone(), ..Default::default() };
     let service = DiscoveryService::new(directory.clone() as Arc<dyn Discovery<Caller>>, config);
-    let incoming = TcpListenerStream::new(listener)
-        .map(|io| io.map(|io| Identified::new(io, Caller("loopback"))));
+    let incoming = TcpListenerStream::new(listener).map(|io| io.map(|io| Identified::new(io, Caller("loopback"))));
     let tasks = TaskGroup::new("server");
     tasks.spawn("serve", async move {
-        builder()
-            .add_service(service.into_server())
-            .serve_with_incoming(incoming)
-            .await
-            .unwrap();
+        builder().add_service(service.into_server()).serve_with_incoming(incoming).await.unwrap();
     });
-    Running {
-        address,
-        directory,
-        heard,
-        drain,
-        tasks,
-    }
+    Running { address, directory, heard, drain, tasks }
 }
 
 impl Running {
@@ -112,10 +82,7 @@ impl Running {
     }
 
     async fn hear(&mut self) -> Heard {
-        tokio::time::timeout(PATIENCE, self.heard.recv())
-            .await
-            .expect("in time")
-            .expect("a server")
+        tokio::time::timeout(PATIENCE, self.heard.recv()).await.expect("in time").expect("a server")
     }
 
     /// Skips until something that `pick` takes.
@@ -130,10 +97,7 @@ impl Running {
 
     async fn settled(&mut self, generation: u64) -> usize {
         self.hear_until(|heard| match heard {
-            Heard::Event(Event::Settled {
-                generation: g,
-                rejected,
-            }) if *g == generation => Some(*rejected),
+            Heard::Event(Event::Settled { generation: g, rejected }) if *g == generation => Some(*rejected),
             _ => None,
         })
         .await
@@ -146,16 +110,12 @@ struct Reporter(mpsc::UnboundedSender<String>);
 impl Handler for Reporter {
     fn apply(&mut self, update: Update<'_>) -> Vec<Rejection> {
         let restored = update.restored.then(|| "restored".to_owned());
-        let upserts = update
-            .upserts
-            .iter()
-            .map(|r| format!("{}@{}", r.name, r.version));
+        let upserts = update.upserts.iter().map(|r| format!("{}@{}", r.name, r.version));
         let removed = update.removed.iter().map(|name| format!("-{name}"));
         let all: Vec<String> = restored.into_iter().chain(upserts).chain(removed).collect();
         let _ = self.0.send(all.join(" "));
         let bad = update.upserts.iter().filter(|r| *r.version == *"bad");
-        bad.map(|r| Rejection::new(r.name.clone(), "it says so itself"))
-            .collect()
+        bad.map(|r| Rejection::new(r.name.clone(), "it says so itself")).collect()
     }
 }
 
@@ -176,28 +136,17 @@ fn ask(servers: &[&str], saved: Option<Saved>) -> Asking {
     let (client, run) = client(config, connect, Reporter(send));
     let tasks = TaskGroup::new("client");
     tasks.spawn("discovery", run);
-    Asking {
-        client,
-        updates,
-        tasks,
-    }
+    Asking { client, updates, tasks }
 }
 
 impl Asking {
     async fn update(&mut self) -> String {
-        tokio::time::timeout(PATIENCE, self.updates.recv())
-            .await
-            .expect("in time")
-            .expect("a client")
+        tokio::time::timeout(PATIENCE, self.updates.recv()).await.expect("in time").expect("a client")
     }
 
     async fn status(&self, until: impl Fn(&ClientStatus) -> bool) -> ClientStatus {
         let mut status = self.client.status();
-        tokio::time::timeout(PATIENCE, status.wait_for(|s| until(s)))
-            .await
-            .expect("in time")
-            .unwrap()
-            .clone()
+        tokio::time::timeout(PATIENCE, status.wait_for(|s| until(s))).await.expect("in time").unwrap().clone()
     }
 }
 
@@ -207,11 +156,7 @@ async fn a_change_reaches_the_client_and_its_answer_the_server() {
     let mut asking = ask(&[&server.address], None);
     asking.client.subscribe_all(OWN);
     assert_eq!(asking.update().await, "a@1");
-    let connected = Heard::Connected {
-        caller: "loopback",
-        node: "east/shop/cart-0".into(),
-        freshness: String::new(),
-    };
+    let connected = Heard::Connected { caller: "loopback", node: "east/shop/cart-0".into(), freshness: String::new() };
     assert_eq!(server.hear().await, connected);
     assert_eq!(server.settled(1).await, 0);
 
@@ -219,28 +164,16 @@ async fn a_change_reaches_the_client_and_its_answer_the_server() {
     assert_eq!(asking.update().await, "a@bad b@1");
     let (names, detail) = server
         .hear_until(|heard| match heard {
-            Heard::Event(Event::Nacked {
-                names,
-                detail,
-                generation: 2,
-                ..
-            }) => Some((names.clone(), detail.clone())),
+            Heard::Event(Event::Nacked { names, detail, generation: 2, .. }) => Some((names.clone(), detail.clone())),
             _ => None,
         })
         .await;
-    assert_eq!(
-        (names, detail.as_str()),
-        (vec!["a".to_owned()], "a: it says so itself")
-    );
+    assert_eq!((names, detail.as_str()), (vec!["a".to_owned()], "a: it says so itself"));
     assert_eq!(server.settled(2).await, 1);
 
     let saved = asking.client.saved().await.unwrap();
     let held: Vec<&str> = saved.resources().map(|(_, r)| &*r.version).collect();
-    assert_eq!(
-        held,
-        ["1", "1"],
-        "the last good version of what was refused"
-    );
+    assert_eq!(held, ["1", "1"], "the last good version of what was refused");
 
     asking.client.subscribe("example/OnDemand", ["later"]);
     assert_eq!(asking.update().await, "-later");
@@ -252,47 +185,27 @@ async fn a_change_reaches_the_client_and_its_answer_the_server() {
 
     drop(asking.client);
     asking.tasks.join().await;
-    let why = server
-        .hear_until(|heard| matches!(heard, Heard::Disconnected(_)).then_some(()))
-        .await;
+    let why = server.hear_until(|heard| matches!(heard, Heard::Disconnected(_)).then_some(())).await;
     assert_eq!(why, ());
     server.tasks.shutdown().await;
 }
 
 #[tokio::test]
 async fn a_server_that_drains_or_is_too_old_is_left_for_another() {
-    let behind = serve(
-        view(1, &[]),
-        Some(Refusal::Stale("this server knows less".into())),
-    )
-    .await;
+    let behind = serve(view(1, &[]), Some(Refusal::Stale("this server knows less".into()))).await;
     let first = serve(view(5, &[(OWN, "a@1 b@1")]), None).await;
     let mut asking = ask(&[&behind.address, &first.address], None);
     asking.client.subscribe_all(OWN);
     assert_eq!(asking.update().await, "a@1 b@1");
     let status = asking.status(|status| status.synced).await;
-    assert_eq!(
-        (status.server.as_deref(), status.freshness.as_str()),
-        (Some(first.address.as_str()), "g5")
-    );
+    assert_eq!((status.server.as_deref(), status.freshness.as_str()), (Some(first.address.as_str()), "g5"));
 
     let mut second = serve(view(6, &[(OWN, "a@1 c@1")]), None).await;
-    asking.client.set_servers(vec![
-        first.address.clone(),
-        behind.address.clone(),
-        second.address.clone(),
-    ]);
+    asking.client.set_servers(vec![first.address.clone(), behind.address.clone(), second.address.clone()]);
     first.drain.run(Duration::from_secs(30)).await;
-    assert_eq!(
-        asking.update().await,
-        "c@1 -b",
-        "differences only, from whichever server"
-    );
+    assert_eq!(asking.update().await, "c@1 -b", "differences only, from whichever server");
     let connected = second.hear().await;
-    assert!(
-        matches!(connected, Heard::Connected { ref freshness, .. } if freshness == "g5"),
-        "{connected:?}"
-    );
+    assert!(matches!(connected, Heard::Connected { ref freshness, .. } if freshness == "g5"), "{connected:?}");
     assert_eq!(second.settled(6).await, 0);
 }
 
@@ -327,9 +240,7 @@ async fn a_client_that_is_put_out_comes_back_and_starts_from_what_it_kept() {
 async fn state_of_the_world_over_the_wire() {
     let mut server = serve(view(1, &[(CDS, "a@1")]), None).await;
     let connect = connector(|server: String| async move { TcpStream::connect(server).await });
-    let channel = channel(&server.address, connect, ChannelOptions::default())
-        .await
-        .unwrap();
+    let channel = channel(&server.address, connect, ChannelOptions::default()).await.unwrap();
     let (requests, outgoing) = mpsc::channel(4);
     let request = |nonce: &str| DiscoveryRequest {
         type_url: CDS.to_owned(),
@@ -345,10 +256,7 @@ async fn state_of_the_world_over_the_wire() {
     requests.send(request(&first.nonce)).await.unwrap();
     assert_eq!(server.settled(1).await, 0);
     server.publish(view(2, &[(CDS, "a@2 b@1")]));
-    assert_eq!(
-        responses.message().await.unwrap().unwrap().resources,
-        ["a@2", "b@1"]
-    );
+    assert_eq!(responses.message().await.unwrap().unwrap().resources, ["a@2", "b@1"]);
 
     server.drain.start();
     let end = responses.message().await.unwrap_err();
@@ -366,11 +274,6 @@ async fn a_client_that_breaks_a_limit_loses_its_stream() {
     });
     assert!(matches!(why.await, Ended::Violation(_)));
     let status = asking.status(|status| status.last_error.is_some()).await;
-    assert!(
-        status
-            .last_error
-            .unwrap()
-            .contains("longer than 2048 bytes")
-    );
+    assert!(status.last_error.unwrap().contains("longer than 2048 bytes"));
     assert!(asking.updates.try_recv().is_err());
 }

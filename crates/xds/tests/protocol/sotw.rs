@@ -18,10 +18,7 @@ fn clusters_come_in_full_and_endpoints_as_they_change() {
     let clusters = next(&mut session);
     assert_eq!(bodies(&clusters), "a@1 b@1");
     let events = list(&mut session, CDS, "", &clusters.nonce);
-    assert!(
-        matches!(&events[..], [Event::Acked { generation: 1, .. }]),
-        "{events:?}"
-    );
+    assert!(matches!(&events[..], [Event::Acked { generation: 1, .. }]), "{events:?}");
     list(&mut session, EDS, "a b", "");
     let endpoints = next(&mut session);
     assert_eq!(bodies(&endpoints), "a@1 b@1");
@@ -31,11 +28,7 @@ fn clusters_come_in_full_and_endpoints_as_they_change() {
     let again = next(&mut session);
     assert_eq!(bodies(&again), "a@2 b@1");
     assert_ne!(again.version_info, clusters.version_info);
-    assert_eq!(
-        bodies(&next(&mut session)),
-        "a@1 b@2",
-        "what changed, and the endpoints of what changed"
-    );
+    assert_eq!(bodies(&next(&mut session)), "a@1 b@2", "what changed, and the endpoints of what changed");
     assert!(session.next_sotw().is_none());
 }
 
@@ -92,10 +85,7 @@ fn a_stale_answer_is_no_answer_but_its_names_count() {
     session.publish(Arc::new(view(2, &[(EDS, "a@2 b@1")])));
     let second = next(&mut session);
     let events = list(&mut session, EDS, "a b", &first.nonce);
-    assert!(
-        matches!(&events[..], [Event::Subscribed { .. }]),
-        "{events:?}"
-    );
+    assert!(matches!(&events[..], [Event::Subscribed { .. }]), "{events:?}");
     assert!(session.next_sotw().is_none(), "one response is out");
     list(&mut session, EDS, "a b", &second.nonce);
     assert_eq!(bodies(&next(&mut session)), "b@1");

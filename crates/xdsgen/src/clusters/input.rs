@@ -80,11 +80,19 @@ pub struct Named {
 pub enum UpstreamTls {
     Plaintext,
     /// Per endpoint, by whether its proxy accepts it (Istio's automatic mutual TLS).
-    Automatic { identities: Vec<String> },
+    Automatic {
+        identities: Vec<String>,
+    },
     /// Always, because a rule says so.
-    Mutual { identities: Vec<String> },
+    Mutual {
+        identities: Vec<String>,
+    },
     /// Towards the outside.
-    Simple { sni: String, names: Vec<String>, verify: bool },
+    Simple {
+        sni: String,
+        names: Vec<String>,
+        verify: bool,
+    },
 }
 
 impl ClusterInput {

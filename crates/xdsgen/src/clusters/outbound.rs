@@ -1,13 +1,13 @@
 //! The generator of Envoy clusters: a function of [`ClusterInput`] alone.
 
 use super::input::{ClusterInput, Destination, Named, Upstream, UpstreamTls};
-use crate::endpoints::load_assignment;
 use super::protocol;
+use crate::endpoints::load_assignment;
 use crate::metadata::{self, fields, text, yes};
 use crate::tls;
 use crate::wire::{ads, bool_value, duration, socket_address, transport_socket, u32_value};
-use fairlead_model::policy::{Balancing, ConnectionPool, OutlierDetection};
 use fairlead_model::ClientKind;
+use fairlead_model::policy::{Balancing, ConnectionPool, OutlierDetection};
 use fairlead_proto::any::pack;
 use fairlead_proto::envoy::{aggregate_cluster, cluster as ec, core, endpoint, raw_buffer, types};
 use std::net::IpAddr;
@@ -17,20 +17,16 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub fn cluster(input: &ClusterInput) -> ec::Cluster {
-    let mut cluster = ec::Cluster {
-        name: input.name.to_string(),
-        connect_timeout: duration(CONNECT_TIMEOUT),
-        ..Default::default()
-    };
+    let mut cluster =
+        ec::Cluster { name: input.name.to_string(), connect_timeout: duration(CONNECT_TIMEOUT), ..Default::default() };
     match &input.upstream {
         Upstream::Service(of) => service(input, of, &mut cluster),
         Upstream::FirstOf { clusters, of } => {
             cluster.connect_timeout = duration(of.connect_timeout);
             cluster.lb_policy = ec::cluster::LbPolicy::ClusterProvided as i32;
             cluster.typed_extension_protocol_options = protocol::options(of, input.client);
-            let config = aggregate_cluster::ClusterConfig {
-                clusters: clusters.iter().map(ToString::to_string).collect(),
-            };
+            let config =
+                aggregate_cluster::ClusterConfig { clusters: clusters.iter().map(ToString::to_string).collect() };
             cluster.cluster_discovery_type =
                 Some(ec::cluster::ClusterDiscoveryType::ClusterType(ec::cluster::CustomClusterType {
                     name: "envoy.clusters.aggregate".to_owned(),
@@ -79,7 +75,8 @@ const DNS_REFRESH: Duration = Duration::from_secs(60);
 // Its successor, the `envoy.clusters.dns` extension, is newer than what other clients know.
 #[allow(deprecated)]
 fn by_name(cluster: &mut ec::Cluster, named: &Named) {
-    let kind = if named.one_address { ec::cluster::DiscoveryType::LogicalDns } else { ec::cluster::DiscoveryType::StrictDns };
+    let kind =
+        if named.one_address { ec::cluster::DiscoveryType::LogicalDns } else { ec::cluster::DiscoveryType::StrictDns };
     cluster.cluster_discovery_type = discovery(kind);
     cluster.dns_lookup_family = ec::cluster::DnsLookupFamily::V4Preferred as i32;
     cluster.dns_refresh_rate = duration(DNS_REFRESH);
@@ -159,12 +156,10 @@ fn encrypt(input: &ClusterInput, of: &Destination, cluster: &mut ec::Cluster) {
             ];
         }
         UpstreamTls::Mutual { identities } => {
-            cluster.transport_socket =
-                Some(tls::upstream(&protocol::mesh_alpn(of, input.client), identities));
+            cluster.transport_socket = Some(tls::upstream(&protocol::mesh_alpn(of, input.client), identities));
         }
         UpstreamTls::Simple { sni, names, verify } => {
-            cluster.transport_socket =
-                Some(tls::upstream_simple(&protocol::outside_alpn(of), sni, names, *verify));
+            cluster.transport_socket = Some(tls::upstream_simple(&protocol::outside_alpn(of), sni, names, *verify));
         }
     }
 }
@@ -254,4 +249,3 @@ fn outlier(of: &OutlierDetection) -> ec::OutlierDetection {
         ..Default::default()
     }
 }
-

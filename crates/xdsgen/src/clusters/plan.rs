@@ -42,10 +42,9 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
     for hop in hops {
         gateway_hop(scope, &hop, plan);
     }
-    for (name, upstream) in [
-        (ResourceName::Passthrough, Upstream::OriginalDestination),
-        (ResourceName::BlackHole, Upstream::Nobody),
-    ] {
+    for (name, upstream) in
+        [(ResourceName::Passthrough, Upstream::OriginalDestination), (ResourceName::BlackHole, Upstream::Nobody)]
+    {
         let proxied = scope.proxy.client != ClientKind::Grpc;
         if proxied && (scope.proxy.role == ProxyRole::Sidecar || name == ResourceName::BlackHole) {
             plan.inputs.push(Input::Cluster(ClusterInput::new(name, scope.proxy.client, upstream, Vec::new())));
@@ -122,8 +121,7 @@ fn destination(
         .cloned()
         .collect();
     let settings = &scope.mesh.settings;
-    let rule =
-        locality_rule(settings, blocks, service.traffic_distribution.as_deref(), &scope.proxy.locality);
+    let rule = locality_rule(settings, blocks, service.traffic_distribution.as_deref(), &scope.proxy.locality);
     let passthrough = service.resolution == Resolution::Passthrough;
     let (tls, encryption) = encryption(scope, service, blocks, passthrough, &endpoints);
     let own_rule = selected.as_ref().and_then(|(_, origin)| origin.clone());
@@ -215,8 +213,7 @@ fn encryption(
         Some(ClientTls::Disable) => (UpstreamTls::Plaintext, Encryption::Never),
         Some(ClientTls::Simple { sni, subject_alt_names, insecure_skip_verify }) => {
             let host = (!service.key.host.starts_with('*')).then(|| service.key.host.clone());
-            let names =
-                if subject_alt_names.is_empty() { &service.subject_alt_names } else { subject_alt_names };
+            let names = if subject_alt_names.is_empty() { &service.subject_alt_names } else { subject_alt_names };
             let tls = UpstreamTls::Simple {
                 sni: sni.clone().or(host).unwrap_or_default(),
                 names: names.clone(),
@@ -242,12 +239,8 @@ fn encryption(
 /// The Envoy cluster of a network's gateways and, for stock Envoy, the internal listener that leads to it.
 fn gateway_hop(scope: &Scope<'_>, hop: &(NetworkId, ClusterId), plan: &mut Plan) {
     let (network, cluster) = hop;
-    let mut addresses: Vec<_> = scope
-        .mesh
-        .gateways_into(network, cluster)
-        .iter()
-        .map(|g| (g.address.ip(), g.address.port()))
-        .collect();
+    let mut addresses: Vec<_> =
+        scope.mesh.gateways_into(network, cluster).iter().map(|g| (g.address.ip(), g.address.port())).collect();
     addresses.sort();
     addresses.dedup();
     let settings = &scope.mesh.settings;

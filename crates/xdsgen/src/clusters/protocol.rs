@@ -33,7 +33,9 @@ pub fn options(of: &Destination, client: ClientKind) -> HashMap<String, Any> {
         ..Default::default()
     };
     let protocol = match speaks {
-        Speaks::Http2 => explicit(upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(http2)),
+        Speaks::Http2 => explicit(
+            upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(http2),
+        ),
         Speaks::Downstream => UpstreamProtocolOptions::UseDownstreamProtocolConfig(
             upstream_http::http_protocol_options::UseDownstreamHttpConfig {
                 http_protocol_options: Some(Default::default()),
@@ -41,9 +43,11 @@ pub fn options(of: &Destination, client: ClientKind) -> HashMap<String, Any> {
                 ..Default::default()
             },
         ),
-        Speaks::Http1 | Speaks::Bytes => explicit(
-            upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig::HttpProtocolOptions(Default::default()),
-        ),
+        Speaks::Http1 | Speaks::Bytes => {
+            explicit(upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig::HttpProtocolOptions(
+                Default::default(),
+            ))
+        }
     };
     let options = upstream_http::HttpProtocolOptions {
         common_http_protocol_options: (common != Default::default()).then_some(common),

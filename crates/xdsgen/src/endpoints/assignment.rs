@@ -150,9 +150,9 @@ fn lb_endpoint(input: &EndpointsInput, p: &Placed<'_>, all_drain: bool) -> ee::L
             let listener = ResourceName::GatewayHop { network: network.clone(), cluster: cluster.clone() };
             let internal = core::EnvoyInternalAddress {
                 endpoint_id: format!("{}-{}", endpoint.id, target.port),
-                address_name_specifier: Some(
-                    core::envoy_internal_address::AddressNameSpecifier::ServerListenerName(listener.to_string()),
-                ),
+                address_name_specifier: Some(core::envoy_internal_address::AddressNameSpecifier::ServerListenerName(
+                    listener.to_string(),
+                )),
             };
             let address = core::Address { address: Some(core::address::Address::EnvoyInternalAddress(internal)) };
             (Some(address), ResourceName::endpoint(target.port, &endpoint.id, &target.host).to_string())
@@ -220,11 +220,7 @@ fn labels(input: &EndpointsInput, p: &Placed<'_>) -> Option<core::Metadata> {
         workload.name,
         workload.namespace,
         canonical(endpoint, &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"], &workload.name),
-        canonical(
-            endpoint,
-            &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
-            "latest"
-        ),
+        canonical(endpoint, &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"], "latest"),
         workload.cluster
     );
     metadata::metadata([

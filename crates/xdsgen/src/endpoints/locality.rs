@@ -98,16 +98,10 @@ fn distributed(settings: &MeshSettings, policy: &LocalityPolicy, distribute: &Di
     let failover = (settings.profile == Profile::Fairlead && !policy.failover.is_empty()).then(|| {
         Box::new(match settings.locality {
             LocalityMode::PreferLocal => LocalityRule::PreferLocal { failover: policy.failover.clone() },
-            LocalityMode::Istio => {
-                LocalityRule::Istio { labels: Vec::new(), regions: Some(policy.failover.clone()) }
-            }
+            LocalityMode::Istio => LocalityRule::Istio { labels: Vec::new(), regions: Some(policy.failover.clone()) },
         })
     });
-    LocalityRule::Distribute {
-        to: distribute.to.clone(),
-        failover,
-        exact: settings.profile == Profile::Fairlead,
-    }
+    LocalityRule::Distribute { to: distribute.to.clone(), failover, exact: settings.profile == Profile::Fairlead }
 }
 
 /// Istio's ladders for Service `trafficDistribution`.

@@ -13,5 +13,5 @@ pub mod reach;
 mod weights;
 
 pub use assignment::load_assignment;
-pub use input::{Caller, EndpointsInput, Encryption, Target};
+pub use input::{Caller, Encryption, EndpointsInput, Target};
 pub use locality::{self as topology, LocalityRule, of_caller as locality_rule};

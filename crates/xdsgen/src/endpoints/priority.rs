@@ -62,8 +62,10 @@ fn by_region(failover: &[(String, String)], here: &Locality, there: &Locality) -
 fn by_labels(labels: &[String], caller: &Caller, endpoint: &Endpoint) -> u32 {
     let matches = |label: &String| match label.split_once('=') {
         Some((key, value)) => endpoint.labels.get(key).is_some_and(|v| v == value),
-        None => caller.labels.get(label).map(String::as_str).unwrap_or_default()
-            == endpoint.labels.get(label).map(String::as_str).unwrap_or_default(),
+        None => {
+            caller.labels.get(label).map(String::as_str).unwrap_or_default()
+                == endpoint.labels.get(label).map(String::as_str).unwrap_or_default()
+        }
     };
     let (ladder, elsewhere) = match labels.split_first() {
         Some((first, rest)) if first.split('=').next() == Some(NETWORK) => {

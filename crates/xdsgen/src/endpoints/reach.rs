@@ -10,7 +10,10 @@ pub enum Reach {
     /// By a name that the proxy resolves.
     Named(String),
     /// Through the gateways into the endpoint's network.
-    Gateway { network: NetworkId, cluster: ClusterId },
+    Gateway {
+        network: NetworkId,
+        cluster: ClusterId,
+    },
     /// No address is known and no gateway leads there.
     No,
 }

@@ -12,7 +12,11 @@ const EXACT: u64 = 10_000;
 
 /// `present` are the localities with the sum of their endpoints' weights; the result has those that some pattern covers.
 /// The most specific pattern takes a locality.
-pub fn distribute(to: &BTreeMap<String, u32>, present: &BTreeMap<Locality, u64>, exact: bool) -> BTreeMap<Locality, u32> {
+pub fn distribute(
+    to: &BTreeMap<String, u32>,
+    present: &BTreeMap<Locality, u64>,
+    exact: bool,
+) -> BTreeMap<Locality, u32> {
     let mut patterns: Vec<(&String, u32)> = to.iter().map(|(pattern, weight)| (pattern, *weight)).collect();
     patterns.sort_by_key(|(pattern, _)| std::cmp::Reverse(specificity(pattern)));
     let mut left = present.clone();

@@ -87,8 +87,7 @@ fn inline_secrets(value: &mut Value, secrets: &SecretFiles) -> Result<(), JsonEr
             return Ok(());
         }
         let name = fields.get("name").and_then(Value::as_str).unwrap_or_default();
-        let file =
-            secrets.0.get(name).ok_or_else(|| JsonError::Incomplete(format!("secret `{name}` has no file")))?;
+        let file = secrets.0.get(name).ok_or_else(|| JsonError::Incomplete(format!("secret `{name}` has no file")))?;
         let source = json!({"resource_api_version": "V3", "path_config_source": {"path": file}});
         fields.insert("sds_config".to_owned(), source);
         Ok(())

@@ -49,8 +49,7 @@ impl Descriptors {
             return Ok(serde_json::json!({"@type": kind.url(), "revision": resource.revision, "json": json}));
         }
         let name = "google.protobuf.Any";
-        let descriptor =
-            self.pool.get_message_by_name(name).ok_or_else(|| JsonError::UnknownType(name.to_owned()))?;
+        let descriptor = self.pool.get_message_by_name(name).ok_or_else(|| JsonError::UnknownType(name.to_owned()))?;
         let message = DynamicMessage::decode(descriptor, encoded)
             .map_err(|e| JsonError::Malformed(name.to_owned(), e.to_string()))?;
         let options = SerializeOptions::new().use_proto_field_name(true);

@@ -84,11 +84,8 @@ pub fn add_chains(scope: &Scope<'_>, listener: &mut ListenerInput, hosts: &[Stri
         }
     }
     let cluster = &scope.mesh.cluster;
-    let when = ChainMatch {
-        server_names: vec![format!("probe_.{cluster}")],
-        transport: Some("tls"),
-        ..Default::default()
-    };
+    let when =
+        ChainMatch { server_names: vec![format!("probe_.{cluster}")], transport: Some("tls"), ..Default::default() };
     let mut probe = Chain::tcp(format!("probe_.{cluster}"), when, ResourceName::BlackHole);
     probe.tls = Some(MESH_ALPN.map(str::to_owned).into());
     listener.chains.push(probe);
@@ -115,9 +112,9 @@ fn subsets(
     };
     for policy in service.policies.iter().filter(|p| in_scope(&p.namespaces) && p.labels.is_empty()) {
         for (name, subset) in &policy.policy.subsets {
-            found.entry(Some(name.clone())).or_insert_with(|| {
-                own.iter().filter(|e| selects(&subset.labels, &e.labels)).cloned().collect()
-            });
+            found
+                .entry(Some(name.clone()))
+                .or_insert_with(|| own.iter().filter(|e| selects(&subset.labels, &e.labels)).cloned().collect());
         }
     }
     found

@@ -5,8 +5,8 @@
 //! host. Invariant: conflicts were settled before (`ResolvedMesh.gateways`), so the first to claim a host keeps it.
 
 use super::east_west;
-use super::input::{Bind, Chain, ChainMatch, HttpClass, HttpRoutes, HttpServing, ListenerInput};
 use super::inbound::policies;
+use super::input::{Bind, Chain, ChainMatch, HttpClass, HttpRoutes, HttpServing, ListenerInput};
 use super::l4::{self, Context};
 use crate::generate::Plan;
 use crate::input::Input;
@@ -34,7 +34,8 @@ pub fn plan_servers(scope: &Scope<'_>, plan: &mut Plan, taken: &BTreeSet<u16>) {
         if taken.contains(&port) {
             continue;
         }
-        let address = server.server.bind.as_ref().and_then(|b| b.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let address =
+            server.server.bind.as_ref().and_then(|b| b.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let listener = listeners.entry((address, port)).or_insert_with(|| {
             let bind = Bind::Socket { address, port };
             let name = ResourceName::Address { address, port };
@@ -63,9 +64,8 @@ pub fn is_written_east_west(scope: &Scope<'_>) -> bool {
 
 fn servers<'a>(scope: &Scope<'a>) -> Vec<GatewayServer<'a>> {
     let serves = |gateway: &&'a Arc<GatewayConfig>| selects(&gateway.selector, &scope.proxy.labels);
-    let of = |gateway: &'a Arc<GatewayConfig>| {
-        gateway.servers.iter().map(move |server| GatewayServer { gateway, server })
-    };
+    let of =
+        |gateway: &'a Arc<GatewayConfig>| gateway.servers.iter().map(move |server| GatewayServer { gateway, server });
     scope.mesh.gateways.iter().filter(serves).flat_map(of).collect()
 }
 

@@ -35,8 +35,7 @@ pub fn connection_manager(input: &ListenerInput, guarded: bool, serving: &HttpSe
         HttpClass::Gateway => (ForwardClientCertDetails::SanitizeSet, Some(shown)),
     };
     let normalization = input.http.normalization;
-    let merge =
-        matches!(normalization, PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes);
+    let merge = matches!(normalization, PathNormalization::MergeSlashes | PathNormalization::DecodeAndMergeSlashes);
     let slashes = match normalization {
         PathNormalization::DecodeAndMergeSlashes => PathWithEscapedSlashesAction::UnescapeAndForward,
         _ => PathWithEscapedSlashesAction::KeepUnchanged,
@@ -134,10 +133,8 @@ fn policies(input: &ListenerInput) -> Vec<hcm::HttpFilter> {
         };
         Some(filter("envoy.filters.http.rbac", pack(&config)))
     };
-    let filters = [
-        filter_of(Action::Deny, rbac::SHADOW_PREFIX_DENY),
-        filter_of(Action::Allow, rbac::SHADOW_PREFIX_ALLOW),
-    ];
+    let filters =
+        [filter_of(Action::Deny, rbac::SHADOW_PREFIX_DENY), filter_of(Action::Allow, rbac::SHADOW_PREFIX_ALLOW)];
     filters.into_iter().flatten().collect()
 }
 

@@ -11,10 +11,10 @@ use crate::input::Input;
 use crate::names::ResourceName;
 use crate::scope::Scope;
 use crate::tls::{MESH_ALPN, MESH_HTTP_ALPN, MESH_TCP_ALPN};
-use fairlead_model::{ClientKind, Origin};
 use fairlead_model::mesh::Workload;
 use fairlead_model::security::{AuthorizationPolicy, MtlsMode};
 use fairlead_model::service::Protocol;
+use fairlead_model::{ClientKind, Origin};
 
 /// Where captured inbound connections arrive.
 const INBOUND_PORT: u16 = 15006;
@@ -49,13 +49,7 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
     }
     let mode = workload.map_or(MtlsMode::Strict, |w| w.security.mtls);
     let rest = ResourceName::InboundPassthrough;
-    listener.chains.extend(chains(
-        "virtualInbound-catchall",
-        &ChainMatch::default(),
-        mode,
-        Protocol::Auto,
-        &rest,
-    ));
+    listener.chains.extend(chains("virtualInbound-catchall", &ChainMatch::default(), mode, Protocol::Auto, &rest));
     let upstream = Upstream::Program { protocol: Protocol::Auto };
     plan.inputs.push(Input::Cluster(ClusterInput::new(rest, scope.proxy.client, upstream, Vec::new())));
     plan.inputs.push(Input::Listener(listener));
@@ -111,8 +105,10 @@ fn chains(name: &str, when: &ChainMatch, mode: MtlsMode, protocol: Protocol, to:
             },
         )
     };
-    let tcp =
-        |suffix: &str, when: ChainMatch| Chain { guarded: true, ..Chain::tcp(format!("{name}-{suffix}"), when, to.clone()) };
+    let tcp = |suffix: &str, when: ChainMatch| Chain {
+        guarded: true,
+        ..Chain::tcp(format!("{name}-{suffix}"), when, to.clone())
+    };
     let tls = |alpn: &[&str]| ChainMatch { transport: Some("tls"), alpn: strings(alpn), ..when.clone() };
     let plain = |alpn: &[&str]| ChainMatch { transport: Some("raw_buffer"), alpn: strings(alpn), ..when.clone() };
     let mutual = |mut chain: Chain| {

@@ -32,10 +32,18 @@ pub struct ListenerInput {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Bind {
     /// Takes captured connections and hands them to the listener of their original destination.
-    Captured { port: u16 },
+    Captured {
+        port: u16,
+    },
     /// Bound to no socket: connections are handed to it.
-    Virtual { address: IpAddr, port: u16 },
-    Socket { address: IpAddr, port: u16 },
+    Virtual {
+        address: IpAddr,
+        port: u16,
+    },
+    Socket {
+        address: IpAddr,
+        port: u16,
+    },
     /// Reached as an `envoy_internal_address`.
     Internal,
     /// Asked for by a proxyless client; its only chain is HTTP.
@@ -115,11 +123,7 @@ pub struct HttpSettings {
 
 impl HttpSettings {
     pub fn of(settings: &MeshSettings) -> Self {
-        Self {
-            normalization: settings.path_normalization,
-            trusted_proxies: settings.trusted_proxies,
-            faults: false,
-        }
+        Self { normalization: settings.path_normalization, trusted_proxies: settings.trusted_proxies, faults: false }
     }
 }
 
@@ -144,8 +148,7 @@ impl ListenerInput {
 
 impl Chain {
     pub fn tcp(name: impl Into<String>, when: ChainMatch, to: ResourceName) -> Self {
-        let serving =
-            TcpServing {
+        let serving = TcpServing {
             stat_prefix: to.to_string(),
             to: vec![(to, 1)],
             idle_timeout: None,

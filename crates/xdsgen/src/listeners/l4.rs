@@ -102,7 +102,13 @@ fn serving(context: &Context<'_, '_>, backends: &[Backend], plan: &mut Plan) -> 
 }
 
 /// The service itself.
-pub fn direct(scope: &Scope<'_>, name: impl Into<String>, when: ChainMatch, to: ResourceName, plan: &mut Plan) -> Chain {
+pub fn direct(
+    scope: &Scope<'_>,
+    name: impl Into<String>,
+    when: ChainMatch,
+    to: ResourceName,
+    plan: &mut Plan,
+) -> Chain {
     let mut chain = Chain::tcp(name, when, to.clone());
     if let Serve::Tcp(serving) = &mut chain.serve {
         (serving.idle_timeout, serving.max_duration) = timeouts(scope, &to);
@@ -129,7 +135,6 @@ fn timeouts(scope: &Scope<'_>, to: &ResourceName) -> Timeouts {
         ResourceName::Sni { port, host, .. } => (host, *port, None),
         _ => return (None, None),
     };
-    let blocks =
-        scope.services.get(host.as_str()).and_then(|s| scope.policy(s)).and_then(|p| p.blocks(subset, port));
+    let blocks = scope.services.get(host.as_str()).and_then(|s| scope.policy(s)).and_then(|p| p.blocks(subset, port));
     blocks.map_or((None, None), |b| (b.pool.tcp_idle_timeout, b.pool.max_connection_duration))
 }

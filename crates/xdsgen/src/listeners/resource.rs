@@ -135,11 +135,7 @@ fn proxy(serving: &TcpServing) -> tcp_proxy::TcpProxy {
         several => ClusterSpecifier::WeightedClusters(WeightedCluster {
             clusters: several
                 .iter()
-                .map(|(name, weight)| ClusterWeight {
-                    name: name.to_string(),
-                    weight: *weight,
-                    ..Default::default()
-                })
+                .map(|(name, weight)| ClusterWeight { name: name.to_string(), weight: *weight, ..Default::default() })
                 .collect(),
         }),
     };
@@ -166,9 +162,6 @@ fn network_policies(input: &ListenerInput) -> Vec<el::Filter> {
         };
         Some(network_filter("envoy.filters.network.rbac", &config))
     };
-    let filters = [
-        filter(Action::Deny, rbac::SHADOW_PREFIX_DENY),
-        filter(Action::Allow, rbac::SHADOW_PREFIX_ALLOW),
-    ];
+    let filters = [filter(Action::Deny, rbac::SHADOW_PREFIX_DENY), filter(Action::Allow, rbac::SHADOW_PREFIX_ALLOW)];
     filters.into_iter().flatten().collect()
 }

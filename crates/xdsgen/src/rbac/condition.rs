@@ -159,10 +159,8 @@ fn header(name: &str, wanted: &StringMatch, ignore_case: bool) -> route::HeaderM
 fn template_regex(template: &str) -> String {
     const SEGMENT: &str = "[a-zA-Z0-9-._~%!$&'()+,;:@=]+";
     const REST: &str = "[a-zA-Z0-9-._~%!$&'()+,;:@=/]*";
-    let rests: Vec<String> = template
-        .split("{**}")
-        .map(|part| part.split("{*}").map(quote).collect::<Vec<_>>().join(SEGMENT))
-        .collect();
+    let rests: Vec<String> =
+        template.split("{**}").map(|part| part.split("{*}").map(quote).collect::<Vec<_>>().join(SEGMENT)).collect();
     rests.join(REST)
 }
 

@@ -31,13 +31,7 @@ impl GatewayServer<'_> {
 }
 
 /// One route configuration for servers that share a connection manager on `port` of the workload.
-pub fn plan_gateway(
-    scope: &Scope<'_>,
-    name: ResourceName,
-    port: u16,
-    servers: &[GatewayServer<'_>],
-    plan: &mut Plan,
-) {
+pub fn plan_gateway(scope: &Scope<'_>, name: ResourceName, port: u16, servers: &[GatewayServer<'_>], plan: &mut Plan) {
     let mut hosts: BTreeMap<String, (Vec<RouteEntry>, Vec<u16>)> = BTreeMap::new();
     let mut redirected: Vec<(String, u16)> = Vec::new();
     for server in servers {

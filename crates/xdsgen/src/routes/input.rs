@@ -53,9 +53,15 @@ pub struct RouteEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum RouteTarget {
     /// At least one. `siblings`: the share of one that is wholly down goes to the others of its host.
-    Clusters { to: Vec<To>, siblings: bool },
+    Clusters {
+        to: Vec<To>,
+        siblings: bool,
+    },
     /// `port` is the one the request came to.
-    Redirect { to: Redirect, port: u16 },
+    Redirect {
+        to: Redirect,
+        port: u16,
+    },
     Respond(DirectAnswer),
     /// A rule that was refused: 500.
     Refused,

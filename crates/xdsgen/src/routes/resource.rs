@@ -10,12 +10,13 @@ use crate::names::ResourceName;
 use crate::wire::{bool_value, duration, u32_value};
 use fairlead_model::ClientKind;
 use fairlead_model::route::HeaderOperations;
-use fairlead_proto::envoy::{core, protobuf};
 use fairlead_proto::envoy::route::{
-    self, Route, RouteAction, RouteConfiguration, VirtualHost, route::Action,
+    self, Route, RouteAction, RouteConfiguration, VirtualHost,
+    route::Action,
     route_action::{ClusterSpecifier, HostRewriteSpecifier},
     weighted_cluster::{ClusterWeight, cluster_weight},
 };
+use fairlead_proto::envoy::{core, protobuf};
 use std::time::Duration;
 
 pub fn route_configuration(input: &RoutesInput) -> RouteConfiguration {
@@ -35,11 +36,8 @@ pub fn route_configuration(input: &RoutesInput) -> RouteConfiguration {
 }
 
 fn virtual_host(input: &RoutesInput, host: &HostInput) -> VirtualHost {
-    let routes = if host.to_https {
-        vec![to_https()]
-    } else {
-        host.rules.iter().map(|rule| entry(input, rule)).collect()
-    };
+    let routes =
+        if host.to_https { vec![to_https()] } else { host.rules.iter().map(|rule| entry(input, rule)).collect() };
     VirtualHost { name: host.name.clone(), domains: host.domains.clone(), routes, ..Default::default() }
 }
 

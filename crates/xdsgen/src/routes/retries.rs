@@ -63,10 +63,9 @@ fn explicit(policy: &RetryPolicy) -> route::RetryPolicy {
         per_try_timeout: policy.per_try_timeout.and_then(duration),
         retry_host_predicate: if other_hosts { vec![previous_hosts()] } else { Vec::new() },
         host_selection_retry_max_attempts: if other_hosts { RESELECTIONS } else { 0 },
-        retry_back_off: policy.backoff.map(|base| route::retry_policy::RetryBackOff {
-            base_interval: duration(base),
-            max_interval: None,
-        }),
+        retry_back_off: policy
+            .backoff
+            .map(|base| route::retry_policy::RetryBackOff { base_interval: duration(base), max_interval: None }),
         retry_priority: policy.retry_remote_localities.then(other_priorities),
         ..Default::default()
     }
@@ -110,10 +109,12 @@ fn other_priorities() -> route::retry_policy::RetryPriority {
 fn method(name: &str) -> route::HeaderMatcher {
     route::HeaderMatcher {
         name: ":method".to_owned(),
-        header_match_specifier: Some(route::header_matcher::HeaderMatchSpecifier::StringMatch(matcher::StringMatcher {
-            match_pattern: Some(matcher::string_matcher::MatchPattern::Exact(name.to_owned())),
-            ignore_case: false,
-        })),
+        header_match_specifier: Some(route::header_matcher::HeaderMatchSpecifier::StringMatch(
+            matcher::StringMatcher {
+                match_pattern: Some(matcher::string_matcher::MatchPattern::Exact(name.to_owned())),
+                ignore_case: false,
+            },
+        )),
         ..Default::default()
     }
 }

@@ -147,7 +147,9 @@ fn target(context: &Context<'_, '_>, backends: &[Backend]) -> Option<RouteTarget
 /// For stock Envoy: each destination with its siblings of the same host and port behind it.
 fn aggregated(to: Vec<To>) -> Vec<To> {
     let part = |to: &To| match &to.cluster {
-        ResourceName::Outbound { port, subset, host } => Some((*port, subset.clone().unwrap_or_default(), host.clone())),
+        ResourceName::Outbound { port, subset, host } => {
+            Some((*port, subset.clone().unwrap_or_default(), host.clone()))
+        }
         _ => None,
     };
     let parts: Vec<_> = to.iter().map(part).collect();

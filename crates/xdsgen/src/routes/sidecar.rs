@@ -8,9 +8,9 @@ use crate::input::Input;
 use crate::name_table::pod_names;
 use crate::names::ResourceName;
 use crate::scope::Scope;
-use fairlead_model::{ClientKind, Service};
 use fairlead_model::service::Protocol;
 use fairlead_model::settings::OutboundPolicy;
+use fairlead_model::{ClientKind, Service};
 
 /// Hosts that are routed but are no service have a place on this port only (Istio).
 const UNREGISTERED_PORT: u16 = 80;

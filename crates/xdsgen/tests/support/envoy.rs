@@ -57,17 +57,23 @@ pub fn secrets(folder: &Path) -> SecretFiles {
     let root_file = folder.join("root.pem");
     std::fs::write(&root_file, root_certificate.pem()).expect("written");
     let secrets = [
-        ("default", json!({"tls_certificate": {
-            "certificate_chain": {"inline_string": certificate.pem()},
-            "private_key": {"inline_string": key.serialize_pem()}
-        }})),
-        ("ROOTCA", json!({"validation_context": {"custom_validator_config": {
-            "name": "envoy.tls.cert_validator.spiffe",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
-                "trust_domains": [{"name": "east.shop.mesh", "trust_bundle": {"filename": root_file}}]
-            }
-        }}})),
+        (
+            "default",
+            json!({"tls_certificate": {
+                "certificate_chain": {"inline_string": certificate.pem()},
+                "private_key": {"inline_string": key.serialize_pem()}
+            }}),
+        ),
+        (
+            "ROOTCA",
+            json!({"validation_context": {"custom_validator_config": {
+                "name": "envoy.tls.cert_validator.spiffe",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
+                    "trust_domains": [{"name": "east.shop.mesh", "trust_bundle": {"filename": root_file}}]
+                }
+            }}}),
+        ),
         ("file-root:system", json!({"validation_context": {"trusted_ca": {"filename": root_file}}})),
     ];
     let mut files = SecretFiles::default();

@@ -98,8 +98,16 @@ pub fn durations(value: Value) -> Value {
                 .map(|(key, value)| {
                     let timed = matches!(
                         key.as_str(),
-                        "timeout" | "for_time" | "per_try_timeout" | "backoff" | "interval"
-                            | "base_ejection_time" | "connect_timeout" | "tcp_idle_timeout" | "http_idle_timeout" | "max_connection_duration"
+                        "timeout"
+                            | "for_time"
+                            | "per_try_timeout"
+                            | "backoff"
+                            | "interval"
+                            | "base_ejection_time"
+                            | "connect_timeout"
+                            | "tcp_idle_timeout"
+                            | "http_idle_timeout"
+                            | "max_connection_duration"
                     );
                     let value = match &value {
                         Value::Number(n) if timed => seconds(n.as_u64().unwrap_or_default()),
@@ -225,7 +233,10 @@ fn endpoint(written: Value, own: &str, namespace: &str, ports: &[u16]) -> Value 
     let place = locality(written["locality"].clone());
     for (key, value) in [
         ("topology.istio.io/cluster", json!(cluster)),
-        ("topology.istio.io/network", json!(written["network"].as_str().map_or(format!("{cluster}-net"), str::to_owned))),
+        (
+            "topology.istio.io/network",
+            json!(written["network"].as_str().map_or(format!("{cluster}-net"), str::to_owned)),
+        ),
         ("topology.kubernetes.io/region", place["region"].clone()),
         ("topology.kubernetes.io/zone", place["zone"].clone()),
     ] {
@@ -322,7 +333,8 @@ fn workload(written: Value, cluster: &str) -> Value {
             (port, json!(list))
         })
         .collect();
-    let policies: Vec<Value> = written["policies"].as_array().cloned().unwrap_or_default().into_iter().map(policy).collect();
+    let policies: Vec<Value> =
+        written["policies"].as_array().cloned().unwrap_or_default().into_iter().map(policy).collect();
     let default = json!({
         "network": format!("{cluster}-net"), "addresses": [], "labels": {}, "service_account": "default",
         "identity": null, "sidecar": true, "gateway": null, "origin": null,
@@ -342,7 +354,8 @@ fn policy(written: Value) -> Value {
     let condition = |c: Value| over(json!({"values": [], "not_values": []}), c);
     let lists = |v: &Value| -> Vec<Value> {
         let entries = v.as_array().cloned().unwrap_or_default();
-        let of = |e: Value| json!(e.as_array().cloned().unwrap_or_default().into_iter().map(condition).collect::<Vec<_>>());
+        let of =
+            |e: Value| json!(e.as_array().cloned().unwrap_or_default().into_iter().map(condition).collect::<Vec<_>>());
         entries.into_iter().map(of).collect()
     };
     let rules: Vec<Value> = rules
@@ -371,7 +384,8 @@ fn route_set(written: Value) -> Value {
         origin["path"] = json!(path);
         origin
     };
-    let headers = || json!({"request": {"set": {}, "add": {}, "remove": []}, "response": {"set": {}, "add": {}, "remove": []}});
+    let headers =
+        || json!({"request": {"set": {}, "add": {}, "remove": []}, "response": {"set": {}, "add": {}, "remove": []}});
     let backend = |b: Value, origin: &Value| {
         over(json!({"subset": null, "port": null, "weight": 0, "headers": headers(), "origin": origin}), b)
     };
@@ -423,12 +437,21 @@ fn route_set(written: Value) -> Value {
             .enumerate()
             .map(|(i, rule)| {
                 let origin = at(format!("spec.{key}[{i}]"));
-                let matches: Vec<Value> = rule["matches"].as_array().cloned().unwrap_or_default().into_iter().map(|m| {
-                    over(json!({
-                        "sni_hosts": [], "destination_subnets": [], "port": null, "source_labels": {},
-                        "source_namespace": null, "gateways": []
-                    }), m)
-                }).collect();
+                let matches: Vec<Value> = rule["matches"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|m| {
+                        over(
+                            json!({
+                                "sni_hosts": [], "destination_subnets": [], "port": null, "source_labels": {},
+                                "source_namespace": null, "gateways": []
+                            }),
+                            m,
+                        )
+                    })
+                    .collect();
                 json!({"origin": origin, "matches": matches, "backends": backends(&rule["route"], &origin)})
             })
             .collect()
@@ -444,16 +467,21 @@ fn route_set(written: Value) -> Value {
 fn gateway(written: Value) -> Value {
     let namespace = written["namespace"].as_str().unwrap_or("shop").to_owned();
     let name = written["name"].as_str().unwrap_or("gateway").to_owned();
-    let servers: Vec<Value> = written["servers"].as_array().cloned().unwrap_or_default().into_iter().map(|s| {
-        let hosts = s["hosts"].as_array().cloned().unwrap_or_default();
-        let hosts: Vec<Value> = hosts.into_iter().map(|h| if h.is_string() { json!([null, h]) } else { h }).collect();
-        let mut server = over(
-            json!({"origin": origin("Gateway", &namespace, &name), "name": "", "bind": null, "tls": null}),
-            s,
-        );
-        server["hosts"] = json!(hosts);
-        server
-    }).collect();
+    let servers: Vec<Value> = written["servers"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|s| {
+            let hosts = s["hosts"].as_array().cloned().unwrap_or_default();
+            let hosts: Vec<Value> =
+                hosts.into_iter().map(|h| if h.is_string() { json!([null, h]) } else { h }).collect();
+            let mut server =
+                over(json!({"origin": origin("Gateway", &namespace, &name), "name": "", "bind": null, "tls": null}), s);
+            server["hosts"] = json!(hosts);
+            server
+        })
+        .collect();
     json!({
         "origin": origin("Gateway", &namespace, &name), "namespace": namespace, "name": name,
         "selector": written.get("selector").cloned().unwrap_or(json!({})), "servers": servers

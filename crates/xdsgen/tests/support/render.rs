@@ -82,7 +82,8 @@ fn condense(key: &str, value: &Value) -> Option<Value> {
 fn tls(context: &Value) -> String {
     let common = &context["common_tls_context"];
     let alpn: Vec<&str> = common["alpn_protocols"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let mut text = format!("{} [{}]", context["@type"].as_str().and_then(|t| t.rsplit('.').next()).unwrap_or("?"), alpn.join(" "));
+    let mut text =
+        format!("{} [{}]", context["@type"].as_str().and_then(|t| t.rsplit('.').next()).unwrap_or("?"), alpn.join(" "));
     let combined = &common["combined_validation_context"];
     for (key, value) in [
         ("certificate", &common["tls_certificate_sds_secret_configs"][0]["name"]),
@@ -106,7 +107,11 @@ fn endpoint(host: &Value) -> String {
     let mut text = if internal.is_null() {
         format!("{}:{}", socket["address"].as_str().unwrap_or("?"), socket["port_value"])
     } else {
-        format!("{} {}", internal["server_listener_name"].as_str().unwrap_or("?"), internal["endpoint_id"].as_str().unwrap_or("?"))
+        format!(
+            "{} {}",
+            internal["server_listener_name"].as_str().unwrap_or("?"),
+            internal["endpoint_id"].as_str().unwrap_or("?")
+        )
     };
     let _ = write!(text, " {}", host["health_status"].as_str().unwrap_or("-"));
     if let Some(weight) = host["load_balancing_weight"].as_u64() {

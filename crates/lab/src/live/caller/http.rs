@@ -91,7 +91,8 @@ async fn open(plan: &Plan, seen: &mut Seen) -> Result<Sender, Failure> {
 
 fn request(plan: &Plan, http2: bool, seen: &Seen) -> Result<Request<Body>, Failure> {
     let broken = |what: &str| Failure::new("refused", format!("{what} cannot be sent"));
-    let written = plan.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| value.clone());
+    let written =
+        plan.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| value.clone());
     let authority = written.unwrap_or_else(|| plan.request.authority());
     let scheme = if plan.request.kind == RequestKind::Https { "https" } else { "http" };
     let uri = if http2 { format!("{scheme}://{authority}{}", plan.request.path) } else { plan.request.path.clone() };

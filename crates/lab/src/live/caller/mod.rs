@@ -165,7 +165,9 @@ impl Plan {
         };
         resolver.addresses(&self.place, host).await.map_err(|e| match e {
             Unresolved::NoSuchName => Failure::new("unresolved", format!("{host}: no such name")),
-            Unresolved::Silent(reason) => Failure::new("timeout", format!("{host}: the name server does not answer: {reason}")),
+            Unresolved::Silent(reason) => {
+                Failure::new("timeout", format!("{host}: the name server does not answer: {reason}"))
+            }
         })
     }
 
