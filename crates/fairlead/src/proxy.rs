@@ -81,7 +81,7 @@ const PROBE_FAILURES: u32 = 2;
 const CREDENTIAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM or SIGINT, then drains.
-pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
+pub async fn run(args: ProxyArgs, hooks: crate::Hooks) -> anyhow::Result<()> {
     super::logging()?;
     let workload = workload_ref(&args.workload)?;
     let bootstrap = match (&args.bootstrap, &args.credentials_from) {
@@ -120,6 +120,9 @@ pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
     options.records = args.records;
     if let Some(file) = args.access_log {
         options.access_log = AccessLogTarget::File(file);
+    }
+    if let Some(prepare) = hooks.proxy {
+        prepare(&mut options);
     }
     fairlead_proxy::run(options).await?;
     Ok(())

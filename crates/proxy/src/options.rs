@@ -3,6 +3,7 @@
 //! Everything a proxy does beyond this comes from the resources it is sent. Invariant: no secret is in here but the
 //! bootstrap credential, which is good once.
 
+use crate::rewrite::Rewrite;
 use fairlead_model::{ProxyRole, WorkloadRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct ProxyOptions {
     pub access_log: AccessLogTarget,
     /// Per-call records kept for `/fairlead/records`; 0 turns them off.
     pub records: usize,
+    /// Changes what came before it is used. Only tests that seed faults set it.
+    pub rewrite: Option<Rewrite>,
 }
 
 /// How a proxy proves itself the first time: written by whoever starts it.
@@ -150,6 +153,7 @@ impl ProxyOptions {
             concurrency: 1,
             access_log: AccessLogTarget::default(),
             records: 0,
+            rewrite: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::program::{ProgramState, watch_program};
 use super::reports::Reporter;
 use crate::assembly::Assembly;
 use crate::options::ProxyOptions;
+use crate::rewrite::Rewrite;
 use fairlead_model::ProxyRole;
 use fairlead_runtime::Condition;
 use std::net::SocketAddr;
@@ -83,7 +84,7 @@ pub async fn start(options: ProxyOptions) -> Result<ControlledProxy, RunError> {
     crate::admin::serve(&assembly).await;
     let node = options.workload.to_string();
     let discovery = discovery::start(&planes, &identity, agent.control_identity(), node, options.state.as_deref());
-    tokio::spawn(follow(discovery, assembly.applier(), configured));
+    tokio::spawn(follow(discovery, assembly.applier(), configured, options.rewrite.clone()));
     let program = match (&options.probe, options.role) {
         (Some(probe), ProxyRole::Sidecar) => {
             let (sender, receiver) = watch::channel(ProgramState { ready: false, reason: "not asked yet".to_owned() });
@@ -109,6 +110,7 @@ async fn follow(
     mut discovery: discovery::Discovery,
     apply: impl Fn(&std::sync::Arc<fairlead_engine::Snapshot>),
     configured: Condition,
+    mut rewrite: Option<Rewrite>,
 ) {
     let mut status = discovery.client.status();
     if !discovery.restored {
@@ -118,10 +120,23 @@ async fn follow(
     }
     loop {
         let snapshot = discovery.snapshots.borrow_and_update().clone();
-        apply(&snapshot);
-        configured.ready();
-        if discovery.snapshots.changed().await.is_err() {
-            return;
+        match &rewrite {
+            None => apply(&snapshot),
+            Some(rewrite) => apply(&rewrite.of(&snapshot)),
         }
+        configured.ready();
+        tokio::select! {
+            changed = discovery.snapshots.changed() => if changed.is_err() {
+                return;
+            },
+            () = again(&mut rewrite) => {}
+        }
+    }
+}
+
+async fn again(rewrite: &mut Option<Rewrite>) {
+    match rewrite {
+        None => std::future::pending().await,
+        Some(rewrite) => rewrite.again().await,
     }
 }
