@@ -95,6 +95,22 @@ enum Verb {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Long streams: each stays open, with a message now and then. Exit code 1 when any was cut.
+    Hold {
+        #[command(flatten)]
+        call: CallArgs,
+        /// Streams at once.
+        #[arg(long, default_value_t = 10)]
+        streams: usize,
+        /// Between two messages of a stream.
+        #[arg(long, default_value = "1s", value_parser = crate::control::duration)]
+        every: Duration,
+        /// For how long.
+        #[arg(long = "for", default_value = "60s", value_parser = crate::control::duration)]
+        time: Duration,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// End the lab.
     Down,
 }
@@ -128,9 +144,9 @@ pub fn run(args: &LabArgs) -> anyhow::Result<ExitCode> {
         answer.with_context(|| format!("no mesh answers at {}; is `fairlead up` running?", socket.display()))
     })?;
     match asked {
-        Err(reason) => {
-            eprintln!("fairlead: {reason}");
-            Ok(ExitCode::FAILURE)
+        Err(refusal) => {
+            eprintln!("fairlead: {refusal}");
+            Ok(ExitCode::from(if refusal.wrong_words { 2 } else { 1 }))
         }
         Ok(answer) => show(&args.verb, &answer),
     }
@@ -153,6 +169,12 @@ fn request(verb: &Verb) -> anyhow::Result<Request> {
         Verb::Load { call, rate, time, .. } => {
             Request::Load { call: call_request(call)?, rate: *rate, seconds: time.as_secs_f64() }
         }
+        Verb::Hold { call, streams, every, time, .. } => Request::Hold {
+            call: call_request(call)?,
+            streams: *streams,
+            every: every.as_secs_f64(),
+            seconds: time.as_secs_f64(),
+        },
         Verb::Down => Request::Down,
     })
 }
@@ -185,7 +207,7 @@ fn answer(how: &str) -> anyhow::Result<Option<Answer>> {
         fairlead_calls::given::duration(delay).map_err(|e| anyhow::anyhow!(e))?;
         return Ok(Some(Answer::Delay { delay: delay.to_owned() }));
     }
-    if let Ok(status) = how.parse::<u16>() {
+    if let Some(status) = how.parse::<u16>().ok().filter(|status| (200..=599).contains(status)) {
         return Ok(Some(Answer::Status(status)));
     }
     let grpc = how.strip_prefix("grpc-").is_some_and(|code| code.parse::<u8>().is_ok());
@@ -215,10 +237,18 @@ fn show(verb: &Verb, answer: &Value) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::from(u8::from(answer["failed"].as_u64() != Some(0))))
         }
+        Verb::Hold { output, .. } => {
+            match output {
+                Output::Table => show_held(answer),
+                other => print_value(answer, *other)?,
+            }
+            Ok(ExitCode::from(u8::from(answer["failed"].as_u64() != Some(0))))
+        }
         Verb::Down => Ok(ExitCode::SUCCESS),
         _ => {
-            let broken: Vec<&str> =
-                answer["broken"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let list = |name: &str| answer[name].as_array().into_iter().flatten().filter_map(Value::as_str);
+            list("done").for_each(|line| println!("{line}"));
+            let broken: Vec<&str> = list("broken").collect();
             println!(
                 "{}",
                 if broken.is_empty() { "all is whole".to_owned() } else { format!("broken: {}", broken.join(", ")) }
@@ -273,6 +303,17 @@ fn show_load(report: &Value) {
     }
 }
 
+fn show_held(held: &Value) {
+    println!("{} streams, {} cut, {} messages answered", held["total"], held["failed"], held["messages"]);
+    for (workload, count) in held["destinations"].as_object().into_iter().flatten() {
+        println!("{workload}: {count}");
+    }
+    for cut in held["cut"].as_array().into_iter().flatten() {
+        let at = cut["at"].as_f64().unwrap_or(0.0);
+        println!("cut at second {at:.1}: {} {}", cut["workload"].as_str().unwrap_or(""), cut["reason"].as_str().unwrap_or(""));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +325,7 @@ mod tests {
         assert_eq!(answer("delay=2s").unwrap(), Some(Answer::Delay { delay: "2s".into() }));
         assert_eq!(answer("normal").unwrap(), None);
         assert!(answer("sometimes").is_err());
+        assert!(answer("999").is_err());
         assert!(answer("delay=soon").is_err());
     }
 }

@@ -189,7 +189,7 @@ impl Book {
         if let Some(latency) = &mut self.latency {
             latency.saturating_record(done.latency.as_micros() as u64);
         }
-        let workload = workload(&done.seen).unwrap_or_else(|| "none".into());
+        let workload = answered_by(&done.seen.body).unwrap_or_else(|| "none".into());
         let cluster = workload.split('/').next().unwrap_or_default().to_owned();
         *second.destinations.entry(workload.clone()).or_default() += 1;
         *self.report.destinations.entry(workload.clone()).or_default() += 1;
@@ -236,8 +236,8 @@ fn failure(seen: &Seen) -> Option<String> {
 }
 
 /// Who answered, as the echo program tells it.
-fn workload(seen: &Seen) -> Option<String> {
-    let told: Value = serde_json::from_slice(&seen.body).ok()?;
+pub(super) fn answered_by(body: &[u8]) -> Option<String> {
+    let told: Value = serde_json::from_slice(body).ok()?;
     told["workload"].as_str().map(str::to_owned)
 }
 

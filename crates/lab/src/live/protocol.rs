@@ -94,6 +94,18 @@ pub enum Request {
         /// Seconds.
         seconds: f64,
     },
+    /// Streams that stay open.
+    Hold {
+        /// What is opened.
+        #[serde(flatten)]
+        call: CallRequest,
+        /// At once.
+        streams: usize,
+        /// Seconds between two messages of a stream.
+        every: f64,
+        /// Seconds.
+        seconds: f64,
+    },
     /// The mesh's call tables.
     Test {
         /// Only calls whose `why` contains this.
@@ -130,7 +142,18 @@ pub enum Reply {
     /// Done; what came of it.
     Done(Value),
     /// It could not be done.
-    Error(String),
+    Error(Refusal),
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+#[error("{reason}")]
+pub struct Refusal {
+    /// For people.
+    pub reason: String,
+    /// The question was wrong (a name that nothing has, a value out of range), not the state of the mesh.
+    pub wrong_words: bool,
 }
 
 /// The longest line; results of load over an hour are some megabytes.
@@ -141,7 +164,7 @@ pub async fn ask(
     socket: &Path,
     request: &Request,
     mut progress: impl FnMut(&str),
-) -> io::Result<Result<Value, String>> {
+) -> io::Result<Result<Value, Refusal>> {
     let mut stream = UnixStream::connect(socket).await?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -89,7 +89,7 @@ async fn open(plan: &Plan, seen: &mut Seen) -> Result<Sender, Failure> {
     }
 }
 
-fn request(plan: &Plan, http2: bool, seen: &Seen) -> Result<Request<Body>, Failure> {
+pub(super) fn request(plan: &Plan, http2: bool, seen: &Seen) -> Result<Request<Body>, Failure> {
     let broken = |what: &str| Failure::new("refused", format!("{what} cannot be sent"));
     let written =
         plan.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| value.clone());
@@ -155,7 +155,7 @@ async fn read(plan: &Plan, response: Response<Incoming>, seen: &mut Seen) -> Res
     Ok(())
 }
 
-fn message(bytes: &[u8]) -> Bytes {
+pub(super) fn message(bytes: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(bytes.len() + 5);
     framed.put_u8(0);
     framed.put_u32(bytes.len() as u32);

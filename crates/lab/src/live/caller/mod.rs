@@ -5,6 +5,7 @@
 //! words of the call-table interface as its status.
 
 mod http;
+mod long;
 mod place;
 mod tcp;
 mod tls;
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use http::Connections;
+pub use long::LongStream;
 pub use place::Place;
 pub use tls::{client_config, server_name};
 
