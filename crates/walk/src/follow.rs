@@ -165,6 +165,7 @@ fn security(world: &World, client: &fairlead_calls::Client, own: Option<&Workloa
         alpn: client.alpn.clone(),
         certificate: certificate(client, own.as_deref()),
         expect: None,
+        names: None,
     }))
 }
 

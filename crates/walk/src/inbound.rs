@@ -115,6 +115,11 @@ impl World {
         {
             return Err(format!("the caller expects {expected}, this is {}", own.unwrap_or_default()));
         }
+        if let Some(names) = &hello.names
+            && !names.accepts_uri(own.as_deref().unwrap_or_default())
+        {
+            return Err(format!("{} is not among the names that the caller's rule accepts", own.unwrap_or_default()));
+        }
         Ok((peer, true))
     }
 

@@ -225,7 +225,7 @@ impl World {
         Some(Balancer::build(cluster, endpoints, condition, 0))
     }
 
-    fn hello(&self, accepted: &Accepted<'_>, tls: &TlsContext, endpoint: &Endpoint, payload: &Payload) -> Hello {
+    fn hello(&self, accepted: &Accepted<'_>, tls: &Arc<TlsContext>, endpoint: &Endpoint, payload: &Payload) -> Hello {
         let server_name =
             if tls.auto_host_sni && !endpoint.hostname.is_empty() { &endpoint.hostname } else { &tls.sni };
         let mesh = tls.mode == Mode::Mesh;
@@ -243,6 +243,7 @@ impl World {
                 _ => Certificate::None,
             },
             expect: endpoint.identity().filter(|_| mesh).map(ToString::to_string),
+            names: mesh.then(|| tls.clone()),
         }
     }
 }

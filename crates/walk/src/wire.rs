@@ -4,6 +4,7 @@
 
 use crate::place::Place;
 use fairlead_calls::call::Client;
+use fairlead_engine::listener::TlsContext;
 use http::HeaderMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub(crate) struct Hello {
     pub certificate: Certificate,
     /// The server must be this identity; `None`: anyone is taken.
     pub expect: Option<String>,
+    /// Names of which a rule of the caller wants one beside.
+    pub names: Option<Arc<TlsContext>>,
 }
 
 /// What the client shows.
