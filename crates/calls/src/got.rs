@@ -6,7 +6,10 @@
 use crate::expect::{LastHopTls, Received, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Different values of a field that are shown: of thousands of live calls each has headers of its own.
+const MOST_VALUES: usize = 16;
 
 /// One way a call can end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -94,9 +97,13 @@ impl Got {
         let status = one_or_shares(&self.shares(|o| Some(o.status.clone())));
         let via = one_or_shares(&self.shares(|o| Some(chain(&o.via))));
         let common = |f: &dyn Fn(&Outcome) -> Option<Value>| {
+            let mut seen: BTreeSet<String> = BTreeSet::new();
             let mut values: Vec<Value> = Vec::new();
             for value in self.outcomes.iter().filter_map(f) {
-                if !values.contains(&value) {
+                if values.len() == MOST_VALUES {
+                    break;
+                }
+                if seen.insert(value.to_string()) {
                     values.push(value);
                 }
             }

@@ -64,7 +64,9 @@ impl World {
                 let apart = endpoint.gateway_hop().is_none() && !self.conditions.linked(from, &workload.cluster);
                 ejected = apart || self.conditions.is_down(&workload);
             }
-            if let Some(since) = self.conditions.returned.get(&ClusterId::from(&*own.cluster)) {
+            // Nobody is away from itself.
+            let cluster = ClusterId::from(&*own.cluster);
+            if let Some(since) = self.conditions.returned.get(&cluster).filter(|_| cluster != *from) {
                 ramp = Ramp::since(*since);
             }
         }

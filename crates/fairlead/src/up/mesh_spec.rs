@@ -5,6 +5,7 @@
 
 use anyhow::{Context as _, bail};
 use fairlead_calls::{MeshDirectory, TableCall};
+use fairlead_lab::live::records::OriginRecord;
 use fairlead_lab::live::{ClusterMesh, ExternalServer, MeshSpec, MeshWorkload, Part, Probe};
 use fairlead_model::matching::selects;
 use fairlead_model::mesh::{GatewayKind, Workload};
@@ -103,8 +104,25 @@ fn cluster(id: &ClusterId, view: &ResolvedMesh, programs: &Programs) -> ClusterM
         gateway_port: own.gateway_port,
         service_addresses: addresses,
         names,
+        policies: policies(view),
         workloads,
     }
+}
+
+/// Where policies are written: a proxy's resources carry their names only.
+fn policies(view: &ResolvedMesh) -> BTreeMap<String, OriginRecord> {
+    let all = view.workloads.values().flat_map(|workload| &workload.security.policies);
+    all.map(|policy| {
+        let origin = &policy.origin;
+        let written = OriginRecord {
+            object: origin.object.to_string(),
+            path: origin.path.clone(),
+            file: origin.file.to_string(),
+            line: origin.line,
+        };
+        (written.object.clone(), written)
+    })
+    .collect()
 }
 
 fn is_built_in(key: &fairlead_model::WorkloadRef) -> bool {

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-use fairlead_calls::Outcome;
 use fairlead_calls::expect::{LastHopTls, Received, Response};
 use fairlead_calls::names::short_form;
+use fairlead_calls::{DecidedBy, Outcome};
 use serde::Deserialize;
 
 use super::caller::Seen;
-use super::records::CallRecord;
+use super::records::{CallRecord, OriginRecord};
 
 /// What an echo program tells.
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +47,28 @@ pub(super) struct Origin {
     pub grpc: bool,
 }
 
+impl Origin {
+    /// Each request is given to somebody by itself, however many share a connection.
+    pub(super) fn is_balanced_by_request(&self) -> bool {
+        self.http && (self.through_sidecar || self.dialled_gateway)
+    }
+
+    /// Whose record is the first of the way.
+    fn first_proxy(&self) -> Option<(&str, &'static str)> {
+        if self.through_sidecar {
+            return Some((&self.caller, "outbound"));
+        }
+        self.dialled.as_deref().filter(|_| self.dialled_gateway).map(|gateway| (gateway, "gateway"))
+    }
+}
+
+/// One call: what it got, and who decided.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub outcome: Outcome,
+    pub decided_by: Vec<DecidedBy>,
+}
+
 /// Records of one batch of calls.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -65,8 +87,25 @@ impl Index {
         }
     }
 
-    /// Whether everything that is to be written down about a call has been.
-    pub(super) fn complete(&self, origin: &Origin, seen: &Seen, proxied: impl Fn(&str) -> bool) -> bool {
+    /// Whether everything that is to be written down about these calls has been.
+    pub(super) fn complete(&self, origin: &Origin, seen: &[Seen], proxied: impl Fn(&str) -> bool) -> bool {
+        if !origin.http {
+            let mut callees: BTreeMap<String, usize> = BTreeMap::new();
+            for callee in seen.iter().filter_map(echo).map(|e| e.workload).filter(|w| proxied(w)) {
+                *callees.entry(callee).or_default() += 1;
+            }
+            let inbound = |callee: &String| {
+                let all = self.connections.get(callee).map(Vec::as_slice).unwrap_or_default();
+                all.iter().filter(|r| r.direction == "inbound").count()
+            };
+            if callees.iter().any(|(callee, calls)| inbound(callee) < *calls) {
+                return false;
+            }
+        }
+        seen.iter().all(|one| self.is_complete(origin, one, &proxied))
+    }
+
+    fn is_complete(&self, origin: &Origin, seen: &Seen, proxied: impl Fn(&str) -> bool) -> bool {
         let echo = echo(seen);
         let callee = echo.as_ref().map(|e| e.workload.as_str()).filter(|w| proxied(w));
         if origin.http {
@@ -75,10 +114,7 @@ impl Index {
             return (!origin.through_sidecar || seen.dialled.is_none() || has(&origin.caller))
                 && callee.is_none_or(has);
         }
-        let own = !origin.through_sidecar || seen.dialled.is_none() || self.outbound(origin, seen).is_some();
-        own && callee.is_none_or(|callee| {
-            self.connections.get(callee).is_some_and(|all| all.iter().any(|r| r.direction == "inbound"))
-        })
+        !origin.through_sidecar || seen.dialled.is_none() || self.outbound(origin, seen).is_some()
     }
 
     fn of_request(&self, seen: &Seen, echo: Option<&Echo>) -> Vec<&(String, CallRecord)> {
@@ -90,7 +126,8 @@ impl Index {
 
     fn outbound(&self, origin: &Origin, seen: &Seen) -> Option<&CallRecord> {
         let local = seen.local?.to_string();
-        self.connections.get(&origin.caller)?.iter().find(|r| r.direction == "outbound" && r.remote == local)
+        let (owner, direction) = origin.first_proxy()?;
+        self.connections.get(owner)?.iter().find(|r| r.direction == direction && r.remote == local)
     }
 
     /// Takes the callee's record of a connection: one from this very address, else the oldest of the identity expected.
@@ -103,20 +140,22 @@ impl Index {
     }
 }
 
-/// What the call got. `gateway_at` names the gateway of a wide-area address.
+/// What the call got. `gateway_at` names the gateway of a wide-area address, `named` the service of a virtual address, `written` the
+/// place of a cluster's policy.
 pub(super) fn outcome(
     origin: &Origin,
     seen: &Seen,
     index: &mut Index,
     gateway_at: &dyn Fn(IpAddr) -> Option<String>,
     named: &dyn Fn(IpAddr) -> Option<String>,
-) -> Outcome {
+    written: &dyn Fn(&str, &str) -> Option<OriginRecord>,
+) -> Told {
     let echo = echo(seen);
     let mut records: Vec<(String, CallRecord)> = Vec::new();
     if origin.http {
         records.extend(index.of_request(seen, echo.as_ref()).into_iter().cloned());
-    } else if origin.through_sidecar {
-        records.extend(index.outbound(origin, seen).cloned().map(|r| (origin.caller.clone(), r)));
+    } else if let Some((owner, _)) = origin.first_proxy() {
+        records.extend(index.outbound(origin, seen).cloned().map(|r| (owner.to_owned(), r)));
     }
     let first = first(origin, &records).cloned();
     let mut to = echo.as_ref().map(Echo::destination);
@@ -153,7 +192,7 @@ pub(super) fn outcome(
         received: echo.as_ref().map(Echo::received),
         response: response(seen),
         attempts: first.as_ref().map(|r| r.attempts),
-        route: first.as_ref().and_then(|r| r.route_object.as_deref().map(route)),
+        route: first.as_ref().and_then(|r| r.route_object.clone()),
         flags: first.as_ref().map(|r| r.flags.clone()).unwrap_or_default(),
         resolves: seen.resolves.as_ref().map(|list| resolved(list, named)),
         denied_by,
@@ -163,7 +202,27 @@ pub(super) fn outcome(
     if origin.grpc && outcome.to.is_none() {
         outcome.proxy_status = proxy_status(outcome.grpc_status);
     }
-    outcome
+    Told { decided_by: decided_by(&records, written), outcome }
+}
+
+/// The rules, destinations and policies that the proxies on the way named. The resources of a proxy carry of a policy its name only:
+/// where it is written in a cluster is asked of `written`.
+fn decided_by(
+    records: &[(String, CallRecord)],
+    written: &dyn Fn(&str, &str) -> Option<OriginRecord>,
+) -> Vec<DecidedBy> {
+    let mut found = Vec::new();
+    for (owner, record) in records {
+        let cluster = owner.split('/').next().unwrap_or_default();
+        let policy = record.denied_by.as_deref().and_then(|name| written(cluster, name));
+        found.extend(record.decided_by.iter().cloned().chain(policy).map(|o| DecidedBy {
+            object: o.object,
+            path: o.path,
+            file: o.file,
+            line: o.line,
+        }));
+    }
+    found
 }
 
 fn first<'r>(origin: &Origin, records: &'r [(String, CallRecord)]) -> Option<&'r CallRecord> {
@@ -211,11 +270,6 @@ fn response(seen: &Seen) -> Option<Response> {
     }
     let headers = seen.headers.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect();
     Some(Response { headers, body: Some(String::from_utf8_lossy(&seen.body).into_owned()) })
-}
-
-/// `VirtualService shop/reviews spec.http[1]` is written `VirtualService shop/reviews http[1]`.
-fn route(object: &str) -> String {
-    object.replace(" spec.", " ")
 }
 
 fn resolved(addresses: &[IpAddr], named: &dyn Fn(IpAddr) -> Option<String>) -> Vec<String> {
@@ -312,7 +366,7 @@ mod tests {
                 workload: "reviews-v3".into(),
             }),
             attempts: 1,
-            route_object: Some("VirtualService shop/reviews spec.http[1]".into()),
+            route_object: Some("VirtualService shop/reviews http[1]".into()),
             ..CallRecord::default()
         }
     }
@@ -332,9 +386,34 @@ mod tests {
     fn told(origin: &Origin, seen: &Seen, records: Vec<(String, CallRecord)>) -> Outcome {
         let mut index = Index::default();
         index.add(records);
-        outcome(origin, seen, &mut index, &|_| Some("west/east-west@198.19.1.1".into()), &|_| {
-            Some("shop/ledger".into())
-        })
+        let gateway = |_: IpAddr| Some("west/east-west@198.19.1.1".to_owned());
+        let told = outcome(origin, seen, &mut index, &gateway, &|_| Some("shop/ledger".into()), &written);
+        assert!(told.decided_by.iter().all(|d| d.line > 0), "{told:?}");
+        told.outcome
+    }
+
+    fn written(cluster: &str, policy: &str) -> Option<OriginRecord> {
+        (policy != "no-allow").then(|| OriginRecord { object: policy.into(), file: cluster.into(), ..origin_at(3) })
+    }
+
+    fn origin_at(line: u32) -> OriginRecord {
+        OriginRecord {
+            object: "VirtualService shop/reviews".into(),
+            path: "spec.http[1]".into(),
+            line,
+            ..OriginRecord::default()
+        }
+    }
+
+    #[test]
+    fn who_decided_is_told_with_its_place() {
+        let denied = CallRecord { denied_by: Some("AuthorizationPolicy shop/p".into()), ..inbound() };
+        let routed = CallRecord { decided_by: vec![origin_at(12)], ..outbound("198.19.1.1:15443") };
+        let mut index = Index::default();
+        index.add(vec![(CALLER.into(), routed), (CALLEE.into(), denied)]);
+        let told = outcome(&origin(true), &seen("403", ""), &mut index, &|_| None, &|_| None, &written);
+        let places: Vec<_> = told.decided_by.iter().map(|d| (d.object.as_str(), d.file.as_str(), d.line)).collect();
+        assert_eq!(places, [("VirtualService shop/reviews", "", 12), ("AuthorizationPolicy shop/p", "west", 3)]);
     }
 
     #[test]

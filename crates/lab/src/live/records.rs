@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::admin::{self, AdminError};
@@ -26,8 +26,10 @@ pub struct CallRecord {
     pub request_id: Option<String>,
     /// Server name the caller asked for.
     pub sni: Option<String>,
-    /// `VirtualService shop/reviews spec.http[1]`.
+    /// `VirtualService shop/reviews http[1]`.
     pub route_object: Option<String>,
+    /// What decided, with where it is written.
+    pub decided_by: Vec<OriginRecord>,
     /// Envoy cluster.
     pub cluster: Option<String>,
     /// The endpoint that answered, or was tried last.
@@ -58,6 +60,20 @@ pub struct CallRecord {
     pub denied_by: Option<String>,
     /// Milliseconds.
     pub duration_ms: f64,
+}
+
+/// Where something that decided is written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct OriginRecord {
+    /// `VirtualService shop/reviews`
+    pub object: String,
+    /// `spec.http[1]`
+    pub path: String,
+    /// Its file.
+    pub file: String,
+    /// Its line.
+    pub line: u32,
 }
 
 /// The endpoint of a record.

@@ -18,7 +18,7 @@ use super::caller::Connections;
 use super::lab::{Lab, LabError};
 use super::load;
 use super::protocol::{CallRequest, Reply, Request};
-use super::runner;
+use super::{prepare, runner};
 use super::start::Progress;
 use crate::faults::Fault;
 use crate::process::State;
@@ -161,7 +161,7 @@ impl Server {
     async fn call(&self, asked: &CallRequest) -> Result<Value, String> {
         let call = table_call(asked)?;
         let caller = one_caller(&self.lab, &asked.from)?;
-        let (plan, _, _) = runner::plan(&self.lab, &caller, &call)?;
+        let (plan, _, _) = prepare::plan(&self.lab, &caller, &call)?;
         let seen = plan.call(&mut Connections::new()).await;
         Ok(json!({
             "from": caller,
@@ -182,7 +182,7 @@ impl Server {
         }
         let time = Duration::try_from_secs_f64(seconds).map_err(|_| format!("--for {seconds}: no time"))?;
         let caller = one_caller(&self.lab, &asked.from)?;
-        let (plan, _, _) = runner::plan(&self.lab, &caller, &table_call(asked)?)?;
+        let (plan, _, _) = prepare::plan(&self.lab, &caller, &table_call(asked)?)?;
         let report = load::run(&load::Load { plan, rate, time }).await;
         serde_json::to_value(&report).map_err(|e| e.to_string())
     }

@@ -27,8 +27,10 @@ pub struct Held {
     pub workload: String,
     /// It gets requests.
     pub healthy: bool,
-    /// It comes back step by step and does not have its whole share yet.
-    pub ramping: bool,
+    /// How far it has come back: tenths of its weight, 10 when all is well.
+    pub tenths: u8,
+    /// Outlier detection has put it out.
+    pub ejected: bool,
 }
 
 /// What a proxy holds, by (Envoy cluster, workload).
@@ -70,8 +72,9 @@ fn held(cluster: &str, host: &Value) -> Option<Held> {
     let text = |name: &str| own[name].as_str().filter(|t| !t.is_empty());
     let workload = format!("{}/{}/{}", text("cluster")?, text("namespace")?, text("workload")?);
     let healthy = matches!(text("state"), Some("healthy" | "degraded"));
-    let ramping = own["ramp"].as_f64().is_some_and(|ramp| ramp < 1.0);
-    Some(Held { cluster: cluster.to_owned(), workload, healthy, ramping })
+    let tenths = own["ramp"].as_f64().map_or(10, |ramp| (ramp * 10.0).round() as u8);
+    let ejected = text("state") == Some("ejected");
+    Some(Held { cluster: cluster.to_owned(), workload, healthy, tenths, ejected })
 }
 
 /// One caller's proxy and what it held while all was well.
@@ -85,14 +88,29 @@ pub struct Watched {
     pub baseline: BTreeSet<(String, String)>,
 }
 
+/// What a proxy may still know of what was broken before: weights that return step by step, ejections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// It may.
+    Allowed,
+    /// It must not.
+    Gone,
+}
+
+/// Whether a proxy still knows of what was broken before.
+pub async fn remembers(lab: &Lab, one: &Watched) -> bool {
+    let rotation = rotation(lab, &one.owner).await.unwrap_or_default();
+    rotation.values().any(|held| held.tenths < 10 || held.ejected)
+}
+
 /// Waits until these proxies show the state. The error names what is not so.
-pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, ramped: bool) -> Result<(), LabError> {
+pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, memory: Memory) -> Result<(), LabError> {
     let deadline = Instant::now() + LONGEST;
     loop {
         let mut wrong = Vec::new();
         for one in watched {
             match rotation(lab, &one.owner).await {
-                Ok(rotation) => wrong.extend(differences(one, &rotation, state, ramped)),
+                Ok(rotation) => wrong.extend(differences(one, &rotation, state, memory)),
                 Err(e) => wrong.push(e.to_string()),
             }
         }
@@ -109,7 +127,7 @@ pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, ramped: bool)
 }
 
 /// What a proxy holds otherwise than the state wants.
-pub fn differences(one: &Watched, rotation: &Rotation, state: &State, ramped: bool) -> Vec<String> {
+pub fn differences(one: &Watched, rotation: &Rotation, state: &State, memory: Memory) -> Vec<String> {
     let mut wrong = Vec::new();
     for (cluster, workload) in &one.baseline {
         // What runs only where all is drained goes on serving.
@@ -118,12 +136,14 @@ pub fn differences(one: &Watched, rotation: &Rotation, state: &State, ramped: bo
             continue;
         }
         let found = rotation.get(&(cluster.clone(), workload.clone()));
-        let healthy = found.is_some_and(|held| held.healthy);
+        // An ejected endpoint is there: only this proxy will not have it for a while.
         let expected = state.expected(&one.cluster, workload);
+        let excused = memory == Memory::Allowed && expected == Some(true);
+        let healthy = found.is_some_and(|held| held.healthy || held.ejected && excused);
         if expected.is_some_and(|wanted| wanted != healthy) {
             let word = if healthy { "still gets requests" } else { "is not back" };
             wrong.push(format!("{}: {workload} {word} in {cluster}", one.owner));
-        } else if ramped && expected == Some(true) && found.is_some_and(|held| held.ramping) {
+        } else if memory == Memory::Gone && expected == Some(true) && found.is_some_and(|held| held.tenths < 10) {
             wrong.push(format!("{}: {workload} does not have its whole share yet in {cluster}", one.owner));
         }
     }
@@ -174,14 +194,14 @@ mod tests {
             json!({"cluster_statuses": [{"name": "outbound|80||a", "host_statuses": hosts}, {"name": "inbound|80||"}]})
                 .to_string();
         let rotation = parse(text.as_bytes()).unwrap();
-        let healthy: Vec<_> = rotation.values().map(|h| (h.workload.as_str(), h.healthy, h.ramping)).collect();
+        let healthy: Vec<_> = rotation.values().map(|h| (h.workload.as_str(), h.healthy, h.tenths)).collect();
         assert_eq!(
             healthy,
             [
-                ("east/shop/a", true, false),
-                ("north/shop/a", false, false),
-                ("south/shop/a", true, true),
-                ("west/shop/a", false, false)
+                ("east/shop/a", true, 10),
+                ("north/shop/a", false, 10),
+                ("south/shop/a", true, 3),
+                ("west/shop/a", false, 10)
             ]
         );
     }

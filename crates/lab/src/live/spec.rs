@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::records::OriginRecord;
 use crate::topology::{ClusterSpec, ExternalSpec, GatewaySpec, Spec, WorkloadSpec};
 
 /// Namespace of the built-in gateway's workload.
@@ -55,6 +56,8 @@ pub struct ClusterMesh {
     pub service_addresses: BTreeSet<IpAddr>,
     /// What virtual addresses mean here: `NAMESPACE/SERVICE`, for showing.
     pub names: BTreeMap<IpAddr, String>,
+    /// Where its policies (`AuthorizationPolicy NAMESPACE/NAME`) are written, for showing.
+    pub policies: BTreeMap<String, OriginRecord>,
     /// Its workloads.
     pub workloads: Vec<MeshWorkload>,
 }

@@ -7,7 +7,7 @@ use super::request_body::RequestBody;
 use super::response_body::Borrowed;
 use crate::upstream::{
     Call, ClusterStats, ConnectFailure, Connected, InUse, Member, Purpose, Resource, Trouble, Upstream, World, connect,
-    is_http1, is_http2,
+    is_http1, is_http2, way,
 };
 use crate::worker::{Departed, PoolKey, PoolKind, Worker};
 use fairlead_engine::errors::ProxyError;
@@ -69,7 +69,8 @@ const STALE_LIMIT: u32 = 8;
 /// Pings of upstream connections: after 1 s of silence, given up 2 s later.
 const PING_LIMIT: Duration = Duration::from_millis(2900);
 
-/// Makes one try.
+/// Makes one try, not through the gateway address that failed before if there is another.
+#[expect(clippy::too_many_arguments, reason = "each is a thing of its own, and there is one caller")]
 pub async fn attempt(
     worker: &Rc<Worker>,
     world: &Arc<World>,
@@ -77,12 +78,13 @@ pub async fn attempt(
     member: &Arc<Member>,
     outgoing: Outgoing,
     per_try: Option<Duration>,
+    failed_gateway: Option<SocketAddr>,
     facts: &mut Facts,
 ) -> Result<Answer, Failed> {
     let Some(in_use) = upstream.stats.request(&upstream.cluster.limits, &member.state) else {
         return Err(Failed::unsent(ProxyError::Overflow, None));
     };
-    let trying = exchange(worker, world, upstream, member, outgoing, facts);
+    let trying = exchange(worker, world, upstream, member, outgoing, failed_gateway, facts);
     let (response, borrowed, mesh) = match per_try {
         None => trying.await?,
         Some(limit) => match tokio::time::timeout(limit, trying).await {
@@ -99,13 +101,16 @@ async fn exchange(
     upstream: &Arc<Upstream>,
     member: &Arc<Member>,
     mut outgoing: Outgoing,
+    failed_gateway: Option<SocketAddr>,
     facts: &mut Facts,
 ) -> Result<(Response<Incoming>, Borrowed, bool), Failed> {
     let kind = pool_kind(upstream, member, &outgoing);
     let to_program = outgoing.to_program;
     let purpose = if kind == PoolKind::Http1 { Purpose::Http1 } else { Purpose::Http };
-    let call = Call { worker, world, upstream, member, purpose, to_program };
-    let pool = worker.pools.of(PoolKey { slot: member.state.slot, kind });
+    let way = way(worker, world, member, failed_gateway).map_err(Failed::from)?;
+    facts.gateway = way.gateway;
+    let call = Call { worker, upstream, member, way, purpose, to_program };
+    let pool = worker.pools.of(PoolKey { slot: member.state.slot, via: way.gateway, kind });
     let mut stale = 0;
     loop {
         let mut lease = acquire(call, &upstream.stats, &pool, kind).await?;

@@ -12,7 +12,7 @@ use super::request_body::{RequestBody, Source};
 use super::response_body::{Relayed, ResponseBody};
 use super::response_head::{apply, server_header, value_source};
 use super::{grpc, upgrade};
-use crate::telemetry::{Flags, PEER_HEADER, RequestRecord};
+use crate::telemetry::{Flags, OwnAnswer, PEER_HEADER, RequestRecord};
 use crate::upstream::{Admitted, Member, Resource, Trouble, Upstream, World};
 use fairlead_engine::balance::{Avoid, Tried};
 use fairlead_engine::decide::{self, Allowed, RouteOutcome};
@@ -83,8 +83,8 @@ async fn phases(
     let outcome = decide::route(routes, &head.view());
     match outcome {
         RouteOutcome::Plan(plan) => record.plan = Some(plan.clone()),
-        RouteOutcome::Direct(direct) => record.direct = Some(direct.route_name.clone()),
-        RouteOutcome::Redirect(redirect) => record.direct = Some(redirect.route_name.clone()),
+        RouteOutcome::Direct(direct) => record.own = Some(OwnAnswer::Direct(direct.clone())),
+        RouteOutcome::Redirect(redirect) => record.own = Some(OwnAnswer::Redirect(redirect.clone())),
         RouteOutcome::NotFound => {}
     }
     if let Some(fault) = outcome.fault() {
@@ -188,6 +188,7 @@ impl Exchange<'_> {
     async fn run(&mut self) -> Result<Answered, Ended> {
         let mut tried = Tried::default();
         let mut retrying: Option<Admitted> = None;
+        let mut failed_gateway = None;
         loop {
             if self.record.attempts > 0 {
                 // What was learned since the last try (an endpoint gone, a path down) counts for this one.
@@ -211,7 +212,9 @@ impl Exchange<'_> {
             let mut facts = Facts::default();
             let per_try = self.plan.retry.as_ref().and_then(|retry| retry.per_try_timeout);
             let worker = &self.context.worker;
-            let result = attempt(worker, &self.world, &upstream, &member, outgoing, per_try, &mut facts).await;
+            let world = &self.world;
+            let result =
+                attempt(worker, world, &upstream, &member, outgoing, per_try, failed_gateway, &mut facts).await;
             self.record.upstream_address = facts.address;
             self.record.gateway = facts.gateway;
             self.record.upstream_local = facts.local;
@@ -224,6 +227,7 @@ impl Exchange<'_> {
                 (Decision::Retry { back_off }, result) => {
                     let in_doubt = result.as_ref().err().is_some_and(|failed| about_the_path(failed.error));
                     tried.note(&member.endpoint, in_doubt);
+                    failed_gateway = facts.gateway.filter(|_| in_doubt);
                     drop(result);
                     upstream.stats.rq_retry.fetch_add(1, Ordering::Relaxed);
                     if retrying.is_none() {

@@ -3,7 +3,9 @@
 //! A caller that is refused sees a reset. Invariant: bytes are relayed only after the connection was allowed.
 
 use crate::telemetry::{Flags, TcpRecord};
-use crate::upstream::{Call, Connected, Member, Purpose, Resource, Trouble, Upstream, World, connect};
+use crate::upstream::{
+    Call, ConnectFailure, Connected, Member, Purpose, Resource, Trouble, Upstream, World, connect, way,
+};
 use crate::worker::{Connection, Stage, Worker};
 use fairlead_engine::RequestInfo;
 use fairlead_engine::balance::{Avoid, Tried};
@@ -67,6 +69,7 @@ async fn reach(
 ) -> Result<Reached, ProxyError> {
     let backend = decide::choose_tcp_backend(proxy, fastrand::u64(..)).cluster.clone();
     let mut tried = Tried::default();
+    let mut failed_gateway = None;
     loop {
         let world = worker.world();
         let upstream = world.upstream(&backend).cloned().ok_or(ProxyError::ClusterNotFound)?;
@@ -82,8 +85,14 @@ async fn reach(
         let admitted = upstream.stats.admit(Resource::Connection, limits).ok_or(ProxyError::Overflow)?;
         let active = upstream.stats.request(limits, &member.state).ok_or(ProxyError::Overflow)?;
         let to_program = connection.inbound;
-        let (world, upstream, member) = (&*world, &*upstream, &*member);
-        match connect(Call { worker, world, upstream, member, purpose: Purpose::Tcp, to_program }).await {
+        let (upstream, member) = (&*upstream, &*member);
+        let way = way(worker, &world, member, failed_gateway);
+        record.gateway = way.as_ref().ok().and_then(|way| way.gateway);
+        let connected: Result<Connected, ConnectFailure> = match way {
+            Ok(way) => connect(Call { worker, upstream, member, way, purpose: Purpose::Tcp, to_program }).await,
+            Err(failure) => Err(failure),
+        };
+        match connected {
             Ok(connected) => {
                 observe(worker, upstream, member, TryResult::Connected);
                 member.state.finished(true);
@@ -98,6 +107,7 @@ async fn reach(
                 member.state.finished(false);
                 record.upstream_failure = Some(failure.to_string());
                 tried.note(&member.endpoint, true);
+                failed_gateway = record.gateway;
                 let limit = proxy.max_connect_attempts.max(mesh_attempts(upstream));
                 if record.attempts >= limit {
                     return Err(if failure.is_timeout() {

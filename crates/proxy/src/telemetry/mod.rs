@@ -19,6 +19,6 @@ pub use flags::Flags;
 pub use hub::Telemetry;
 pub use istio_metrics::Families;
 pub use peer::{PEER_HEADER, PeerInfo};
-pub use record::{CallHead, RequestRecord};
+pub use record::{CallHead, OwnAnswer, RequestRecord};
 pub use records::{CallRecord, EndpointRecord, Records};
 pub use tcp_record::TcpRecord;

@@ -8,11 +8,12 @@ use super::flags::Flags;
 use super::format::Captured;
 use super::istio_metrics::Reporter;
 use super::peer::PeerInfo;
-use super::records::{CallRecord, EndpointRecord};
+use super::records::{CallRecord, EndpointRecord, OriginRecord};
 use super::timestamp;
 use crate::upstream::{Member, Upstream};
 use crate::worker::{Busy, Connection, Worker};
-use fairlead_engine::route::RoutePlan;
+use fairlead_engine::route::{DirectResponse, Redirect, RoutePlan};
+use fairlead_model::Origin;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -42,8 +43,8 @@ pub struct RequestRecord {
     pub response_messages: Cell<u64>,
     pub attempts: u32,
     pub plan: Option<Arc<RoutePlan>>,
-    /// Name of a route that is no plan (direct response).
-    pub direct: Option<Arc<str>>,
+    /// A route that is no plan.
+    pub own: Option<OwnAnswer>,
     pub upstream: Option<Arc<Upstream>>,
     pub member: Option<Arc<Member>>,
     pub upstream_address: Option<SocketAddr>,
@@ -60,6 +61,29 @@ pub struct RequestRecord {
     /// Filled only when per-call records are kept.
     pub call: Option<Box<CallHead>>,
     _busy: Busy,
+}
+
+/// An answer that a rule gives itself.
+#[derive(Clone, Debug)]
+pub enum OwnAnswer {
+    Direct(Arc<DirectResponse>),
+    Redirect(Arc<Redirect>),
+}
+
+impl OwnAnswer {
+    fn route_name(&self) -> &str {
+        match self {
+            Self::Direct(direct) => &direct.route_name,
+            Self::Redirect(redirect) => &redirect.route_name,
+        }
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Direct(direct) => direct.origin.as_ref(),
+            Self::Redirect(redirect) => redirect.origin.as_ref(),
+        }
+    }
 }
 
 /// Parts of the head for the call record.
@@ -94,7 +118,7 @@ impl RequestRecord {
             response_messages: Cell::new(0),
             attempts: 0,
             plan: None,
-            direct: None,
+            own: None,
             upstream: None,
             member: None,
             upstream_address: None,
@@ -129,15 +153,22 @@ impl RequestRecord {
     }
 
     pub fn route_name(&self) -> Option<&str> {
-        let name = self.plan.as_ref().map(|plan| &*plan.route_name).or(self.direct.as_deref())?;
+        let own = || self.own.as_ref().map(OwnAnswer::route_name);
+        let name = self.plan.as_ref().map(|plan| &*plan.route_name).or_else(own)?;
         (!name.is_empty()).then_some(name)
     }
 
+    /// The rule that took the request.
+    fn route_origin(&self) -> Option<&Origin> {
+        match &self.plan {
+            Some(plan) => plan.origin.as_ref(),
+            None => self.own.as_ref().and_then(OwnAnswer::origin),
+        }
+    }
+
     fn call_record(&self, head: &CallHead) -> CallRecord {
-        let object = self.plan.as_ref().and_then(|plan| plan.origin.as_ref()).map(|origin| {
-            let object = &origin.object;
-            format!("{} {}/{} {}", object.kind, object.namespace, object.name, origin.path).trim_end().to_owned()
-        });
+        let route = self.route_origin();
+        let destination = self.upstream.as_ref().and_then(|upstream| upstream.cluster.origin.as_ref());
         CallRecord {
             seq: 0,
             time: timestamp::text(self.started_wall),
@@ -151,7 +182,8 @@ impl RequestRecord {
             listener: self.connection.listener.name.to_string(),
             filter_chain: self.connection.chain.name.to_string(),
             route: self.route_name().map(str::to_owned),
-            route_object: object,
+            route_object: route.map(ToString::to_string),
+            decided_by: route.into_iter().chain(destination).map(OriginRecord::from).collect(),
             cluster: self.upstream_cluster().map(str::to_owned),
             endpoint: self.member.as_ref().map(|member| EndpointRecord::of(member)),
             gateway: self.gateway.map(|address| address.to_string()),

@@ -2,6 +2,7 @@
 //!
 //! Off unless asked for. Invariant: bounded; a reader that falls behind sees a gap in `seq`, never a stale record twice.
 
+use fairlead_model::Origin;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -29,8 +30,10 @@ pub struct CallRecord {
     pub filter_chain: String,
     /// Route name.
     pub route: Option<String>,
-    /// The object that decided: `VirtualService shop/reviews http[1]`.
+    /// The rule that decided: `VirtualService shop/reviews http[1]`.
     pub route_object: Option<String>,
+    /// The rule again, and the destination's, with where they are written.
+    pub decided_by: Vec<OriginRecord>,
     /// Envoy cluster.
     pub cluster: Option<String>,
     /// The endpoint that answered, or was tried last.
@@ -59,6 +62,29 @@ pub struct CallRecord {
     pub received_bytes: u64,
     pub sent_bytes: u64,
     pub duration_ms: f64,
+}
+
+/// Where something that decided is written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct OriginRecord {
+    /// `VirtualService shop/reviews`
+    pub object: String,
+    /// `spec.http[1]`
+    pub path: String,
+    pub file: String,
+    pub line: u32,
+}
+
+impl From<&Origin> for OriginRecord {
+    fn from(origin: &Origin) -> Self {
+        Self {
+            object: origin.object.to_string(),
+            path: origin.path.clone(),
+            file: origin.file.to_string(),
+            line: origin.line,
+        }
+    }
 }
 
 /// The endpoint of a record.

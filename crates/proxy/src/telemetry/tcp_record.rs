@@ -6,7 +6,7 @@
 use super::access_log::Logger;
 use super::flags::Flags;
 use super::istio_metrics::{Reporter, TcpSeries};
-use super::records::{CallRecord, EndpointRecord};
+use super::records::{CallRecord, EndpointRecord, OriginRecord};
 use super::timestamp;
 use crate::upstream::{Member, Upstream};
 use crate::worker::{Busy, Connection, Worker};
@@ -101,6 +101,9 @@ impl TcpRecord {
     }
 
     fn call_record(&self) -> CallRecord {
+        // Only outbound chains stand for rules; the callee's are its own.
+        let rule = self.connection.chain.origin.as_ref().filter(|_| !self.connection.inbound);
+        let destination = self.upstream.as_ref().and_then(|upstream| upstream.cluster.origin.as_ref());
         CallRecord {
             time: timestamp::text(self.started_wall),
             direction: self.connection.direction_name().to_owned(),
@@ -108,6 +111,8 @@ impl TcpRecord {
             sni: self.connection.sni.clone(),
             listener: self.connection.listener.name.to_string(),
             filter_chain: self.connection.chain.name.to_string(),
+            route_object: rule.map(ToString::to_string),
+            decided_by: rule.into_iter().chain(destination).map(OriginRecord::from).collect(),
             cluster: self.upstream.as_ref().map(|upstream| upstream.cluster.name.to_string()),
             endpoint: self.member.as_ref().map(|member| EndpointRecord::of(member)),
             gateway: self.gateway.map(|address| address.to_string()),

@@ -203,6 +203,13 @@ impl Conductor {
         let Some(way) = self.paths.get(&address) else { return };
         self.shared.paths.set(address, way.path.state());
         let is_down = way.path.is_down();
+        if was_down && !is_down {
+            // The other ways to that cluster come back with it, or are looked at now.
+            let (now, cluster) = (Instant::now(), way.cluster.clone());
+            for other in self.paths.values_mut().filter(|other| other.cluster == cluster) {
+                other.path.on(PathEvent::ReportedUp, now);
+            }
+        }
         // First what is chosen from, then who must choose again.
         self.rebalance(leads_elsewhere);
         if is_down && !was_down {
@@ -300,6 +307,12 @@ impl Conductor {
         samples.peek().is_some() && samples.all(|way| way.path.is_down())
     }
 
+    /// How far a peer's locality has come back: as far as the first of its samples that did.
+    fn group_ramp(&self, way: &Way, now: Instant) -> Ramp {
+        let samples = self.paths.values().filter(|other| other.sample && other.group == way.group);
+        samples.filter(|other| !other.path.is_down()).map(|other| other.path.ramp(now)).max().unwrap_or(Ramp::FULL)
+    }
+
     /// Builds new balancers for the Envoy clusters that `which` names; endpoints that became unusable lose their waiting
     /// attempts.
     fn rebalance(&self, which: impl Fn(&Upstream) -> bool) {
@@ -335,7 +348,9 @@ impl Conductor {
                 Some(way) => {
                     let silent = || self.shared.paths.silent_for(*address).is_none_or(|silent| silent >= IDLE_PROBE);
                     let with_all = || way.group.as_ref().is_some_and(|group| self.group_is_down(group)) && silent();
-                    (way.path.is_down() || with_all(), way.path.ramp(now))
+                    let ramp =
+                        if way.sample { way.path.ramp(now) } else { way.path.ramp(now).min(self.group_ramp(way, now)) };
+                    (way.path.is_down() || with_all(), ramp)
                 }
                 None => (false, Ramp::FULL),
             },

@@ -35,12 +35,21 @@ pub enum Purpose {
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
     pub worker: &'a Rc<Worker>,
-    pub world: &'a World,
     pub upstream: &'a Upstream,
     pub member: &'a Member,
+    /// See [`way`].
+    pub way: Way,
     pub purpose: Purpose,
     /// From an inbound listener to the program behind this proxy.
     pub to_program: bool,
+}
+
+/// Where an endpoint is dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub address: SocketAddr,
+    /// The same address, when it is a gateway's.
+    pub gateway: Option<SocketAddr>,
 }
 
 /// A connected endpoint.
@@ -83,8 +92,7 @@ const TCP_ALPN: [&[u8]; 2] = [b"istio-peer-exchange", b"istio"];
 /// # Errors
 /// See [`ConnectFailure`]; what it says about the path has been reported already.
 pub async fn connect(call: Call<'_>) -> Result<Connected, ConnectFailure> {
-    let Call { worker, world, upstream, member, .. } = call;
-    let (address, gateway) = way(world, member)?;
+    let Call { worker, upstream, member, way: Way { address, gateway }, .. } = call;
     let far = gateway.is_some() || is_foreign(worker, member);
     let limit = if far { FAR_CONNECT.min(upstream.cluster.connect_timeout) } else { upstream.cluster.connect_timeout };
     let result = reach(call, address, limit).await;
@@ -179,17 +187,23 @@ fn judge(
     Ok(peer)
 }
 
-/// Where to dial.
-fn way(world: &World, member: &Member) -> Result<(SocketAddr, Option<SocketAddr>), ConnectFailure> {
+/// Chooses the way to an endpoint for one try. Behind a gateway that is one of its addresses, each as often as the others; one
+/// that is in doubt, or `failed` the try before, only when there is no other.
+///
+/// # Errors
+/// No address of the gateway may be used.
+pub fn way(worker: &Worker, world: &World, member: &Member, failed: Option<SocketAddr>) -> Result<Way, ConnectFailure> {
     match &member.endpoint.address {
-        EndpointAddress::Socket(address) => Ok((*address, None)),
+        EndpointAddress::Socket(address) => Ok(Way { address: *address, gateway: None }),
         // The conductor has put addresses in the place of names.
         EndpointAddress::Named { host, .. } => Err(ConnectFailure::NoGateway(host.clone())),
         EndpointAddress::Gateway { hop, .. } => {
             let none = || ConnectFailure::NoGateway(hop.clone());
             let gateway = world.upstream(hop).ok_or_else(none)?;
-            let address = gateway.any_address().ok_or_else(none)?;
-            Ok((address, Some(address)))
+            let worse =
+                |address| 2 * u8::from(Some(address) == failed) + u8::from(worker.shared.paths.is_in_doubt(address));
+            let address = gateway.any_address(worse).ok_or_else(none)?;
+            Ok(Way { address, gateway: Some(address) })
         }
     }
 }

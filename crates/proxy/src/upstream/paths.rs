@@ -85,6 +85,12 @@ impl Paths {
         known.iter().map(|(address, meter)| view(*address, meter)).collect()
     }
 
+    /// Whether a path has shown signs of failure that no good sign has cleared yet.
+    pub(super) fn is_in_doubt(&self, address: SocketAddr) -> bool {
+        let known = self.known.read();
+        known.get(&address).is_some_and(|meter| matches!(*meter.state.read(), PathState::Suspect { .. }))
+    }
+
     /// State of one path; `up` when it is none.
     pub fn state_name(&self, address: SocketAddr) -> &'static str {
         self.known.read().get(&address).map_or("up", |meter| name(*meter.state.read()))

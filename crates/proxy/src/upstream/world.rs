@@ -115,16 +115,16 @@ impl Upstream {
         self.members.get(pick.index).cloned().ok_or(NoEndpoint::Empty)
     }
 
-    /// An address of a gateway, at random among those that may be used.
-    pub fn any_address(&self) -> Option<SocketAddr> {
+    /// An address of a gateway that may be used: at random among those that `worse` ranks lowest.
+    pub fn any_address(&self, worse: impl Fn(SocketAddr) -> u8) -> Option<SocketAddr> {
         let balancer = self.balancer.load();
-        let usable = |m: &&Arc<Member>| balancer.condition(m.index).is_some_and(|c| c.state.is_usable());
-        let count = self.members.iter().filter(usable).count();
-        let chosen = self.members.iter().filter(usable).nth(fastrand::usize(..count.max(1)))?;
-        match chosen.endpoint.address {
-            EndpointAddress::Socket(address) => Some(address),
+        let usable = self.members.iter().filter_map(|member| match member.endpoint.address {
+            EndpointAddress::Socket(address) => {
+                balancer.condition(member.index).is_some_and(|c| c.state.is_usable()).then_some(address)
+            }
             EndpointAddress::Named { .. } | EndpointAddress::Gateway { .. } => None,
-        }
+        });
+        one_of_the_best(usable, worse, |n| fastrand::usize(..n))
     }
 
     fn original(&self, address: SocketAddr) -> Arc<Member> {
@@ -143,5 +143,49 @@ impl Upstream {
         });
         known.insert(address, member.clone());
         member
+    }
+}
+
+/// One of the items that `worse` ranks lowest, each with the same chance, in one pass. `below(n)` is a random number below `n`.
+fn one_of_the_best<T: Copy>(
+    items: impl Iterator<Item = T>,
+    worse: impl Fn(T) -> u8,
+    below: impl Fn(usize) -> usize,
+) -> Option<T> {
+    let mut best: Option<(u8, T)> = None;
+    let mut equals = 0;
+    for item in items {
+        let rank = worse(item);
+        match best {
+            Some((lowest, _)) if rank > lowest => continue,
+            Some((lowest, _)) if rank == lowest => equals += 1,
+            _ => equals = 1,
+        }
+        if below(equals) == 0 {
+            best = Some((rank, item));
+        }
+    }
+    best.map(|(_, item)| item)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_of_the_best;
+
+    #[test]
+    fn the_best_share_equally_and_the_worse_serve_when_there_is_no_other() {
+        let rank = |worst: u8| move |item: u8| u8::from(item == worst);
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut seen = [0u32; 4];
+        for _ in 0..6000 {
+            let seed = random.u64(..);
+            let rng = std::cell::RefCell::new(fastrand::Rng::with_seed(seed));
+            let chosen = one_of_the_best(0u8..4, rank(2), |n| rng.borrow_mut().usize(..n)).unwrap();
+            seen[usize::from(chosen)] += 1;
+        }
+        assert_eq!(seen[2], 0, "{seen:?}");
+        assert!([0, 1, 3].iter().all(|i| (1850..2150).contains(&seen[*i])), "{seen:?}");
+        assert_eq!(one_of_the_best([2u8].into_iter(), rank(2), |_| 0), Some(2));
+        assert_eq!(one_of_the_best(std::iter::empty::<u8>(), rank(2), |_| 0), None);
     }
 }

@@ -16,6 +16,9 @@ use std::time::Duration;
 pub struct PoolKey {
     /// See [`crate::upstream::MemberState::slot`].
     pub slot: u64,
+    /// The gateway address that leads there, chosen anew for each request: a pool that held connections through all of them would
+    /// go on with the first.
+    pub via: Option<SocketAddr>,
     /// HTTP/1 only, for upgrades and for callers whose version is kept.
     pub kind: PoolKind,
 }
