@@ -179,7 +179,10 @@ impl Check<'_> {
         for (bounds, most) in [(&expect.at_most, true), (&expect.at_least, false)] {
             for (key, bound) in bounds.iter().flatten() {
                 let seen = sum(&self.names.resolve(key)?);
-                let slack = self.slack(bound.value());
+                let slack = match self.mode {
+                    Mode::Offline => bound.allowance(),
+                    Mode::Live { .. } => self.slack(bound.value()),
+                };
                 let holds = if most { seen <= bound.value() + slack } else { seen >= bound.value() - slack };
                 if !holds {
                     let word = if most { "at-most" } else { "at-least" };
@@ -243,11 +246,8 @@ impl Check<'_> {
     fn gateways<'n>(&self, wanted: impl Iterator<Item = &'n str>) -> Result<Vec<Gateway>, String> {
         wanted
             .map(|name| {
-                let (name, address) = match name.split_once('@') {
-                    Some((name, address)) => (name, Some(address.to_owned())),
-                    None => (name, None),
-                };
-                Ok(Gateway { workloads: self.names.resolve(name)?, address })
+                let (workloads, address) = self.names.gateway(name)?;
+                Ok(Gateway { workloads, address: address.map(|a| a.to_string()) })
             })
             .collect()
     }

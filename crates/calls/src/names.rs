@@ -3,6 +3,7 @@
 //! Invariant: an unknown or ambiguous name is an error of the table, never an empty set.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// The names of a mesh, each written `cluster/namespace/name`.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +12,8 @@ pub struct Names {
     /// Service (`cluster/namespace/service`) to the workloads of that cluster behind it.
     pub services: BTreeMap<String, BTreeSet<String>>,
     pub clusters: BTreeSet<String>,
+    /// Wide-area addresses of east-west gateways, by workload.
+    pub gateways: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// The built-in gateway's namespace and name.
@@ -45,6 +48,34 @@ impl Names {
             _ => {}
         }
         Err(self.unknown(name))
+    }
+
+    /// A gateway, `NAME` or `NAME@ADDRESS`: its workloads, and the one address that is meant.
+    pub fn gateway(&self, name: &str) -> Result<(BTreeSet<String>, Option<IpAddr>), String> {
+        let Some((gateway, address)) = name.split_once('@') else { return Ok((self.resolve(name)?, None)) };
+        let workloads = self.resolve(gateway)?;
+        let address: IpAddr = address.parse().map_err(|_| format!("`{name}`: `{address}` is no address"))?;
+        let known: BTreeSet<_> = workloads.iter().filter_map(|w| self.gateways.get(w)).flatten().collect();
+        if known.contains(&address) {
+            return Ok((workloads, Some(address)));
+        }
+        let known = known.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Err(match known.is_empty() {
+            true => format!("`{gateway}` is no gateway between networks, so it has no address {address}"),
+            false => format!("`{gateway}` has no address {address}; it has {known}"),
+        })
+    }
+
+    /// One workload: a name that means several is ambiguous.
+    pub fn single(&self, name: &str) -> Result<String, String> {
+        let found = self.callers(name)?;
+        match found.len() {
+            1 => found.into_iter().next().ok_or_else(|| self.unknown(name)),
+            _ => {
+                let all = found.into_iter().collect::<Vec<_>>().join(", ");
+                Err(format!("`{name}` is ambiguous: it means {all}; name one workload"))
+            }
+        }
     }
 
     /// Callers: an exact workload, else those of a service, else workloads named NAME-….
@@ -110,6 +141,7 @@ mod tests {
                 .into(),
             services: [("east/shop/reviews".into(), ["east/shop/reviews-v1".to_owned()].into())].into(),
             clusters: ["east", "west"].map(String::from).into(),
+            gateways: [("east/shop/cart-0".into(), ["192.0.2.1".parse().unwrap()].into())].into(),
         };
         let list = |n: &str| names.resolve(n).map(|s| s.into_iter().collect::<Vec<_>>().join(" "));
         assert_eq!(list("east/shop/reviews").unwrap(), "east/shop/reviews");
@@ -118,5 +150,9 @@ mod tests {
         assert_eq!(list("west/shop/reviews").unwrap(), "west/shop/reviews-v3");
         assert!(list("north").is_err());
         assert!(names.callers("east").is_err());
+        assert!(names.gateway("east/shop/cart-0@192.0.2.1").is_ok());
+        assert!(names.gateway("east/shop/cart-0@192.0.2.2").is_err());
+        assert!(names.gateway("west/shop/reviews-v3@192.0.2.1").is_err());
+        assert_eq!(names.single("west/shop/reviews").unwrap(), "west/shop/reviews-v3");
     }
 }

@@ -42,11 +42,15 @@ impl Share {
     /// Whether an exact offline share is this one: 0.06 points may be lost to rounding in a percentage, nothing in a fraction
     /// or in 0 and 100 %.
     pub fn matches_exact(self, got: f64) -> bool {
-        let allowed = match self.form {
+        (self.value - got).abs() <= self.allowance()
+    }
+
+    /// By how much an offline share may differ.
+    pub(crate) fn allowance(self) -> f64 {
+        match self.form {
             Form::Percent(_) if !self.is_certain() => ROUNDED,
             Form::Percent(_) | Form::Fraction(..) => EXACT,
-        };
-        (self.value - got).abs() <= allowed
+        }
     }
 
     pub fn parse(text: &str) -> Result<Self, String> {

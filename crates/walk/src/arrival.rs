@@ -16,6 +16,8 @@ pub(crate) struct Arrival {
     pub outcome: Outcome,
     /// Set by a callee's proxy whose program never got the request.
     pub not_delivered: bool,
+    /// Set by a callee's proxy whose program had the request and broke off before it answered.
+    pub program_reset: bool,
     /// How long the program takes.
     pub delay: Duration,
     pub decided_by: Vec<DecidedBy>,
@@ -79,6 +81,11 @@ impl Arrival {
         self.share *= by;
         self
     }
+
+    pub fn scaled_to(mut self, share: f64) -> Self {
+        self.share = share;
+        self
+    }
 }
 
 /// Passed a gateway on the way.
@@ -97,7 +104,10 @@ pub(crate) fn merged(arrivals: Vec<Arrival>) -> Vec<Arrival> {
     let mut by_text: BTreeMap<String, Arrival> = BTreeMap::new();
     for mut arrival in arrivals {
         arrival.outcome.share = 0.0;
-        let key = format!("{:?} {:?} {}", arrival.outcome, arrival.failure, arrival.not_delivered);
+        let key = format!(
+            "{:?} {:?} {} {} {:?}",
+            arrival.outcome, arrival.failure, arrival.not_delivered, arrival.program_reset, arrival.delay
+        );
         let share = arrival.share;
         by_text.entry(key).and_modify(|known| known.share += share).or_insert(arrival);
     }

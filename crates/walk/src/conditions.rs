@@ -5,6 +5,7 @@
 use crate::mesh::Mesh;
 use fairlead_calls::given::{Answer, Given, duration};
 use fairlead_model::endpoint::{Health, WorkloadRef};
+use fairlead_model::mesh::GatewayAddress;
 use fairlead_model::summary::{ClusterSummary, PeerStatus};
 use fairlead_model::{ClusterId, MemberState, Profile};
 use fairlead_resolve::ClusterState;
@@ -76,12 +77,12 @@ impl Conditions {
             self.down_control.insert(known_cluster(control, mesh)?);
             return Ok(());
         }
-        if let Some((gateway, address)) = name.split_once('@') {
-            mesh.names().resolve(gateway)?;
-            self.down_addresses.insert(address.parse().map_err(|_| format!("`{address}` is no address"))?);
+        let (workloads, address) = mesh.names().gateway(name)?;
+        if let Some(address) = address {
+            self.down_addresses.insert(address);
             return Ok(());
         }
-        self.down.extend(mesh.names().resolve(name)?);
+        self.down.extend(workloads);
         Ok(())
     }
 
@@ -130,11 +131,10 @@ impl Conditions {
             if cluster == viewer || self.revoked.contains(cluster) {
                 continue;
             }
-            let mut summary = fairlead_resolve::export(state, viewer);
+            let summary = fairlead_resolve::export(state, viewer);
             let judges = own.settings.profile == Profile::Fairlead;
             let status = if judges {
-                self.drop_dead_gateways(&mut summary);
-                self.judge(viewer, cluster, own, state, &summary)
+                self.judge(viewer, cluster, own, state)
             } else {
                 PeerStatus { stale: self.silent(viewer, cluster), unreachable: false }
             };
@@ -151,16 +151,11 @@ impl Conditions {
             || !self.linked(viewer, peer)
     }
 
-    fn judge(
-        &self,
-        viewer: &ClusterId,
-        peer: &ClusterId,
-        own: &ClusterState,
-        state: &ClusterState,
-        summary: &ClusterSummary,
-    ) -> PeerStatus {
+    fn judge(&self, viewer: &ClusterId, peer: &ClusterId, own: &ClusterState, state: &ClusterState) -> PeerStatus {
         let flat = own.member.networks.iter().any(|n| state.member.networks.iter().any(|m| n.reaches(m)));
-        let gateways_dead = !state.member.gateways.is_empty() && summary.member.gateways.is_empty() && !flat;
+        // A cluster keeps its share while one of its gateways lives. What is behind dead ones still counts in totals.
+        let gateways = &state.member.gateways;
+        let gateways_dead = !flat && !gateways.is_empty() && gateways.iter().all(|g| self.is_dead_gateway(g));
         PeerStatus {
             stale: self.silent(viewer, peer),
             unreachable: self.down_clusters.contains(peer)
@@ -170,12 +165,8 @@ impl Conditions {
         }
     }
 
-    /// A cluster keeps its share while one of its gateways lives.
-    fn drop_dead_gateways(&self, summary: &mut ClusterSummary) {
-        summary
-            .member
-            .gateways
-            .retain(|g| !self.is_down(&g.workload) && !self.down_addresses.contains(&g.address.ip()));
+    fn is_dead_gateway(&self, gateway: &GatewayAddress) -> bool {
+        self.is_down(&gateway.workload) || self.down_addresses.contains(&gateway.address.ip())
     }
 }
 

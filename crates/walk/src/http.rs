@@ -4,14 +4,11 @@
 
 use crate::arrival::{Arrival, Failure, merged};
 use crate::inbound::Accepted;
-use crate::upstream::Target;
-use crate::wire::{HttpRequest, Payload, Security};
+use crate::wire::{HttpRequest, Payload};
 use crate::world::World;
 use fairlead_calls::DecidedBy;
-use fairlead_engine::balance::{Avoid, Balancer, Tried};
 use fairlead_engine::listener::HttpManager;
 use fairlead_engine::normalize::{self, Normalized};
-use fairlead_engine::retry::{self, Attempt, Decision, RetryKind, Stop};
 use fairlead_engine::route::{Backend, DirectResponse, Fault, HeaderOps, Redirect, RoutePlan, ValueSource};
 use fairlead_engine::{RequestHead, RequestInfo, decide};
 use fairlead_model::Origin;
@@ -20,17 +17,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Tries of one request that are followed; more are never configured in practice.
-const MAX_TRIES: u32 = 10;
 /// Branches rarer than this are not followed further.
-const NEGLIGIBLE: f64 = 1e-10;
+pub(crate) const NEGLIGIBLE: f64 = 1e-10;
 
-struct Exchange<'a> {
-    accepted: &'a Accepted<'a>,
-    plan: &'a RoutePlan,
-    backend: &'a Backend,
-    request: Arc<HttpRequest>,
-    depth: u8,
+/// A routed request on its way to one backend.
+pub(crate) struct Exchange<'a> {
+    pub accepted: &'a Accepted<'a>,
+    pub plan: &'a RoutePlan,
+    pub backend: &'a Backend,
+    pub request: Arc<HttpRequest>,
+    pub depth: u8,
 }
 
 impl World {
@@ -115,7 +111,7 @@ impl World {
             }
             let request = Arc::new(prepared(accepted, plan, backend, request));
             let exchange = Exchange { accepted, plan, backend, request, depth };
-            arrivals.extend(self.tries(&exchange, &Tried::default(), 1).into_iter().map(|a| a.scaled(share)));
+            arrivals.extend(self.tries(&exchange).into_iter().map(|a| a.scaled(share)));
         }
         for arrival in &mut arrivals {
             if let Some(origin) = &plan.origin {
@@ -124,96 +120,6 @@ impl World {
             }
         }
         merged(arrivals)
-    }
-
-    /// All ways in which try number `number` and those after it can go.
-    fn tries(&self, exchange: &Exchange<'_>, tried: &Tried, number: u32) -> Vec<Arrival> {
-        let accepted = exchange.accepted;
-        let grpc = exchange.request.grpc;
-        let Some(cluster) = accepted.snapshot.cluster(&exchange.backend.cluster) else {
-            return vec![Arrival::by_proxy(exchange.plan.cluster_not_found_status, &["NC"], grpc)];
-        };
-        let targets = match self.balancer(accepted.snapshot, &accepted.workload.key.cluster, cluster) {
-            None => vec![(Target::Original, 1.0)],
-            Some(balancer) => targets(&balancer, tried, Avoid::of(exchange.plan)),
-        };
-        if targets.is_empty() {
-            let mut arrival = Arrival::by_proxy(503, &["UH"], grpc);
-            arrival.outcome.attempts = Some(number.saturating_sub(1));
-            arrival.decided_by.extend(cluster.origin.iter().map(DecidedBy::from));
-            return vec![arrival];
-        }
-        let payload = Payload::Http(exchange.request.clone());
-        let mut all = Vec::new();
-        for (target, share) in targets {
-            for arrival in self.attempt(accepted, cluster, &target, &payload, exchange.depth) {
-                let weight = share * arrival.share;
-                if weight < NEGLIGIBLE {
-                    continue;
-                }
-                let tls = self.speaks_tls(cluster, &target) || matches!(accepted.wire.security, Security::Tls(_));
-                match self.judge(exchange, &arrival, number, tls) {
-                    Verdict::Retry if number < MAX_TRIES => {
-                        let mut tried = tried.clone();
-                        if let Target::Endpoint(endpoint) = &target {
-                            let in_doubt = matches!(arrival.failure, Some(Failure::Refused | Failure::Timeout));
-                            tried.note(endpoint, in_doubt);
-                        }
-                        all.extend(self.tries(exchange, &tried, number + 1).into_iter().map(|a| a.scaled(weight)));
-                    }
-                    Verdict::Retry => all.push(ended(arrival, exchange, number, &["UF"]).scaled_to(weight)),
-                    Verdict::Done(flags) => all.push(ended(arrival, exchange, number, &flags).scaled_to(weight)),
-                }
-            }
-        }
-        merged(all)
-    }
-
-    fn speaks_tls(&self, cluster: &fairlead_engine::upstream::EnvoyCluster, target: &Target) -> bool {
-        matches!(target, Target::Endpoint(e) if cluster.is_mesh_tls(e))
-    }
-
-    fn judge(&self, exchange: &Exchange<'_>, arrival: &Arrival, number: u32, tls: bool) -> Verdict {
-        let plan = exchange.plan;
-        let head = head(&exchange.request);
-        let late = |limit: Option<std::time::Duration>| limit.is_some_and(|l| arrival.delay > l);
-        let empty = HeaderMap::new();
-        let (failure, flag) = match arrival.failure {
-            Some(kind) => {
-                let (kind, flag) = retry_kind(kind, tls);
-                (retry::Failure::Kind(kind), flag)
-            }
-            None if late(plan.timeout_for(&head)) => return Verdict::Done(vec!["UT"]),
-            None if late(plan.retry.as_ref().and_then(|r| r.per_try_timeout)) => {
-                (retry::Failure::Kind(RetryKind::PerTryTimeout), "UT")
-            }
-            None => {
-                let status = arrival.outcome.status.parse().unwrap_or(200);
-                let response = retry::Failure::Response {
-                    status,
-                    grpc_status: arrival.outcome.grpc_status,
-                    headers: &empty,
-                    not_delivered: arrival.not_delivered,
-                };
-                (response, "")
-            }
-        };
-        let attempt = Attempt {
-            number,
-            failure,
-            head: &head,
-            request_sent: arrival.failure != Some(Failure::Refused) && arrival.failure != Some(Failure::Timeout),
-            replayable: true,
-            retries_overflow: false,
-        };
-        let flags = |extra: Option<&'static str>| {
-            [Some(flag), extra].into_iter().flatten().filter(|f| !f.is_empty()).collect::<Vec<_>>()
-        };
-        match retry::decide(plan, &attempt, 0) {
-            Decision::Retry { .. } => Verdict::Retry,
-            Decision::Stop(Stop::LimitExceeded) => Verdict::Done(flags(Some("URX"))),
-            Decision::Stop(_) => Verdict::Done(flags(None)),
-        }
     }
 
     /// What a caller sees of a refusal.
@@ -238,56 +144,8 @@ impl World {
     }
 }
 
-enum Verdict {
-    Retry,
-    Done(Vec<&'static str>),
-}
-
-impl Arrival {
-    fn scaled_to(mut self, share: f64) -> Self {
-        self.share = share;
-        self
-    }
-}
-
-/// Endpoints with their shares in the next try.
-fn targets(balancer: &Balancer, tried: &Tried, avoid: Avoid) -> Vec<(Target, f64)> {
-    let shares = balancer.shares_again(tried, avoid);
-    let list = balancer.endpoints().iter().zip(shares).filter(|(_, share)| *share > 0.0);
-    list.map(|(endpoint, share)| (Target::Endpoint(endpoint.clone()), share)).collect()
-}
-
-/// The answer towards the downstream of a try that is the last.
-fn ended(arrival: Arrival, exchange: &Exchange<'_>, number: u32, flags: &[&'static str]) -> Arrival {
-    let grpc = exchange.request.grpc;
-    let own_answer = arrival.failure.is_some() || flags.contains(&"UT");
-    let mut last = if own_answer {
-        let status = if flags.contains(&"UT") { 504 } else { 503 };
-        let mut made = Arrival::by_proxy(status, flags, grpc);
-        made.not_delivered = arrival.not_delivered;
-        made.decided_by = arrival.decided_by;
-        made.notes = arrival.notes;
-        if flags.contains(&"UT") {
-            // The program has the request all the same.
-            made.outcome.to = arrival.outcome.to;
-            made.outcome.via = arrival.outcome.via;
-            made.outcome.tls = arrival.outcome.tls;
-            made.outcome.seen_as = arrival.outcome.seen_as;
-            made.outcome.received = arrival.outcome.received;
-        }
-        made
-    } else {
-        let mut passed = arrival;
-        passed.outcome.flags = flags.iter().map(|f| (*f).to_owned()).collect();
-        passed
-    };
-    last.outcome.attempts = Some(number);
-    respond(exchange, &mut last);
-    last
-}
-
 /// Header operations on the way back.
-fn respond(exchange: &Exchange<'_>, arrival: &mut Arrival) {
+pub(crate) fn respond(exchange: &Exchange<'_>, arrival: &mut Arrival) {
     let operations = exchange.backend.response_headers.iter().chain(&exchange.plan.response_headers);
     let Some(response) = &mut arrival.outcome.response else { return };
     let mut headers = HeaderMap::new();
@@ -404,16 +262,7 @@ fn listed(headers: &HeaderMap) -> BTreeMap<String, Option<String>> {
     headers.iter().map(|(n, v)| (n.to_string(), Some(String::from_utf8_lossy(v.as_bytes()).into_owned()))).collect()
 }
 
-fn retry_kind(failure: Failure, tls: bool) -> (RetryKind, &'static str) {
-    match failure {
-        Failure::Refused | Failure::Timeout => (RetryKind::ConnectFailure, "UF"),
-        // Closed inside the handshake: no connection came to be.
-        Failure::Closed if tls => (RetryKind::ConnectFailure, "UF"),
-        Failure::Closed => (RetryKind::ResetBeforeHead, "UC"),
-    }
-}
-
-fn head(request: &HttpRequest) -> RequestHead<'_> {
+pub(crate) fn head(request: &HttpRequest) -> RequestHead<'_> {
     RequestHead {
         method: &request.method,
         path: &request.path,

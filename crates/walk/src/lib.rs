@@ -14,6 +14,7 @@ mod place;
 mod program;
 mod request;
 mod tcp;
+mod tries;
 mod upstream;
 mod wire;
 mod world;

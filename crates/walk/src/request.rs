@@ -98,8 +98,7 @@ impl World {
         let (name, port) =
             at.rsplit_once(':').ok_or_else(|| format!("`{at}`: write ADDRESS:PORT or C/NS/WORKLOAD:PORT"))?;
         let port: u16 = port.parse().map_err(|_| format!("`{port}` is no port"))?;
-        let found = self.names().callers(name)?;
-        let first = found.iter().next().and_then(|n| crate::conditions::workload_ref(n));
+        let first = crate::conditions::workload_ref(&self.names().single(name)?);
         let workload = first.and_then(|key| self.workload(&key)).ok_or_else(|| format!("`{name}` is no workload"))?;
         let address = workload.addresses.first().ok_or_else(|| format!("`{name}` has no address"))?;
         Ok((SocketAddr::new(*address, port), Some(workload.clone())))

@@ -6,7 +6,7 @@ use crate::arrival::{Arrival, merged};
 use crate::inbound::Accepted;
 use crate::upstream::Target;
 use crate::world::World;
-use fairlead_calls::DecidedBy;
+use fairlead_calls::{DecidedBy, Outcome};
 use fairlead_engine::decide;
 use fairlead_engine::listener::TcpProxy;
 
@@ -61,9 +61,13 @@ impl World {
                     // The gateway passes a refusal on as it came: the caller's proxy judges it. Others close.
                     let keep = accepted.workload.gateway.is_some() && !accepted.terminated;
                     if !keep {
-                        let notes = std::mem::take(&mut arrival.notes);
-                        let share = arrival.share;
-                        arrival = Arrival { notes, ..Arrival::reset(&["UF"]) }.scaled(share);
+                        // A program that took the connection and cut it was reached.
+                        let reached = arrival.outcome.to.is_some();
+                        let mut cut = Arrival::reset(if reached { &[] } else { &["UF"] });
+                        if reached {
+                            cut.outcome = Outcome { status: cut.outcome.status, flags: Vec::new(), ..arrival.outcome };
+                        }
+                        arrival = Arrival { notes: std::mem::take(&mut arrival.notes), share: arrival.share, ..cut };
                     } else {
                         arrival.failure = Some(failure);
                     }

@@ -170,7 +170,7 @@ impl World {
                     return vec![Arrival::failed(Failure::Refused)];
                 };
                 let from = &accepted.workload.key.cluster;
-                let Some(balancer) = self.gateway_balancer(accepted.snapshot, from, gateway) else {
+                let Some(balancer) = self.gateway_balancer(accepted.snapshot, from, cluster, gateway) else {
                     return vec![Arrival::failed(Failure::Refused)];
                 };
                 let mut arrivals = Vec::new();
@@ -214,17 +214,26 @@ impl World {
         merged(found.into_iter().flat_map(|at| self.send(&wire(at), depth + 1)).map(|a| a.scaled(share)).collect())
     }
 
-    /// A gateway's addresses: those that are known not to answer are out of rotation.
-    fn gateway_balancer(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &Arc<EnvoyCluster>) -> Option<Balancer> {
-        let endpoints = snapshot.endpoints_of(cluster)?;
+    /// A gateway's addresses: those that are known not to answer are out of rotation. Profile istio: nobody knows unless
+    /// outlier detection of the `destination` finds out.
+    fn gateway_balancer(
+        &self,
+        snapshot: &Snapshot,
+        from: &ClusterId,
+        destination: &EnvoyCluster,
+        gateway: &Arc<EnvoyCluster>,
+    ) -> Option<Balancer> {
+        let endpoints = snapshot.endpoints_of(gateway)?;
+        let finds_out = destination.outlier.is_some() || self.probes(from);
         let condition = |_: usize, endpoint: &Arc<Endpoint>| {
-            let dead = match &endpoint.address {
-                EndpointAddress::Socket(address) => self.gateway_is_dead(from, *address),
-                EndpointAddress::Named { .. } | EndpointAddress::Gateway { .. } => true,
-            };
+            let dead = finds_out
+                && match &endpoint.address {
+                    EndpointAddress::Socket(address) => self.gateway_is_dead(from, *address),
+                    EndpointAddress::Named { .. } | EndpointAddress::Gateway { .. } => true,
+                };
             Condition::new(EndpointState::of(endpoint.health, false, dead), Ramp::default())
         };
-        Some(Balancer::build(cluster, endpoints, condition, 0))
+        Some(Balancer::build(gateway, endpoints, condition, 0))
     }
 
     fn hello(&self, accepted: &Accepted<'_>, tls: &Arc<TlsContext>, endpoint: &Endpoint, payload: &Payload) -> Hello {

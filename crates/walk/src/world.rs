@@ -26,7 +26,8 @@ pub struct World {
     snapshots: RefCell<BTreeMap<WorkloadRef, Arc<Snapshot>>>,
     /// What a proxy refused of its resources: a bug of ours, told in every answer that passes it.
     pub(crate) refused: RefCell<BTreeMap<WorkloadRef, Vec<String>>>,
-    names: RefCell<BTreeMap<(ClusterId, bool), Arc<NameTable>>>,
+    /// Of one proxy, for what a name means depends on the caller's namespace and labels.
+    names: RefCell<BTreeMap<WorkloadRef, Arc<NameTable>>>,
 }
 
 impl World {
@@ -88,7 +89,16 @@ impl World {
             workloads: self.workloads().map(|w| w.key.to_string()).collect(),
             services,
             clusters: self.meshes.keys().map(ToString::to_string).collect(),
+            gateways: self.gateways_by_workload(),
         }
+    }
+
+    fn gateways_by_workload(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        let mut gateways: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (address, workload) in &self.gateway_addresses {
+            gateways.entry(workload.to_string()).or_default().insert(*address);
+        }
+        gateways
     }
 
     /// The description a control plane would derive from the proxy's certificate.
@@ -135,8 +145,7 @@ impl World {
     /// What names mean to a workload: the mesh's index with a sidecar, the own cluster's services without.
     pub fn name_table(&self, workload: &Workload) -> Arc<NameTable> {
         let cluster = &workload.key.cluster;
-        let key = (cluster.clone(), workload.sidecar);
-        if let Some(known) = self.names.borrow().get(&key) {
+        if let Some(known) = self.names.borrow().get(&workload.key) {
             return known.clone();
         }
         let told = workload.sidecar.then(|| self.snapshot(workload)).flatten().and_then(|s| s.names().cloned());
@@ -144,7 +153,7 @@ impl World {
             let own = self.meshes.get(cluster).filter(|_| !workload.sidecar);
             Arc::new(own.map(|m| fairlead_resolve::kubernetes_names(m)).unwrap_or_default())
         });
-        self.names.borrow_mut().insert(key, table.clone());
+        self.names.borrow_mut().insert(workload.key.clone(), table.clone());
         table
     }
 

@@ -63,7 +63,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     if args.output == Output::Table {
         eprintln!("{} passed, {failed} failed", results.len() - failed);
     } else {
-        print_value(&Value::Array(results), args.output)?;
+        print_rows(&results, args.output)?;
     }
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
@@ -101,7 +101,19 @@ pub fn verdict(mesh: &Mesh, call: &TableCall, answers: &[(String, Got)], mode: M
     Ok(Verdict { faults, got, decided_by })
 }
 
-/// One row of the interface's output.
+/// Prints rows as the interface has them: what differs goes to people, on standard error.
+pub fn print_rows(rows: &[Value], output: Output) -> anyhow::Result<()> {
+    let mut rows = rows.to_vec();
+    for row in &mut rows {
+        let faults = row.as_object_mut().and_then(|row| row.remove("faults")).unwrap_or_default();
+        for fault in faults.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            eprintln!("{}:{}: {fault}", row["file"].as_str().unwrap_or_default(), row["line"]);
+        }
+    }
+    print_value(&Value::Array(rows), output)
+}
+
+/// One row of the interface's output, and in `faults` what differs.
 pub fn row(call: &TableCall, verdict: &Verdict) -> anyhow::Result<Value> {
     Ok(json!({
         "index": call.index,

@@ -7,8 +7,8 @@
 mod mesh_spec;
 mod table;
 
-use crate::cli::output::{Output, print_value};
-use crate::cli::test::{TestArgs, row, selected, verdict};
+use crate::cli::output::Output;
+use crate::cli::test::{TestArgs, print_rows, row, selected, verdict};
 use crate::lab_state;
 use anyhow::Context as _;
 use clap::Args;
@@ -250,7 +250,7 @@ fn finish(results: &Value, output: Output) -> anyhow::Result<ExitCode> {
         }
         println!("{} passed, {failed} failed", rows.len() - failed);
     } else {
-        print_value(results, output)?;
+        print_rows(rows, output)?;
     }
     Ok(ExitCode::from(u8::from(failed > 0)))
 }

@@ -74,7 +74,8 @@ pub fn policies(workload: Option<&Workload>) -> (Vec<AuthorizationPolicy>, Vec<O
     (policies.collect(), origins)
 }
 
-/// The workload's ports and what is spoken there: of several services the first that declares it.
+/// The workload's ports and what is spoken there: of several services the first that declares it. Where some declare HTTP and
+/// others bytes, both must pass, each under its own policies: it is told from the first bytes.
 fn ports(scope: &Scope<'_>, workload: Option<&Workload>) -> Vec<(u16, Protocol)> {
     let Some(workload) = workload else { return Vec::new() };
     let protocol = |services: &Vec<(fairlead_model::ServiceKey, u16)>| {
@@ -82,7 +83,11 @@ fn ports(scope: &Scope<'_>, workload: Option<&Workload>) -> Vec<(u16, Protocol)>
             let protocol = scope.mesh.services.get(key)?.port(*port)?.protocol;
             (protocol != Protocol::Auto && protocol != Protocol::Udp).then_some(protocol)
         });
-        declared.into_iter().next().unwrap_or(Protocol::Auto)
+        let declared: Vec<Protocol> = declared.collect();
+        match declared.first() {
+            Some(first) if declared.iter().all(|p| p.is_http() == first.is_http()) => *first,
+            _ => Protocol::Auto,
+        }
     };
     workload.ports.iter().map(|(port, services)| (*port, protocol(services))).collect()
 }
