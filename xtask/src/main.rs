@@ -4,6 +4,7 @@
 //! suite says so and counts as skipped. Invariant: a suite that did not run is never counted as passed.
 
 mod bench;
+mod endure;
 mod generate;
 mod readme;
 mod suites;
@@ -39,6 +40,8 @@ enum Command {
     },
     /// Run the tests that have goldens and write what they get.
     Golden,
+    /// Load a mesh for minutes or an hour while it is broken and healed; longer than the test command may take.
+    Endure(endure::EndureArgs),
     /// Measure: `bench proxy` against Envoy, `bench control` for resolving. Builds in release first.
     Bench(bench::BenchArgs),
     /// The load generator, a process of its own so that it can be pinned.
@@ -65,6 +68,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Command::Gen { check } => generate::run(check),
         Command::Golden => suites::golden(),
+        Command::Endure(args) => endure::run(&args),
         Command::Bench(args) => bench::run(args),
         #[cfg(feature = "bench")]
         Command::BenchLoad(args) => bench::load(&args),

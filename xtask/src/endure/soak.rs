@@ -1,0 +1,80 @@
+//! An hour of load from east to west, with a fault every minute: nothing fails, and nothing grows.
+
+use super::Verdict;
+use super::mesh::Mesh;
+use super::processes::{Held, held};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// In turn; each is healed half a minute later.
+const FAULTS: &[&[&str]] = &[
+    &["kill", "west/shop/reviews-v3"],
+    &["blackhole", "west"],
+    &["restart", "west/east-west"],
+    &["kill", "west/east-west"],
+    &["restart", "west/control"],
+    &["cut", "east", "west"],
+    &["kill", "west/control"],
+    &["restart", "east/control"],
+    &["kill", "west"],
+];
+
+/// What grows after so many minutes has not found its size. Pools, records and caches are full by then.
+const WARM: u64 = 10;
+
+/// A process may hold so much more at the end than when it was warm, in KB, before it counts as growing.
+const SLACK: u64 = 1024;
+
+pub fn run(mesh: &Mesh, rate: u32, minutes: u64) -> anyhow::Result<Verdict> {
+    let mut verdict = Verdict::default();
+    let time = Duration::from_secs(60 * minutes);
+    let began = Instant::now();
+    let loads = [
+        mesh.load("east/shop/frontend", "GET http://reviews:9080/", rate, time),
+        mesh.load("east/shop/frontend", "GET http://search:9080/", rate / 4, time),
+        mesh.load("west/shop/search", "GET http://catalog:9080/", rate / 10, time),
+    ];
+    let mut warm = BTreeMap::new();
+    for (minute, fault) in (0..minutes).zip(FAULTS.iter().cycle()) {
+        let at = |second| (began + Duration::from_secs(60 * minute + second)).saturating_duration_since(Instant::now());
+        std::thread::sleep(at(10));
+        mesh.lab(fault)?;
+        std::thread::sleep(at(40));
+        mesh.lab(&["heal"])?;
+        std::thread::sleep(at(59));
+        let now = held(&mesh.binary());
+        let sum = |of: fn(&Held) -> u64| now.values().map(of).sum::<u64>();
+        println!(
+            "minute {minute}: {}; {} processes, {} MB of their own, {} descriptors",
+            fault.join(" "),
+            now.len(),
+            sum(|h| h.anonymous) / 1024,
+            sum(|h| h.descriptors)
+        );
+        if minute + 1 == WARM.min(minutes / 2) {
+            warm = now;
+        }
+    }
+    for load in loads {
+        let (name, report) = load.join()?;
+        println!(
+            "{name}: {} of {} failed, {} late, latency {}",
+            report["failed"], report["total"], report["late"], report["latency"]
+        );
+        verdict.none_failed(&name, &report);
+    }
+    // A minute for what the load left open.
+    std::thread::sleep(Duration::from_secs(60));
+    let end = held(&mesh.binary());
+    for (process, was) in &warm {
+        let Some(is) = end.get(process) else { continue };
+        println!(
+            "{:<44} {:>6} KB -> {:>6} KB, {:>3} -> {:>3} descriptors",
+            process.1, was.anonymous, is.anonymous, was.descriptors, is.descriptors
+        );
+        verdict.check(is.anonymous <= was.anonymous + SLACK, || format!("{} grew: {was:?} {is:?}", process.1));
+        verdict.check(is.descriptors <= was.descriptors + 8, || format!("{} leaks: {was:?} {is:?}", process.1));
+    }
+    verdict.check(warm.keys().filter(|p| end.contains_key(*p)).count() > 10, || "too few processes lasted".into());
+    Ok(verdict)
+}
