@@ -124,6 +124,7 @@ fn answer(admin: &Admin, door: Door, request: &Request<Incoming>) -> Response<Fu
         (Door::Admin | Door::Ready, "/ready" | "/healthz/ready") => ready(admin),
         (Door::Admin | Door::Metrics, "/stats/prometheus" | "/metrics") => text(stats::prometheus(admin)),
         (Door::Admin, "/stats") => text(stats::plain(admin)),
+        (Door::Admin, "/" | "/help") => text(PAGES.into()),
         (Door::Admin, "/clusters") if json => as_json(&clusters::json(&admin.shared)),
         (Door::Admin, "/clusters") => text(clusters::text(&admin.shared)),
         (Door::Admin, "/config_dump") => as_json(&config_dump::dump(&admin.shared)),
@@ -172,6 +173,21 @@ fn ready(admin: &Admin) -> Response<Full<Bytes>> {
     }
     status(StatusCode::SERVICE_UNAVAILABLE, &format!("PRE_INITIALIZING\n{}\n", missing.join("\n")))
 }
+
+/// What `/help` answers.
+const PAGES: &str = "admin pages:
+  /clusters [?format=json]   Envoy clusters, their endpoints and counters
+  /config_dump               resources as received, with versions
+  /drain, /undrain           POST: take this proxy out of service, and back
+  /fairlead/paths            whether paths to other networks are alive
+  /fairlead/records?since=N  per-call records, where they are kept
+  /help                      this page
+  /listeners                 listeners and their addresses
+  /ready                     whether it serves
+  /server_info               version, role and state
+  /stats                     counters
+  /stats/prometheus          metrics
+";
 
 fn records(admin: &Admin, query: &str) -> Response<Full<Bytes>> {
     let Some(records) = &admin.shared.records else {
