@@ -84,7 +84,12 @@ fn tidy(_: &Path) -> anyhow::Result<Tally> {
     for fault in &faults {
         println!("{fault}");
     }
-    Ok(Tally { passed: usize::from(faults.is_empty()), failed: faults.len(), skipped: 0 })
+    let formatted = Command::new(cargo()).args(["fmt", "--all", "--", "--check", "-l"]).output()?;
+    for file in String::from_utf8_lossy(&formatted.stdout).lines() {
+        println!("{file} is not as `cargo fmt` writes it");
+    }
+    let clean = usize::from(faults.is_empty()) + usize::from(formatted.status.success());
+    Ok(Tally { passed: clean, failed: faults.len() + usize::from(!formatted.status.success()), skipped: 0 })
 }
 
 fn generated(binary: &Path) -> anyhow::Result<Tally> {
