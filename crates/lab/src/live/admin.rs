@@ -20,7 +20,7 @@ use crate::Handle;
 /// Listings of a large mesh are megabytes; a round of per-call records may be some tens of them.
 const MOST_BYTES: usize = 64 << 20;
 /// An admin interface that says nothing for so long is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Where a proxy's admin interface listens in its namespace.
 pub const PROXY_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
 
