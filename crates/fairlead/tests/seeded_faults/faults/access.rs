@@ -1,12 +1,15 @@
 //! Faults of a callee's sidecar: who is let in.
 
 use super::Fault;
-use crate::edit::{filters, http_rules, listener};
+use crate::edit::{filters, http_rules, inside, listener};
 use fairlead_proto::any;
+use fairlead_proto::envoy::core::transport_socket::ConfigType;
 use fairlead_proto::envoy::matcher::{StringMatcher, string_matcher::MatchPattern};
 use fairlead_proto::envoy::network::rbac::Rbac;
+use fairlead_proto::envoy::protobuf::BoolValue;
 use fairlead_proto::envoy::rbac::principal::{Authenticated, Identifier};
 use fairlead_proto::envoy::rbac::{Principal, rbac::Action};
+use fairlead_proto::envoy::tls::DownstreamTlsContext;
 
 const GUARDED: &str = "east/app/guarded-0";
 
@@ -85,7 +88,27 @@ pub const FAULTS: &[Fault] = &[
             })
         },
     },
+    Fault {
+        name: "a client certificate is not demanded",
+        at: GUARDED,
+        caught_by: "nor TLS without a certificate",
+        alter: |resource| {
+            listener(resource, "virtualInbound", |listener| {
+                let chains = listener.filter_chains.iter_mut().filter(|chain| chain.name == "9080-mtls");
+                let sockets = chains.filter_map(|chain| chain.transport_socket.as_mut()?.config_type.as_mut());
+                sockets.map(demand_nothing).sum()
+            })
+        },
+    },
 ];
+
+fn demand_nothing(socket: &mut ConfigType) -> usize {
+    let ConfigType::TypedConfig(packed) = socket;
+    inside(packed, |context: &mut DownstreamTlsContext| {
+        context.require_client_certificate = Some(BoolValue { value: false });
+        1
+    })
+}
 
 fn named(identity: &str) -> Principal {
     let name = StringMatcher { match_pattern: Some(MatchPattern::Exact(identity.to_owned())), ignore_case: false };
