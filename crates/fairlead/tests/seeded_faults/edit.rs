@@ -9,7 +9,7 @@ use fairlead_proto::envoy::endpoint::{ClusterLoadAssignment, LbEndpoint, lb_endp
 use fairlead_proto::envoy::http::rbac::Rbac;
 use fairlead_proto::envoy::listener::{FilterChain, Listener, filter::ConfigType};
 use fairlead_proto::envoy::network::http_connection_manager::{HttpConnectionManager, http_filter};
-use fairlead_proto::envoy::protobuf::Any;
+use fairlead_proto::envoy::protobuf::{Any, value::Kind};
 use fairlead_proto::envoy::rbac::rbac::Action;
 use fairlead_proto::envoy::route::{Route, RouteAction, RouteConfiguration, VirtualHost, route};
 use fairlead_proto::{JsonResource, ResourceType, any};
@@ -72,6 +72,14 @@ pub fn each_endpoint(
         }
         found
     })
+}
+
+/// Makes an endpoint's metadata say something else of it; `at` is the namespace of the metadata and the field.
+pub fn say(host: &mut LbEndpoint, at: (&str, &str), text: &str) -> usize {
+    let own = host.metadata.as_mut().and_then(|all| all.filter_metadata.get_mut(at.0));
+    let Some(value) = own.and_then(|own| own.fields.get_mut(at.1)) else { return 0 };
+    value.kind = Some(Kind::StringValue(text.to_owned()));
+    1
 }
 
 /// Changes the virtual host whose name begins so.

@@ -1,10 +1,10 @@
 //! Faults of a caller's sidecar on the wire: plaintext, another server name, another identity.
 
 use super::{CLIENT, Fault, WEB};
-use crate::edit::{cluster, each_endpoint, inside};
+use crate::edit::{cluster, each_endpoint, inside, say};
 use fairlead_proto::envoy::cluster::Cluster;
 use fairlead_proto::envoy::core::transport_socket::ConfigType;
-use fairlead_proto::envoy::protobuf::{Any, value::Kind};
+use fairlead_proto::envoy::protobuf::Any;
 use fairlead_proto::envoy::tls::UpstreamTlsContext;
 use fairlead_proto::envoy::tls::common_tls_context::ValidationContextType;
 
@@ -37,13 +37,7 @@ pub const FAULTS: &[Fault] = &[
         caught_by: "what no other rule takes is the last rule's",
         alter: |resource| {
             each_endpoint(resource, &format!("outbound|80|v1|{WEB}"), |host, _| {
-                let own = host.metadata.as_mut().and_then(|all| all.filter_metadata.get_mut("fairlead"));
-                let identity = own.and_then(|own| own.fields.get_mut("identity"));
-                identity.map_or(0, |value| {
-                    let other = "spiffe://east.faults.example/ns/app/sa/other".to_owned();
-                    value.kind = Some(Kind::StringValue(other));
-                    1
-                })
+                say(host, ("fairlead", "identity"), "spiffe://east.faults.example/ns/app/sa/other")
             })
         },
     },
@@ -56,6 +50,17 @@ pub const FAULTS: &[Fault] = &[
                 for context in contexts(cluster) {
                     inside(context, accept_anyone);
                 }
+            })
+        },
+    },
+    Fault {
+        name: "the cluster of an endpoint is told wrongly",
+        at: "east/app/stranger-0",
+        // Where no program answers, the caller's record alone tells who was tried, and so who denied it.
+        caught_by: "a TCP connection of a stranger is cut",
+        alter: |resource| {
+            each_endpoint(resource, "outbound|5432||guarded.app.svc.cluster.local", |host, _| {
+                say(host, ("istio", "workload"), "guarded-0;app;guarded;latest;west")
             })
         },
     },
