@@ -39,7 +39,7 @@ impl Discovery<Caller> for Streams {
             }
         };
         let (reply, answer) = oneshot::channel();
-        self.send(Event::Connected { stream: hello.stream, peer, client, reply });
+        self.send(Event::Connected { stream: hello.stream, peer, client, freshness: hello.freshness, reply });
         let stopping = |_| Refusal::Unavailable("the control plane is stopping".into());
         let views = answer.await.map_err(stopping)?;
         if views.is_err() {

@@ -29,6 +29,8 @@ pub enum Event {
         stream: StreamId,
         peer: VerifiedPeer,
         client: Client,
+        /// What it was served before, as [`crate::freshness::Known`] writes it; empty when nothing.
+        freshness: String,
         reply: oneshot::Sender<Result<Views, String>>,
     },
     /// A stream has taken (or refused parts of) a generation.

@@ -13,6 +13,7 @@ mod certificates;
 mod connections;
 mod discovery;
 mod event;
+mod freshness;
 mod joining;
 mod keeper;
 mod last_good;

@@ -64,6 +64,7 @@ pub fn peers(world: &World) -> Value {
                 stale: state.is_none_or(|s| s.lease.is_stale(now)),
                 path: path(seen(world, &cluster, now)).into(),
                 trust_domain: member.trust_domain().to_string(),
+                clock_ahead: state.and_then(|s| s.ahead),
                 addresses: member.control_addresses,
                 incarnation: member.incarnation,
                 cluster: member.cluster,
@@ -141,9 +142,16 @@ pub fn proxies(world: &World) -> Value {
             last_nack: stream.taken.last_nack.clone(),
             ready: report.is_some_and(|r| r.status.ready),
             reason: report.map_or_else(|| "has not reported".into(), |r| r.status.reason.clone()),
+            held_back: None,
         })
     };
     let mut rows: Vec<ProxyRow> = world.streams.proxies().filter_map(row).collect();
+    let served: Vec<String> = rows.iter().map(|row| row.workload.clone()).collect();
+    for (workload, held) in &world.held_back {
+        if !served.contains(&workload.to_string()) {
+            rows.push(held_back(workload, world, held.why.clone()));
+        }
+    }
     rows.sort_by(|a, b| a.workload.cmp(&b.workload));
     json!(rows)
 }
@@ -199,6 +207,24 @@ fn path(path: Option<bool>) -> &'static str {
         Some(true) => "up",
         Some(false) => "down",
         None => "unknown",
+    }
+}
+
+/// A proxy that has no stream because it knows more than this control plane.
+fn held_back(workload: &WorkloadRef, world: &World, why: String) -> ProxyRow {
+    ProxyRow {
+        workload: workload.to_string(),
+        role: "unknown".into(),
+        client: String::new(),
+        offered: 0,
+        generation: 0,
+        at_ms: 0,
+        rejected: 0,
+        nacks: 0,
+        last_nack: None,
+        ready: world.reports.get(workload).is_some_and(|r| r.status.ready),
+        reason: format!("held back: {why}"),
+        held_back: Some(why),
     }
 }
 

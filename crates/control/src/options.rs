@@ -35,6 +35,8 @@ pub struct ControlTimings {
     pub report_grace: Duration,
     /// After a start the reports of before hold this long, so that proxies have time to come back. Default 30 s.
     pub restart_grace: Duration,
+    /// A proxy that knows more than this control plane waits for it to catch up no longer than this. Default 15 s.
+    pub catch_up: Duration,
     /// Changes within this window are resolved together. Default 8 ms.
     pub coalesce: Duration,
 }
@@ -45,6 +47,7 @@ impl Default for ControlTimings {
             lease: fairlead_peering::Lease::DURATION,
             report_grace: Duration::from_secs(10),
             restart_grace: Duration::from_secs(30),
+            catch_up: fairlead_peering::Lease::DURATION,
             coalesce: Duration::from_millis(8),
         }
     }

@@ -4,6 +4,7 @@
 //! costs; nothing here waits for a peer or a proxy; what changed nothing is published to nobody.
 
 use crate::event::{Client, Event};
+use crate::freshness::Known;
 use crate::mesh_file::MeshFile;
 use crate::peers::Peers;
 use crate::publisher::{Edition, Publisher, Slot};
@@ -36,6 +37,8 @@ pub struct Published {
     trust: Option<u64>,
     statements: Option<u64>,
     said: Arc<Vec<fairlead_identity::SignedStatement>>,
+    /// What was known when it was, or since, if that changed nothing; none before the first.
+    known: Option<Known>,
 }
 
 impl Owner {
@@ -63,6 +66,10 @@ impl Owner {
             if changed && self.world.is_known() {
                 self.publish();
             }
+            if !changed && self.published.known.is_some() {
+                // Nothing waits to be published: all that was heard is in what was.
+                self.published.known = Some(Known::of(&self.world));
+            }
         }
     }
 
@@ -85,7 +92,13 @@ impl Owner {
                 return was_stale;
             }
             Event::Membership => {}
-            Event::Connected { stream, peer, client, reply } => {
+            Event::Connected { stream, peer, client, freshness, reply } => {
+                if let Client::Proxy { workload, .. } = &client
+                    && let Some(why) = world.holds_back(workload, &freshness, self.published.known.as_ref(), now)
+                {
+                    let _ = reply.send(Err(format!("this control plane is older than what {workload} has: {why}")));
+                    return false;
+                }
                 self.connect(stream, peer, client, reply);
                 return false;
             }
@@ -160,15 +173,18 @@ impl Owner {
             Ok(None) => {}
             Err(e) => tracing::error!("members cannot be told of: {e:#}"),
         }
+        let known = Known::of(world);
         let Some(resolved) = &world.resolved else { return };
-        self.published.edition += 1;
+        self.published.edition = next_number(self.published.edition);
         let edition = Arc::new(Edition {
             number: self.published.edition,
+            freshness: known.to_string(),
             mesh: resolved.mesh.clone(),
             state: resolved.state.clone(),
             trust: trust_resource(&trust),
             statements: self.published.said.clone(),
         });
+        self.published.known = Some(known);
         let is_concerned = |stream: &&Stream| match stream.slot.client {
             Client::Proxy { .. } => mesh_changed || trust_changed,
             // What peers are told can change while the own mesh does not; who is told nothing new is left alone.
@@ -195,6 +211,12 @@ impl Owner {
     }
 }
 
+/// Grows from edition to edition, and over restarts as long as the clock does not go back by more than the time in between.
+fn next_number(last: u64) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    now.max(last + 1)
+}
+
 fn take_summary(world: &mut World, update: PeerUpdate, now: Instant) -> bool {
     if !world.authority.peers().iter().any(|m| m.cluster == update.cluster.as_str()) {
         return false; // its stream is being closed
@@ -205,13 +227,18 @@ fn take_summary(world: &mut World, update: PeerUpdate, now: Instant) -> bool {
         Err(e) => tracing::error!(peer = %update.cluster, "membership cannot be kept: {e:#}"),
     }
     let lease = world.timings.lease;
-    let unknown = || PeerState { summary: None, lease: Lease::new(now, lease), ahead: None };
+    let unknown = || PeerState { summary: None, lease: Lease::new(now, lease), ahead: None, told: None };
     let peer = world.peers.entry(update.cluster.clone()).or_insert_with(unknown);
     changed |= std::mem::replace(&mut peer.ahead, update.ahead) != update.ahead;
     if peer.summary.as_ref() != Some(&update.summary) {
         world.keeper.save(Bucket::Peers, update.cluster.as_str(), update.summary.clone());
         peer.summary = Some(update.summary);
         changed = true;
+    }
+    // After the summary: a crash between the two may leave the number too small, never too large.
+    if update.told.is_some() && peer.told != update.told {
+        world.keeper.save(Bucket::PeersTold, update.cluster.as_str(), update.told);
+        peer.told = update.told;
     }
     changed
 }

@@ -26,8 +26,11 @@ const THREADS: usize = 2;
 
 /// What is there to be published.
 pub struct Edition {
-    /// Counts editions; the mesh's generation may stand still while trust or statements change.
+    /// Grows from edition to edition, over restarts too: peers are told it. The mesh's generation may stand still while trust or
+    /// statements change.
     pub number: u64,
+    /// What it was made of, as [`crate::freshness::Known`] writes it.
+    pub freshness: String,
     pub mesh: Arc<ResolvedMesh>,
     pub state: Arc<ClusterState>,
     pub trust: Option<Resource>,
@@ -105,6 +108,8 @@ impl Publisher {
     /// There is something new for these streams.
     pub fn publish(&self, edition: Arc<Edition>, slots: impl IntoIterator<Item = Arc<Slot>>) {
         self.shared.state.lock().newest = Some(edition);
+        // Streams that came before the first edition are in the queue already: nothing else would wake anybody for them.
+        self.shared.wake.notify_all();
         for slot in slots {
             self.enqueue(slot);
         }
@@ -192,7 +197,7 @@ impl Shared {
             by_type.entry(ResourceType::TrustBundles.url()).or_default().insert(trust.clone());
         }
         let last = std::mem::take(&mut work.resources);
-        let mut snapshot = Snapshot::new(edition.mesh.generation);
+        let mut snapshot = Snapshot::new(edition.mesh.generation).fresh(&*edition.freshness);
         for (url, resources) in by_type {
             let same = last.get(url).filter(|old| is_same(old, &resources)).cloned();
             let resources = same.unwrap_or_else(|| Arc::new(resources));

@@ -33,6 +33,8 @@ pub enum Bucket {
     Introduced,
     /// Last good summary by peer.
     Peers,
+    /// How far each peer was heard.
+    PeersTold,
     /// What a peer's stream had told, so that a new one tells differences only. Not JSON.
     PeerStreams,
     /// Last report by workload.
@@ -62,6 +64,7 @@ impl Bucket {
             Self::DetachedHere => "detached-here",
             Self::Introduced => "introduced",
             Self::Peers => "peers",
+            Self::PeersTold => "peers-told",
             Self::PeerStreams => "peer-streams",
             Self::Reports => "reports",
             Self::LastGood => "last-good",

@@ -8,6 +8,7 @@ mod judgement;
 
 use crate::authority::{Authority, Pin, TrustSettings};
 use crate::codes;
+use crate::freshness::HeldBack;
 use crate::keeper::Keeper;
 use crate::options::ControlTimings;
 use crate::store::Bucket;
@@ -17,7 +18,7 @@ use fairlead_model::report::ProxyStatus;
 use fairlead_model::settings::Trust;
 use fairlead_model::summary::{ClusterSummary, PeerStatus};
 use fairlead_model::{ClusterId, Diagnostic, MemberState, ObjectKey, Origin, ResolvedMesh, WorkloadRef};
-use fairlead_peering::Lease;
+use fairlead_peering::{Lease, Told};
 use fairlead_resolve::view::Peers;
 use fairlead_resolve::{ClusterInput, ClusterState, ObjectRef, Observed, ViewInput};
 use fairlead_resources::Object;
@@ -47,6 +48,7 @@ pub struct World {
     pub reports: BTreeMap<WorkloadRef, ReportState>,
     pub draining: bool,
     pub streams: Streams,
+    pub held_back: BTreeMap<WorkloadRef, HeldBack>,
     pub memo: Arc<Memo>,
     pub resolved: Option<Resolved>,
     addresses: BTreeMap<WorkloadRef, IpAddr>,
@@ -58,6 +60,8 @@ pub struct PeerState {
     pub lease: Lease,
     /// How far its wall clock is ahead of the own, in seconds.
     pub ahead: Option<i64>,
+    /// How far it was heard, over restarts too.
+    pub told: Option<Told>,
 }
 
 /// Clocks that differ by more are reported: certificates are backdated 5 minutes, and creation times decide conflicts.
@@ -92,11 +96,13 @@ impl World {
         let store = authority.store().clone();
         let now = Instant::now();
         let revoked = authority.revoked();
+        let mut told: BTreeMap<String, Told> = store.all(Bucket::PeersTold)?.into_iter().collect();
         let mut peers = BTreeMap::new();
         for (cluster, summary) in store.all::<ClusterSummary>(Bucket::Peers)? {
             if !revoked.contains(&cluster) {
                 let lease = Lease::new(now, timings.lease);
-                peers.insert(cluster.into(), PeerState { summary: Some(Arc::new(summary)), lease, ahead: None });
+                let told = told.remove(&cluster);
+                peers.insert(cluster.into(), PeerState { summary: Some(Arc::new(summary)), lease, ahead: None, told });
             }
         }
         let until = Some(now + timings.restart_grace);
@@ -115,6 +121,7 @@ impl World {
             reports,
             draining: store.load(Bucket::Switches, "draining")?.unwrap_or(false),
             streams: Streams::default(),
+            held_back: BTreeMap::new(),
             memo: Arc::default(),
             resolved: None,
             addresses: BTreeMap::new(),
@@ -249,12 +256,13 @@ impl World {
             let is_member = members.iter().any(|m| m.cluster == cluster.as_str());
             if !is_member {
                 keeper.remove(Bucket::Peers, cluster.as_str());
+                keeper.remove(Bucket::PeersTold, cluster.as_str());
                 keeper.remove(Bucket::PeerStreams, cluster.as_str());
             }
             is_member
         });
         for member in members {
-            let unknown = || PeerState { summary: None, lease: Lease::new(now, lease), ahead: None };
+            let unknown = || PeerState { summary: None, lease: Lease::new(now, lease), ahead: None, told: None };
             self.peers.entry(member.cluster.into()).or_insert_with(unknown);
         }
     }

@@ -46,7 +46,7 @@ pub use introduction::{Introduction, IntroductionError, SignedStatement, Stateme
 pub use join::{JoinAnswer, JoinRefused, JoinRequest, Roster};
 pub use join_token::{JoinToken, MemoryTokenStore, StoredToken, TokenError, TokenId, TokenStore};
 pub use member_trust::{TrustConflict, TrustPolicy};
-pub use membership::{Member, MemberState, Membership};
+pub use membership::{Member, MemberState, Membership, Standing};
 pub use mint::{CertificateSpec, Mint, Minted};
 pub use random::{RandomSource, SystemRandom};
 pub use rotation::{Rotation, RotationPolicy, Step};

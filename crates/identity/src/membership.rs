@@ -85,6 +85,14 @@ struct Record {
     rank: Rank,
 }
 
+/// How new what is known of a cluster is: the order in which its statements beat each other, but for ties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Standing {
+    pub incarnation: u64,
+    pub revoked: bool,
+    pub revision: u64,
+}
+
 /// The total order: incarnation, tombstone over introduction, revision, then bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
@@ -171,6 +179,14 @@ impl Membership {
             Statement::Introduce(_) => None,
             Statement::Revoke(tombstone) => Some(tombstone),
         }
+    }
+
+    /// How new the record of each cluster is, by cluster.
+    pub fn standing(&self) -> impl Iterator<Item = (&str, Standing)> {
+        self.records.iter().map(|(cluster, Record { rank, .. })| {
+            let Rank { incarnation, tombstone: revoked, revision, .. } = *rank;
+            (cluster.as_str(), Standing { incarnation, revoked, revision })
+        })
     }
 
     /// Every statement as signed, to be stored and sent on.

@@ -32,6 +32,8 @@ pub struct PeerRow {
     pub stale: bool,
     pub path: String,
     pub trust_domain: String,
+    /// How far its wall clock was ahead of this one's when its stream began, in seconds; none until it has told.
+    pub clock_ahead: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +94,8 @@ pub struct ProxyRow {
     pub last_nack: Option<String>,
     pub ready: bool,
     pub reason: String,
+    /// Why it is not served: what it has is newer than what this control plane knows.
+    pub held_back: Option<String>,
 }
 
 /// Answer to a request for a workload's first credential.

@@ -5,12 +5,14 @@
 //! differences only; what cannot be read is refused by name and the last good version stays.
 
 mod lease;
+mod progress;
 mod receive;
 mod send;
 
 use fairlead_proto::ResourceType;
 
 pub use lease::Lease;
+pub use progress::Told;
 pub use receive::{PeerUpdate, Receiver};
 pub use send::{PeerView, Sender};
 
@@ -24,6 +26,8 @@ const SELF: &str = "self";
 const COUNTS: &str = "counts";
 /// Name of the resource that tells the sender's wall clock when its stream began, in Unix seconds.
 const CLOCK: &str = "clock";
+/// Name of the resource that says how far the sender has come, see [`progress`].
+const PROGRESS: &str = "progress";
 /// Prefix of resources that carry signed statements about members.
 const STATEMENT: &str = "statement/";
 /// Revision of the JSON shapes; a receiver refuses a later one.

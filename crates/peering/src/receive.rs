@@ -3,14 +3,15 @@
 //! Invariant: after every update the receiver holds exactly the summary the peer's stream has told so far; it is published only
 //! when nothing of it is still on its way, so that a new stream never looks like a peer that lost its services.
 
-use crate::{CLOCK, COUNTS, Counts, REVISION, SELF, STATEMENT};
+use crate::progress::{Content, Progress, Told};
+use crate::{CLOCK, COUNTS, Counts, PROGRESS, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
 use fairlead_model::ClusterId;
 use fairlead_model::endpoint::Endpoint;
 use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
 use fairlead_proto::{JsonResource, ResourceType};
 use fairlead_xds::client::{Handler, Rejection, Update};
-use fairlead_xds::{Name, Resource};
+use fairlead_xds::{Name, Resource, Version};
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct PeerUpdate {
     pub statements: Vec<SignedStatement>,
     /// How far the peer's wall clock is ahead of the own, in seconds, as far as the stream's delay lets it be told.
     pub ahead: Option<i64>,
+    /// How far the peer has been heard; none until a state of it was whole.
+    pub told: Option<Told>,
 }
 
 /// Takes a peer's resources and sends what they add up to.
@@ -42,6 +45,12 @@ pub struct Receiver {
     endpoints: BTreeMap<String, Arc<Endpoint>>,
     /// How much the peer tells.
     counts: Option<Counts>,
+    /// How far the peer said it has come, and what it was when the number was given.
+    progress: Option<Progress>,
+    /// What is held, by its versions.
+    content: Content,
+    versions: BTreeMap<(ResourceType, Name), Version>,
+    told: Option<Told>,
     /// What could not be taken, by kind: it is not waited for.
     refused: BTreeSet<(ResourceType, Name)>,
     /// The own wall clock, in Unix seconds.
@@ -60,6 +69,10 @@ impl Receiver {
             services: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             counts: None,
+            progress: None,
+            content: Content::default(),
+            versions: BTreeMap::new(),
+            told: None,
             refused: BTreeSet::new(),
             now,
             ahead: None,
@@ -85,6 +98,7 @@ impl Receiver {
                 }
             }
             ResourceType::PeerMember if name == COUNTS => self.counts = Some(read(kind, resource)?),
+            ResourceType::PeerMember if name == PROGRESS => self.progress = Some(read(kind, resource)?),
             ResourceType::PeerMember if name.starts_with(STATEMENT) => {
                 if !self.statements.contains_key(&name) {
                     bound(self.statements.len(), MAX_STATEMENTS, "statements about members")?;
@@ -116,6 +130,21 @@ impl Receiver {
         Ok(())
     }
 
+    /// Keeps the fingerprint of what is held.
+    fn mark(&mut self, kind: ResourceType, name: &Name, resource: Option<&Resource>) {
+        if kind == ResourceType::PeerMember && &**name != SELF {
+            return;
+        }
+        let key = (kind, name.clone());
+        if let Some(version) = self.versions.remove(&key) {
+            self.content.remove(kind, name, &version);
+        }
+        if let Some(resource) = resource {
+            self.content.add(kind, resource);
+            self.versions.insert(key, resource.version.clone());
+        }
+    }
+
     fn drop_named(&mut self, kind: ResourceType, name: &str) {
         match kind {
             ResourceType::PeerMember => drop(self.statements.remove(name)),
@@ -132,7 +161,10 @@ impl Receiver {
             && self.endpoints.len() + refused(ResourceType::PeerEndpoint) >= counts.endpoints
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        if let Some(progress) = self.progress.filter(|progress| progress.content == self.content) {
+            self.told = Some(progress.told);
+        }
         let Some(member) = self.member.clone() else { return };
         let mut endpoints: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();
         for (name, endpoint) in &self.endpoints {
@@ -142,7 +174,8 @@ impl Receiver {
         }
         let summary = Arc::new(ClusterSummary { member, services: self.services.clone(), endpoints });
         let statements = self.statements.values().cloned().collect();
-        let _ = self.updates.send(PeerUpdate { cluster: self.cluster.clone(), summary, statements, ahead: self.ahead });
+        let (cluster, ahead, told) = (self.cluster.clone(), self.ahead, self.told);
+        let _ = self.updates.send(PeerUpdate { cluster, summary, statements, ahead, told });
     }
 }
 
@@ -153,7 +186,10 @@ impl Handler for Receiver {
         for resource in update.upserts {
             let key = (kind, resource.name.clone());
             match self.take(kind, resource, update.restored) {
-                Ok(()) => drop(self.refused.remove(&key)),
+                Ok(()) => {
+                    self.mark(kind, &resource.name, Some(resource));
+                    self.refused.remove(&key);
+                }
                 Err(reason) => {
                     rejections.push(Rejection::new(resource.name.clone(), reason));
                     self.refused.insert(key);
@@ -162,6 +198,7 @@ impl Handler for Receiver {
         }
         for name in update.removed {
             self.drop_named(kind, name);
+            self.mark(kind, name, None);
             self.refused.remove(&(kind, name.clone()));
         }
         if self.is_whole() && !update.restored {

@@ -2,7 +2,8 @@
 //!
 //! Invariants: equal summaries give equal resources, byte for byte; what did not change since the last view is not encoded again.
 
-use crate::{CLOCK, COUNTS, Counts, KINDS, REVISION, SELF, STATEMENT};
+use crate::progress::{Content, Progress, Told};
+use crate::{CLOCK, COUNTS, Counts, KINDS, PROGRESS, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
 use fairlead_model::endpoint::Endpoint;
 use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
@@ -38,10 +39,10 @@ impl Sender {
         Self { clock, ..Self::default() }
     }
 
-    /// The next view, or `None` when the peer has been told all of it.
+    /// The next view, or `None` when the peer has been told all of it. `sequence` grows from state to state, over restarts too.
     pub fn view(
         &mut self,
-        revision: u64,
+        sequence: u64,
         summary: &ClusterSummary,
         statements: &[SignedStatement],
     ) -> Option<PeerView> {
@@ -54,8 +55,13 @@ impl Sender {
             }
             None => next.map(Arc::new),
         };
-        let mut snapshot = Snapshot::new(revision);
-        for (kind, resources) in KINDS.into_iter().zip(&next) {
+        let told = Told { incarnation: summary.member.incarnation, sequence };
+        let mut members = (*next[0]).clone();
+        if let Some(progress) = encode(KINDS[0], PROGRESS, &Progress { told, content: content(&next) }) {
+            members.insert(progress);
+        }
+        let mut snapshot = Snapshot::new(sequence).share(KINDS[0].url(), Arc::new(members));
+        for (kind, resources) in KINDS.into_iter().zip(&next).skip(1) {
             snapshot = snapshot.share(kind.url(), resources.clone());
         }
         self.last = Some(next);
@@ -102,6 +108,16 @@ impl ResourceView for PeerView {
     fn resources(&self, type_url: &str) -> Option<Arc<Resources>> {
         self.0.resources(type_url)
     }
+}
+
+/// What is told of the cluster itself; statements about members have ranks of their own.
+fn content(told: &Last) -> Content {
+    let mut content = Content::default();
+    for (kind, resources) in KINDS.into_iter().zip(told) {
+        let counts = |r: &&Resource| kind != ResourceType::PeerMember || &*r.name == SELF;
+        resources.iter().filter(counts).for_each(|resource| content.add(kind, resource));
+    }
+    content
 }
 
 /// Puts a resource for each value into `into`, and keeps it in `known` for the next time.

@@ -1,6 +1,6 @@
 //! What one side sends, the other receives.
 
-use crate::{KINDS, PeerUpdate, Receiver, Sender};
+use crate::{KINDS, PeerUpdate, Receiver, Sender, Told};
 use fairlead_model::summary::{ClusterSummary, MemberSummary, ServiceSummary};
 use fairlead_xds::client::{Handler, Update};
 use fairlead_xds::{Name, Resource, ResourceView};
@@ -106,13 +106,45 @@ fn equal_summaries_are_told_once_and_encode_equally() {
     let mut sender = Sender::default();
     let first = sender.view(1, &summary(&["cart"]), &[]).expect("the first view");
     assert!(sender.view(2, &summary(&["cart"]), &[]).is_none());
-    let again = Sender::default().view(9, &summary(&["cart"]), &[]).expect("another sender's first");
+    let again = Sender::default().view(1, &summary(&["cart"]), &[]).expect("another sender's first");
     for kind in KINDS {
         assert_eq!(first.resources(kind.url()), again.resources(kind.url()));
     }
     let more = sender.view(3, &summary(&["cart", "reviews"]), &[]).expect("a change");
     let endpoints = |view: &crate::PeerView| view.resources(KINDS[2].url()).expect("endpoints");
     assert!(Arc::ptr_eq(&endpoints(&first), &endpoints(&more)), "what did not change is shared");
+}
+
+/// What an update says of how far the peer was heard, the last that is there.
+fn heard(told: &mut mpsc::UnboundedReceiver<PeerUpdate>) -> Option<Told> {
+    std::iter::from_fn(|| told.try_recv().ok()).last().and_then(|update| update.told)
+}
+
+#[test]
+fn a_number_counts_when_all_it_was_given_to_is_there() {
+    let mut sender = Sender::default();
+    let (mut receiver, mut told) = receiver();
+    let at = |sequence| Some(Told { incarnation: 1, sequence });
+    give(&mut receiver, &sender.view(7, &summary(&["cart"]), &[]).expect("the first view"), &[], false);
+    assert_eq!(heard(&mut told), at(7));
+    // The next state is the same but for a label: equal counts, and its number comes before what it speaks of.
+    let mut changed = summary(&["cart"]);
+    let cart = changed.services.get_mut("shop/cart").expect("cart");
+    Arc::make_mut(cart).labels.insert("a".into(), "b".into());
+    let next = sender.view(8, &changed, &[]).expect("a change");
+    for (kind, expected) in KINDS.into_iter().zip([at(7), at(8), at(8)]) {
+        let resources: Vec<Resource> = next.resources(kind.url()).expect("resources").iter().cloned().collect();
+        let update =
+            Update { type_url: kind.url(), upserts: &resources, removed: &[], unavailable: &[], restored: false };
+        assert!(receiver.apply(update).is_empty());
+        assert_eq!(heard(&mut told), expected, "{kind}");
+    }
+    // A removal, told after its number.
+    let last = sender.view(9, &summary(&[]), &[]).expect("a removal");
+    give(&mut receiver, &last, &[], false);
+    assert_eq!(heard(&mut told), at(8));
+    give(&mut receiver, &last, &["shop/cart".into()], false);
+    assert_eq!(heard(&mut told), at(9));
 }
 
 #[test]

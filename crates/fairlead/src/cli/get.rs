@@ -180,6 +180,7 @@ fn listing(what: What) -> (&'static str, Columns) {
                 ("CONNECTED", "connected"),
                 ("STALE", "stale"),
                 ("PATH", "path"),
+                ("CLOCK AHEAD S", "clockAhead"),
                 ("ADDRESSES", "addresses"),
                 ("TRUST DOMAIN", "trustDomain"),
             ],
