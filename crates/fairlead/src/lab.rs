@@ -95,6 +95,16 @@ enum Verb {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Print a page of a proxy's admin interface, as seen from inside its namespace.
+    ///
+    /// Example: fairlead lab admin east/shop/frontend /stats
+    Admin {
+        /// A workload with a proxy, or a gateway.
+        target: String,
+        /// /stats, /clusters, /config_dump, /ready, ...
+        #[arg(default_value = "/help")]
+        path: String,
+    },
     /// Long streams: each stays open, with a message now and then. Exit code 1 when any was cut.
     Hold {
         #[command(flatten)]
@@ -169,6 +179,7 @@ fn request(verb: &Verb) -> anyhow::Result<Request> {
         Verb::Load { call, rate, time, .. } => {
             Request::Load { call: call_request(call)?, rate: *rate, seconds: time.as_secs_f64() }
         }
+        Verb::Admin { target, path } => Request::Admin { target: target.clone(), path: path.clone() },
         Verb::Hold { call, streams, every, time, .. } => Request::Hold {
             call: call_request(call)?,
             streams: *streams,
@@ -236,6 +247,10 @@ fn show(verb: &Verb, answer: &Value) -> anyhow::Result<ExitCode> {
                 other => print_value(answer, *other)?,
             }
             Ok(ExitCode::from(u8::from(answer["failed"].as_u64() != Some(0))))
+        }
+        Verb::Admin { .. } => {
+            print!("{}", answer["page"].as_str().unwrap_or_default());
+            Ok(ExitCode::SUCCESS)
         }
         Verb::Hold { output, .. } => {
             match output {
@@ -310,7 +325,11 @@ fn show_held(held: &Value) {
     }
     for cut in held["cut"].as_array().into_iter().flatten() {
         let at = cut["at"].as_f64().unwrap_or(0.0);
-        println!("cut at second {at:.1}: {} {}", cut["workload"].as_str().unwrap_or(""), cut["reason"].as_str().unwrap_or(""));
+        println!(
+            "cut at second {at:.1}: {} {}",
+            cut["workload"].as_str().unwrap_or(""),
+            cut["reason"].as_str().unwrap_or("")
+        );
     }
 }
 

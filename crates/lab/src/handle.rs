@@ -15,7 +15,7 @@ use crate::capture::Capture;
 use crate::faults::{self, Down, Fault, Faults, Heal};
 use crate::netlink::NetlinkError;
 use crate::netns::{NetNs, NetNsError};
-use crate::process::{Event, ProcessError, ProcessSpec, Status, Supervisor};
+use crate::process::{Event, ProcessError, ProcessSpec, State, Status, Supervisor};
 use crate::rules::{self, Table};
 use crate::topology::{ApplyError, Plan, Topology};
 
@@ -49,6 +49,16 @@ pub enum HandleError {
         "there is no {0} in this lab (a target is CLUSTER, CLUSTER/control, CLUSTER/GATEWAY[@ADDRESS] or CLUSTER/NAMESPACE/WORKLOAD)"
     )]
     UnknownTarget(String),
+    /// A target that has no such process.
+    #[error("{target} has no process {process}; there are: {}", .there.join(", "))]
+    NoProcess {
+        /// The target as written.
+        target: String,
+        /// The process that was meant.
+        process: String,
+        /// Those that it has.
+        there: Vec<String>,
+    },
     /// A process is not to run as long as a fault holds.
     #[error("{owner}: {name} is not started while `{fault}` holds; heal that first")]
     Held {
@@ -82,6 +92,15 @@ struct Broken {
     installed: BTreeMap<String, Table>,
     /// The processes that were killed for them: owner and name.
     held: BTreeSet<(String, String)>,
+}
+
+/// What a change did to processes, each by owner and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Those that ran and were killed.
+    pub killed: Vec<(String, String)>,
+    /// Those that were started again.
+    pub started: Vec<(String, String)>,
 }
 
 impl Handle {
@@ -157,20 +176,42 @@ impl Handle {
     }
 
     /// Ends the processes of a target, or the one of this name (SIGTERM, SIGKILL after 10 s), and starts them again as they
-    /// were, all at once. Those that a fault holds stay down.
-    pub async fn restart(&self, target: &str, process: Option<&str>) -> Result<(), HandleError> {
-        let broken = self.inner.broken.lock().await;
+    /// were, all at once. A kill of this target, or of something in it, ends with it; what a wider one holds stays down.
+    ///
+    /// # Errors
+    /// [`HandleError::Held`] when nothing of it may run.
+    pub async fn restart(&self, target: &str, process: Option<&str>) -> Result<Done, HandleError> {
+        let mut broken = self.inner.broken.lock().await;
         let plan = self.plan();
         if faults::resolve(&plan, target).is_empty() {
             return Err(HandleError::UnknownTarget(target.to_owned()));
         }
-        let meant =
-            Faults::default().with(Fault::Kill { target: self.owner(target), process: process.map(str::to_owned) });
-        let (meant, held) = (faults::down(&plan, &meant), faults::down(&plan, &broken.faults));
+        let target = self.owner(target);
+        let own = Fault::Kill { target: target.clone(), process: process.map(str::to_owned) };
+        let meant = faults::down(&plan, &Faults::default().with(own));
+        let kills = |fault: &&Fault| matches!(fault, Fault::Kill { .. }) && fault.is_within(&target);
+        let lifted: Vec<Fault> = broken.faults.iter().filter(kills).cloned().collect();
+        let remaining = lifted.into_iter().fold(broken.faults.clone(), |faults, f| faults.without(&Heal::Fault(f)));
+        let held = faults::down(&plan, &remaining);
         let covered = |downs: &[Down], status: &Status| downs.iter().any(|d| d.covers(&status.owner, &status.name));
-        let chosen = self.processes().into_iter().filter(|s| covered(&meant, s) && !covered(&held, s));
-        let restarts = self.start_again(chosen.map(|s| (s.owner, s.name))).await;
-        Ok(restarts.into_iter().try_for_each(|(_, done)| done)?)
+        let chosen: Vec<Status> = self.processes().into_iter().filter(|s| covered(&meant, s)).collect();
+        if let Some(first) = chosen.first()
+            && chosen.iter().all(|status| covered(&held, status))
+        {
+            let holds = held.iter().find(|d| d.covers(&first.owner, &first.name));
+            let fault = holds.map(|d| format!("kill {}", d.target)).unwrap_or_default();
+            return Err(HandleError::Held { owner: first.owner.clone(), name: first.name.clone(), fault });
+        }
+        let free: Vec<Status> = chosen.into_iter().filter(|s| !covered(&held, s)).collect();
+        let (alive, dead): (Vec<_>, Vec<_>) = free.into_iter().partition(|s| s.pid.is_some());
+        broken.held.extend(dead.into_iter().map(|s| (s.owner, s.name)));
+        let mut done = self.make(&mut broken, remaining).await?;
+        let restarts = self.start_again(alive.into_iter().map(|s| (s.owner, s.name))).await;
+        for (key, outcome) in restarts {
+            outcome?;
+            done.started.push(key);
+        }
+        Ok(done)
     }
 
     /// Ends a process: SIGTERM, SIGKILL after `grace`.
@@ -214,22 +255,49 @@ impl Handle {
             .collect::<Vec<_>>()
             .into_iter()
             .fold(broken.faults.clone(), |faults, gone| faults.without(&Heal::Fault(gone)));
-        self.make(&mut broken, faults).await?;
+        self.make(&mut broken, faults).await.map(drop)?;
         Ok(built)
     }
 
     /// Breaks something. Breaking it twice is breaking it once.
-    pub async fn fault(&self, fault: Fault) -> Result<(), HandleError> {
+    pub async fn fault(&self, fault: Fault) -> Result<Done, HandleError> {
         let mut broken = self.inner.broken.lock().await;
         let faults = broken.faults.with(fault);
         self.make(&mut broken, faults).await
     }
 
-    /// Makes something whole: rules go, killed processes are started as they were, and are ready when this returns.
-    pub async fn heal(&self, heal: &Heal) -> Result<(), HandleError> {
+    /// Makes something whole: rules go, killed processes are started as they were, and are ready when this returns. With
+    /// everything, or a target, goes what was stopped there in any other way, so that nothing stays away unnoticed.
+    pub async fn heal(&self, heal: &Heal) -> Result<Done, HandleError> {
         let mut broken = self.inner.broken.lock().await;
         let faults = broken.faults.without(heal);
+        let plan = self.plan();
+        let meant = match heal {
+            Heal::Target(target) => {
+                let own = Fault::Kill { target: self.owner(target), process: None };
+                faults::down(&plan, &Faults::default().with(own))
+            }
+            Heal::All | Heal::Fault(_) => Vec::new(),
+        };
+        let stopped = self.processes().into_iter().filter(|s| s.state == State::Stopped);
+        let away = stopped.filter(|s| *heal == Heal::All || meant.iter().any(|d| d.covers(&s.owner, &s.name)));
+        broken.held.extend(away.map(|s| (s.owner, s.name)));
         self.make(&mut broken, faults).await
+    }
+
+    /// The processes that a target has.
+    ///
+    /// # Errors
+    /// [`HandleError::UnknownTarget`].
+    pub fn processes_of(&self, target: &str) -> Result<Vec<Status>, HandleError> {
+        let plan = self.plan();
+        if faults::resolve(&plan, target).is_empty() {
+            return Err(HandleError::UnknownTarget(target.to_owned()));
+        }
+        let own = Fault::Kill { target: self.owner(target), process: None };
+        let meant = faults::down(&plan, &Faults::default().with(own));
+        let covered = |status: &Status| meant.iter().any(|d| d.covers(&status.owner, &status.name));
+        Ok(self.processes().into_iter().filter(covered).collect())
     }
 
     /// What is broken.
@@ -239,7 +307,7 @@ impl Handle {
 
     /// Installs the difference between what is broken and what is to be. What could not be done is tried again by the next
     /// change, since only what was done is remembered.
-    async fn make(&self, broken: &mut Broken, faults: Faults) -> Result<(), HandleError> {
+    async fn make(&self, broken: &mut Broken, faults: Faults) -> Result<Done, HandleError> {
         let plan = self.plan();
         let tables = faults::tables(&plan, &faults).map_err(HandleError::UnknownTarget)?;
         let down = faults::down(&plan, &faults);
@@ -248,8 +316,9 @@ impl Handle {
         let changed = tables.iter().filter(|(name, table)| broken.installed.get(*name) != Some(*table));
         let changes: Vec<_> = gone.chain(changed.map(|(name, table)| (name.clone(), Some(table.clone())))).collect();
         self.install_all(broken, changes).await?;
-        self.hold(broken, &down).await;
-        self.release(broken, &down).await
+        let killed = self.hold(broken, &down).await;
+        let started = self.release(broken, &down).await?;
+        Ok(Done { killed, started })
     }
 
     /// Installs or removes the tables of faults in many namespaces at once: each waits some milliseconds for the kernel.
@@ -281,7 +350,7 @@ impl Handle {
     }
 
     /// Kills what must not run.
-    async fn hold(&self, broken: &mut Broken, down: &[Down]) {
+    async fn hold(&self, broken: &mut Broken, down: &[Down]) -> Vec<(String, String)> {
         let mut kills = JoinSet::new();
         for status in self.processes() {
             if status.pid.is_some() && down.iter().any(|d| d.covers(&status.owner, &status.name)) {
@@ -293,22 +362,34 @@ impl Handle {
                 });
             }
         }
-        broken.held.extend(kills.join_all().await);
+        let mut killed = kills.join_all().await;
+        killed.sort();
+        broken.held.extend(killed.iter().cloned());
+        killed
     }
 
     /// Starts what was held and need not be any more.
-    async fn release(&self, broken: &mut Broken, down: &[Down]) -> Result<(), HandleError> {
+    async fn release(&self, broken: &mut Broken, down: &[Down]) -> Result<Vec<(String, String)>, HandleError> {
         let free: Vec<_> = broken.held.iter().filter(|(o, n)| !down.iter().any(|d| d.covers(o, n))).cloned().collect();
-        let mut first = Ok(());
+        let (mut first, mut started) = (Ok(()), Vec::new());
         for (key, done) in self.start_again(free.into_iter()).await {
             match done {
-                Ok(()) | Err(ProcessError::Unknown { .. } | ProcessError::Running { .. }) => {
+                Ok(()) => {
                     broken.held.remove(&key);
+                    started.push(key);
+                }
+                Err(ProcessError::Unknown { .. } | ProcessError::Running { .. }) => drop(broken.held.remove(&key)),
+                // It runs and becomes ready when what it waits for is there; it must not be ended once more for that.
+                Err(e @ ProcessError::Late { .. }) => {
+                    broken.held.remove(&key);
+                    first = first.and(Err(e));
                 }
                 Err(e) => first = first.and(Err(e)),
             }
         }
-        Ok(first?)
+        first?;
+        started.sort();
+        Ok(started)
     }
 
     async fn start_again(

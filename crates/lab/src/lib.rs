@@ -20,5 +20,5 @@ pub mod process;
 pub mod rules;
 pub mod topology;
 
-pub use handle::{Handle, HandleError};
+pub use handle::{Done, Handle, HandleError};
 pub use namespace::{EnterError, Inside, Refusal, Role, enter, enter_with, role};

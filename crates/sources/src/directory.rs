@@ -82,7 +82,11 @@ impl DirectoryReader {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(e) => {
-                return self.refuse_file(name, format!("cannot be read: {e}"), "make it readable for the control plane");
+                return self.refuse_file(
+                    name,
+                    format!("cannot be read: {e}"),
+                    "make it readable for the control plane",
+                );
             }
         };
         if self.files.get(&name).is_some_and(|state| state.bytes == bytes) {

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -29,12 +29,10 @@ impl std::fmt::Display for Reset {
 }
 impl std::error::Error for Reset {}
 
-pub async fn serve_http1(stream: TcpStream, port: u16, program: Arc<Program>) -> anyhow::Result<()> {
-    // A dropped connection with linger 0 is an RST, as a crashing program would send.
-    let reset = matches!(program.answers.current(), Answer::Reset);
-    if reset {
-        socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))?;
-    }
+pub async fn serve_http1<S>(stream: S, port: u16, program: Arc<Program>) -> anyhow::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| answer(request, port, program.clone()));
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -45,7 +43,10 @@ pub async fn serve_http1(stream: TcpStream, port: u16, program: Arc<Program>) ->
     Ok(())
 }
 
-pub async fn serve_http2(stream: TcpStream, port: u16, program: Arc<Program>) -> anyhow::Result<()> {
+pub async fn serve_http2<S>(stream: S, port: u16, program: Arc<Program>) -> anyhow::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| answer(request, port, program.clone()));
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

@@ -2,12 +2,13 @@
 //!
 //! Any path and any gRPC method answers 200 / OK with a JSON body that tells who answered and what arrived. It knows nothing of
 //! the mesh: what it says of the caller is what the proxy in front of it wrote into the request. Invariant: one port serves
-//! HTTP/1.1, HTTP/2, gRPC and plain TCP, told apart by the first bytes.
+//! HTTP/1.1, HTTP/2, gRPC and plain TCP, with and without TLS, told apart by the first bytes.
 
 mod answer;
 mod http;
 mod record;
 mod tcp;
+mod tls;
 
 use answer::Answers;
 use anyhow::Context as _;
@@ -16,9 +17,10 @@ use record::Workload;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Answer HTTP/1.1, HTTP/2, gRPC and TCP on the given ports, telling who answered and what arrived.
+/// Answer HTTP/1.1, HTTP/2, gRPC and TCP on the given ports, with and without TLS, telling who answered and what arrived.
 ///
 /// Example: fairlead echo --port 9080 --workload east/shop/reviews-v1
 /// then:    curl -s http://127.0.0.1:9080/any/path
@@ -82,29 +84,54 @@ async fn serve(listener: TcpListener, program: Arc<Program>) {
 async fn connection(stream: TcpStream, program: Arc<Program>) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let port = stream.local_addr()?.port();
-    match protocol(&stream).await? {
+    let protocol = protocol(&stream).await?;
+    if !matches!(protocol, Protocol::Http2) && matches!(program.answers.current(), answer::Answer::Reset) {
+        // A dropped connection with linger 0 is an RST, as a crashing program would send.
+        socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))?;
+    }
+    match protocol {
         Protocol::Http1 => http::serve_http1(stream, port, program).await,
         Protocol::Http2 => http::serve_http2(stream, port, program).await,
         Protocol::Tcp => tcp::serve(stream, port, &program).await,
+        Protocol::Tls => {
+            let stream = tls::accept(stream).await?;
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let mut stream = BufReader::new(stream);
+            let first = stream.fill_buf().await?;
+            if http2 || first.starts_with(PREFACE) {
+                http::serve_http2(stream, port, program).await
+            } else if METHODS.iter().any(|m| first.starts_with(m)) {
+                http::serve_http1(stream, port, program).await
+            } else {
+                tcp::serve(stream, port, &program).await
+            }
+        }
     }
 }
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+const METHODS: [&[u8]; 9] =
+    [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT "];
+/// A TLS record that carries a handshake begins with it.
+const HANDSHAKE: u8 = 22;
 
 enum Protocol {
     Http1,
     Http2,
     Tcp,
+    Tls,
 }
 
-/// Peeks until the first bytes tell the protocol: the HTTP/2 preface, an HTTP/1 method, or anything else.
+/// Peeks until the first bytes tell the protocol: a TLS handshake, the HTTP/2 preface, an HTTP/1 method, or anything else.
 async fn protocol(stream: &TcpStream) -> std::io::Result<Protocol> {
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0";
-    const METHODS: [&[u8]; 9] =
-        [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT "];
     let mut seen = 0;
     loop {
         let mut first = [0; 16];
         let n = stream.peek(&mut first).await?;
         let bytes = &first[..n];
+        if bytes.first() == Some(&HANDSHAKE) {
+            return Ok(Protocol::Tls);
+        }
         if bytes.starts_with(PREFACE) {
             return Ok(Protocol::Http2);
         }

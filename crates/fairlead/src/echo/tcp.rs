@@ -4,22 +4,22 @@
 
 use super::Program;
 use super::answer::Answer;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 
 /// A line longer than this is answered in pieces, so that a stranger cannot fill the memory.
 const MAX_LINE: u64 = 64 * 1024;
 
-pub async fn serve(mut stream: TcpStream, port: u16, program: &Program) -> anyhow::Result<()> {
+pub async fn serve<S>(stream: S, port: u16, program: &Program) -> anyhow::Result<()>
+where
+    S: AsyncRead + AsyncWrite,
+{
     match program.answers.current() {
-        Answer::Reset => {
-            socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))?;
-            return Ok(());
-        }
+        // The connection was told to end with an RST.
+        Answer::Reset => return Ok(()),
         Answer::Delay(delay) => tokio::time::sleep(delay).await,
         _ => {}
     }
-    let (read, mut write) = stream.split();
+    let (read, mut write) = tokio::io::split(stream);
     let mut read = BufReader::new(read);
     loop {
         let mut line = Vec::new();

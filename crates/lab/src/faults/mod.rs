@@ -42,7 +42,7 @@ pub enum Fault {
 pub enum Heal {
     /// Everything.
     All,
-    /// Every fault that names this target.
+    /// Every fault that names this target or something in it: of `west` also `west/control`.
     Target(String),
     /// This fault.
     Fault(Fault),
@@ -88,7 +88,12 @@ impl Fault {
     }
 
     fn names(&self, target: &str) -> bool {
-        self.targets().contains(&target)
+        self.targets().into_iter().any(|named| is_in(named, target))
+    }
+
+    /// Whether all that it names is this target or in it.
+    pub fn is_within(&self, target: &str) -> bool {
+        self.targets().into_iter().all(|named| is_in(named, target))
     }
 
     fn ordered(self) -> Self {
@@ -98,6 +103,11 @@ impl Fault {
             other => other,
         }
     }
+}
+
+/// `west/control` is in `west`, one address of a gateway in the gateway.
+fn is_in(named: &str, target: &str) -> bool {
+    named.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '@']))
 }
 
 impl fmt::Display for Fault {
@@ -128,6 +138,12 @@ mod tests {
         assert_eq!(faults.without(&Heal::Target("east".into())).iter().collect::<Vec<_>>(), [&kill]);
         assert_eq!(faults.without(&Heal::Target("north".into())), faults);
         assert_eq!(faults.without(&Heal::All), Faults::default());
+        let one = Fault::Kill { target: "west/east-west@198.51.100.10".into(), process: None };
+        let inside = Faults::default().with(one.clone()).with(cut("east", "north"));
+        assert_eq!(inside.without(&Heal::Target("west/east-west".into())).iter().count(), 1);
+        assert_eq!(inside.without(&Heal::Target("west".into())).iter().count(), 1);
+        assert_eq!(inside.without(&Heal::Target("we".into())), inside);
+        assert!(one.is_within("west") && !cut("east", "west").is_within("west"));
         let text = serde_json::to_string(&faults).unwrap();
         assert_eq!(serde_json::from_str::<Faults>(&text).unwrap(), faults);
     }

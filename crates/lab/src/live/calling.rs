@@ -18,7 +18,7 @@ use super::records::Reader;
 /// Connections that take turns, so that more than one worker of the caller's proxy has a say.
 const CONNECTIONS: usize = 4;
 /// Proxies write a record when a call has ended; it is there within milliseconds.
-const RECORDS_WITHIN: Duration = Duration::from_secs(3);
+const RECORDS_WITHIN: Duration = Duration::from_secs(6);
 
 /// Makes calls and reads what the proxies wrote down about them.
 pub(super) struct Calling<'l> {

@@ -23,7 +23,7 @@ use super::start::{StartOptions, all, rows};
 use crate::faults::{Fault, Heal};
 use crate::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
 use crate::topology::{Plan, PlanError};
-use crate::{Handle, HandleError};
+use crate::{Done, Handle, HandleError};
 
 /// Control planes answer within a second of their start, or something is wrong.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(30);
@@ -49,9 +49,19 @@ pub enum LabError {
     /// The start took too long.
     #[error("the mesh is not ready:\n{}", .0.join("\n"))]
     NotReady(Vec<String>),
-    /// A name that means nothing here.
+    /// A name that means nothing here, or words that make no sense together.
     #[error("{0}")]
     Unknown(String),
+    /// It makes sense, and a control plane refuses it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl LabError {
+    /// Whether the question was wrong, not the state of the mesh.
+    pub fn is_wrong_words(&self) -> bool {
+        matches!(self, Self::Unknown(_) | Self::Handle(HandleError::UnknownTarget(_) | HandleError::NoProcess { .. }))
+    }
 }
 
 /// A running mesh. Cheap to clone.
@@ -74,13 +84,13 @@ struct Inner {
 
 /// What is not as it was started, beside the faults of the substrate.
 #[derive(Debug, Clone, Default)]
-struct Changed {
+pub(super) struct Changed {
     unhealthy: BTreeSet<String>,
     drained: BTreeSet<String>,
     answers: BTreeSet<String>,
-    detached: BTreeSet<String>,
+    pub(super) detached: BTreeSet<String>,
     /// Pairs: a cluster, and the one that alone detached it.
-    detached_here: BTreeSet<(String, String)>,
+    pub(super) detached_here: BTreeSet<(String, String)>,
 }
 
 impl Lab {
@@ -199,9 +209,9 @@ impl Lab {
         Ok(())
     }
 
-    /// Breaks something of the substrate.
-    pub async fn fault(&self, fault: Fault) -> Result<(), LabError> {
-        Ok(self.handle().fault(fault).await?)
+    /// Breaks something of the substrate. Says what that did to processes.
+    pub async fn fault(&self, fault: Fault) -> Result<Vec<String>, LabError> {
+        Ok(words(&self.handle().fault(fault).await?))
     }
 
     /// Kills the program of a workload, its sidecar stays; other targets are killed whole.
@@ -285,80 +295,24 @@ impl Lab {
         Ok(())
     }
 
-    /// Revokes a cluster, asked of `by`; `here`: only there.
-    pub async fn detach(&self, cluster: &str, by: Option<&str>, here: bool) -> Result<(), LabError> {
-        let asked = match by {
-            Some(by) => by,
-            None => self.other_than(cluster)?,
-        };
-        admin::post(&self.layout().admin(asked), "/detach", &json!({"cluster": cluster, "here": here})).await?;
-        if here {
-            self.changed().detached_here.insert((cluster.to_owned(), asked.to_owned()));
-        } else {
-            self.changed().detached.insert(cluster.to_owned());
-        }
-        Ok(())
-    }
-
-    /// Takes back a cluster that was revoked: it begins anew, with a new CA and a new incarnation, and is joined again.
-    pub async fn take_back(&self, cluster: &str) -> Result<(), LabError> {
-        let mesh = self
-            .spec()
-            .clusters
-            .get(cluster)
-            .ok_or_else(|| LabError::Unknown(format!("{cluster} is no cluster of this mesh")))?;
-        self.handle().fault(Fault::Kill { target: cluster.to_owned(), process: None }).await?;
-        let state = self.layout().control(cluster);
-        match std::fs::remove_dir_all(&state) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(LabError::State(format!("{}: {e}", state.display())));
-            }
-            _ => {}
-        }
-        self.inner.authorities.renew(cluster, &mesh.trust_domain, self.layout()).map_err(LabError::Authority)?;
-        let _ = std::fs::remove_file(self.layout().admin(cluster));
-        self.handle().heal(&Heal::Fault(Fault::Kill { target: cluster.to_owned(), process: None })).await?;
-        self.control_ready(cluster).await?;
-        for other in self.spec().clusters.keys().filter(|other| *other != cluster) {
-            self.join(cluster, other).await?;
-        }
-        let mut changed = self.changed();
-        changed.detached.remove(cluster);
-        changed.detached_here.retain(|(out, _)| out != cluster);
-        Ok(())
-    }
-
-    /// Takes back a cluster that only `by` had detached. It stays who it is: the others never stopped knowing it, so that one with
-    /// a new CA would be refused as a stranger under its name.
-    async fn take_back_here(&self, cluster: &str, by: &str) -> Result<(), LabError> {
-        self.join(cluster, by).await?;
-        self.changed().detached_here.remove(&(cluster.to_owned(), by.to_owned()));
-        Ok(())
-    }
-
-    /// Joins a cluster by a fresh token of another.
-    async fn join(&self, cluster: &str, other: &str) -> Result<(), LabError> {
-        let token = admin::post(&self.layout().admin(other), "/token", &json!({})).await?;
-        admin::post(&self.layout().admin(cluster), "/join", &json!({"token": token["token"]})).await?;
-        Ok(())
-    }
-
-    /// Makes whole what names this target.
-    pub async fn heal(&self, target: &str) -> Result<(), LabError> {
-        self.handle().heal(&Heal::Target(target.to_owned())).await?;
+    /// Makes whole what names this target, or something in it. Says what was done for it.
+    pub async fn heal(&self, target: &str) -> Result<Vec<String>, LabError> {
+        let mut done = words(&self.handle().heal(&Heal::Target(target.to_owned())).await?);
         let changed = self.changed().clone();
         let meant = |name: &String| name == target || self.names().resolve(target).is_ok_and(|set| set.contains(name));
-        self.undo(changed, meant).await
+        done.extend(self.undo(changed, meant).await?);
+        Ok(done)
     }
 
-    /// Makes everything whole.
-    pub async fn heal_all(&self) -> Result<(), LabError> {
-        self.handle().heal(&Heal::All).await?;
+    /// Makes everything whole. Says what was done for it.
+    pub async fn heal_all(&self) -> Result<Vec<String>, LabError> {
+        let mut done = words(&self.handle().heal(&Heal::All).await?);
         let changed = self.changed().clone();
-        self.undo(changed, |_| true).await
+        done.extend(self.undo(changed, |_| true).await?);
+        Ok(done)
     }
 
-    async fn undo(&self, changed: Changed, meant: impl Fn(&String) -> bool) -> Result<(), LabError> {
+    async fn undo(&self, changed: Changed, meant: impl Fn(&String) -> bool) -> Result<Vec<String>, LabError> {
         for name in changed.answers.iter().filter(|n| meant(n)) {
             self.answers(name, None)?;
         }
@@ -368,17 +322,18 @@ impl Lab {
         for name in changed.drained.iter().filter(|n| meant(n)) {
             self.drain(name, false).await?;
         }
+        let mut done = Vec::new();
         for name in changed.detached.iter().filter(|n| meant(n)) {
-            self.take_back(name).await?;
+            done.extend(self.take_back(name).await?);
         }
         // A cluster that was taken back as a new one is back with everybody.
         for (out, by) in &changed.detached_here {
             let is_back = changed.detached.contains(out) && meant(out);
             if !is_back && (meant(out) || meant(by)) {
-                self.take_back_here(out, by).await?;
+                done.extend(self.take_back_here(out, by).await?);
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Ends all processes at once.
@@ -387,9 +342,9 @@ impl Lab {
         self.handle().stop_all(Duration::from_millis(500)).await;
     }
 
-    /// Restarts a target's processes, all at once.
-    pub async fn restart(&self, target: &str) -> Result<(), LabError> {
-        Ok(self.handle().restart(target, None).await?)
+    /// Restarts a target's processes, all at once. Says which.
+    pub async fn restart(&self, target: &str) -> Result<Vec<String>, LabError> {
+        Ok(words(&self.handle().restart(target, None).await?))
     }
 
     /// What is broken or changed, in words.
@@ -445,15 +400,11 @@ impl Lab {
         .await
     }
 
-    fn other_than(&self, cluster: &str) -> Result<&str, LabError> {
-        if !self.spec().clusters.contains_key(cluster) {
-            return Err(LabError::Unknown(format!("{cluster} is no cluster of this mesh")));
-        }
-        let other = self.spec().clusters.keys().find(|other| *other != cluster);
-        other.map(String::as_str).ok_or_else(|| LabError::Unknown(format!("{cluster} is the only cluster")))
+    pub(super) fn renew_authority(&self, cluster: &str, trust_domain: &str) -> Result<(), LabError> {
+        self.inner.authorities.renew(cluster, trust_domain, self.layout()).map_err(LabError::Authority)
     }
 
-    fn changed(&self) -> MutexGuard<'_, Changed> {
+    pub(super) fn changed(&self) -> MutexGuard<'_, Changed> {
         self.inner.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -467,6 +418,19 @@ fn unanswered_probes() -> Table {
     let chain =
         Chain { name: "probes".into(), hook: Hook::FilterOutput, rules: vec![Rule::new(probes, Verdict::Reset)] };
     Table { name: UNHEALTHY_TABLE.into(), chains: vec![chain] }
+}
+
+/// What a change did to processes, a line for each owner.
+fn words(done: &Done) -> Vec<String> {
+    let mut words = Vec::new();
+    for (verb, list) in [("killed", &done.killed), ("started", &done.started)] {
+        let mut owners: BTreeMap<&String, Vec<&str>> = BTreeMap::new();
+        for (owner, name) in list {
+            owners.entry(owner).or_default().push(name);
+        }
+        words.extend(owners.into_iter().map(|(owner, names)| format!("{verb} {owner} ({})", names.join(", "))));
+    }
+    words
 }
 
 /// The words of the echo program's answers file (docs/echo.md).

@@ -15,6 +15,7 @@ pub mod lab;
 pub mod layout;
 pub mod load;
 pub mod lookup;
+mod membership;
 mod outcome;
 mod prepare;
 mod processes;
@@ -27,6 +28,7 @@ pub mod settle;
 pub mod spec;
 pub mod start;
 pub mod traffic;
+pub mod verbs;
 
 pub use lab::{Lab, LabError};
 pub use layout::Layout;

@@ -48,9 +48,9 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Each request is given to somebody by itself, however many share a connection.
+    /// Each request is given to somebody by itself, and told apart by itself, however many share a connection.
     pub(super) fn is_balanced_by_request(&self) -> bool {
-        self.http && (self.through_sidecar || self.dialled_gateway)
+        self.http && self.through_sidecar
     }
 
     /// Whose record is the first of the way.
@@ -75,13 +75,20 @@ pub(super) struct Index {
     by_id: HashMap<String, Vec<(String, CallRecord)>>,
     /// Without an id: by owner.
     connections: BTreeMap<String, Vec<CallRecord>>,
+    /// By gateway and the caller's address: the id under which it wrote the request down, which may be one of its own.
+    at_the_edge: HashMap<(String, String), String>,
 }
 
 impl Index {
     pub(super) fn add(&mut self, records: Vec<(String, CallRecord)>) {
         for (owner, record) in records {
             match &record.request_id {
-                Some(id) if record.protocol != "tcp" => self.by_id.entry(id.clone()).or_default().push((owner, record)),
+                Some(id) if record.protocol != "tcp" => {
+                    if record.direction == "gateway" {
+                        self.at_the_edge.insert((owner.clone(), record.remote.clone()), id.clone());
+                    }
+                    self.by_id.entry(id.clone()).or_default().push((owner, record));
+                }
                 _ => self.connections.entry(owner).or_default().push(record),
             }
         }
@@ -109,17 +116,24 @@ impl Index {
         let echo = echo(seen);
         let callee = echo.as_ref().map(|e| e.workload.as_str()).filter(|w| proxied(w));
         if origin.http {
-            let records = self.of_request(seen, echo.as_ref());
+            let records = self.of_request(origin, seen, echo.as_ref());
             let has = |owner: &str| records.iter().any(|(o, _)| o == owner);
+            let answered_at_the_edge = origin.dialled_gateway && echo.is_none() && seen.status.parse::<u16>().is_ok();
             return (!origin.through_sidecar || seen.dialled.is_none() || has(&origin.caller))
+                && (!answered_at_the_edge || !records.is_empty() || self.outbound(origin, seen).is_some())
                 && callee.is_none_or(has);
         }
         !origin.through_sidecar || seen.dialled.is_none() || self.outbound(origin, seen).is_some()
     }
 
-    fn of_request(&self, seen: &Seen, echo: Option<&Echo>) -> Vec<&(String, CallRecord)> {
-        // A gateway at the edge may have given the request an id of its own; the program saw that one.
-        let other = echo.and_then(|e| e.headers.get("x-request-id")).filter(|id| **id != seen.request_id);
+    fn of_request(&self, origin: &Origin, seen: &Seen, echo: Option<&Echo>) -> Vec<&(String, CallRecord)> {
+        // A gateway at the edge may have given the request an id of its own; the program saw that one, and the gateway wrote it down.
+        let at_the_edge = || {
+            let gateway = origin.dialled.clone().filter(|_| origin.dialled_gateway)?;
+            self.at_the_edge.get(&(gateway, seen.local?.to_string()))
+        };
+        let told = echo.and_then(|e| e.headers.get("x-request-id"));
+        let other = told.or_else(at_the_edge).filter(|id| **id != seen.request_id);
         let ids = std::iter::once(&seen.request_id).chain(other);
         ids.filter_map(|id| self.by_id.get(id)).flatten().collect()
     }
@@ -153,7 +167,7 @@ pub(super) fn outcome(
     let echo = echo(seen);
     let mut records: Vec<(String, CallRecord)> = Vec::new();
     if origin.http {
-        records.extend(index.of_request(seen, echo.as_ref()).into_iter().cloned());
+        records.extend(index.of_request(origin, seen, echo.as_ref()).into_iter().cloned());
     } else if let Some((owner, _)) = origin.first_proxy() {
         records.extend(index.outbound(origin, seen).cloned().map(|r| (owner.to_owned(), r)));
     }
@@ -184,7 +198,11 @@ pub(super) fn outcome(
     let mut outcome = Outcome {
         status: seen.status.clone(),
         grpc_status: seen.grpc_status,
-        via: if passed { via(origin, &records, gateway_at) } else { Vec::new() },
+        via: match (passed, answered_at_the_edge(origin, &records)) {
+            (true, _) => via(origin, &records, gateway_at),
+            (false, Some(gateway)) => vec![short_form(gateway)],
+            (false, None) => Vec::new(),
+        },
         tls,
         seen_as: to
             .as_ref()
@@ -203,6 +221,12 @@ pub(super) fn outcome(
         outcome.proxy_status = proxy_status(outcome.grpc_status);
     }
     Told { decided_by: decided_by(&records, written), outcome }
+}
+
+/// The gateway that was dialled, when it answered by itself.
+fn answered_at_the_edge<'o>(origin: &'o Origin, records: &[(String, CallRecord)]) -> Option<&'o str> {
+    let dialled = origin.dialled.as_deref().filter(|_| origin.dialled_gateway)?;
+    records.iter().any(|(_, r)| r.direction == "gateway" && r.status > 0).then_some(dialled)
 }
 
 /// The rules, destinations and policies that the proxies on the way named. The resources of a proxy carry of a policy its name only:
@@ -455,6 +479,33 @@ mod tests {
             vec![(CALLER.into(), other), (CALLER.into(), tcp(outbound("198.19.1.1:15443"))), (CALLEE.into(), denied)];
         let got = told(&origin(false), &seen("reset", ""), records);
         assert_eq!((got.to, got.denied_by.as_deref(), got.attempts), (None, Some("no-allow"), Some(1)));
+    }
+
+    #[test]
+    fn a_gateway_that_answers_by_itself_is_known_by_the_connection() {
+        let edge = "east/app/ingress-0".to_owned();
+        let outside = Origin {
+            caller: "outside".into(),
+            through_sidecar: false,
+            dialled: Some(edge.clone()),
+            dialled_gateway: true,
+            ..origin(true)
+        };
+        let record = CallRecord {
+            request_id: Some("another".into()),
+            direction: "gateway".into(),
+            remote: "10.0.0.1:4000".into(),
+            flags: vec!["UH".into()],
+            status: 503,
+            ..outbound("198.19.1.1:15443")
+        };
+        let mut index = Index::default();
+        index.add(vec![(edge.clone(), record.clone())]);
+        let answered = seen("503", "no healthy upstream");
+        assert!(index.complete(&outside, std::slice::from_ref(&answered), |_| true));
+        assert!(!Index::default().complete(&outside, &[answered.clone()], |_| true));
+        let got = told(&outside, &answered, vec![(edge.clone(), record)]);
+        assert_eq!((got.via, got.flags, got.to), (vec![edge], vec!["UH".to_owned()], None));
     }
 
     #[test]

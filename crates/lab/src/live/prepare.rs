@@ -42,7 +42,8 @@ pub(super) fn plan(lab: &Lab, caller: &str, call: &TableCall) -> Result<(Plan, O
         through_sidecar,
         dialled: target.as_ref().and_then(|t| t.name.clone()),
         dialled_gateway: target.as_ref().is_some_and(|t| t.gateway),
-        http: call.request.is_http(),
+        // What a program encrypts itself is a connection to the proxies.
+        http: call.request.is_http() && (call.request.kind != RequestKind::Https || past_proxy),
         grpc: call.request.kind == RequestKind::Grpc,
     };
     let plan = Plan {
@@ -162,6 +163,7 @@ fn tls(lab: &Lab, caller: &str, call: &TableCall, client: &Client) -> Result<Opt
         false => None,
     };
     let alpn = match (client.alpn.is_empty(), call.request.kind) {
+        (true, RequestKind::Https) if client.http.as_deref() == Some("2") => vec!["h2".to_owned()],
         (true, RequestKind::Https) => vec!["http/1.1".to_owned()],
         _ => client.alpn.clone(),
     };

@@ -82,6 +82,13 @@ pub enum Request {
     },
     /// What runs, what is broken.
     Status,
+    /// A page of a proxy's admin interface.
+    Admin {
+        /// A workload.
+        target: String,
+        /// `/stats`, `/clusters`, ...
+        path: String,
+    },
     /// One call.
     Call(CallRequest),
     /// Load.

@@ -4,6 +4,7 @@
 //! made; a condition that does not come about makes the call undecided, never passed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fairlead_calls::{Got, TableCall, times};
 use tokio::time::Instant;
@@ -23,6 +24,8 @@ use crate::faults::{Fault, Heal};
 /// Calls that are made beforehand where only failures tell that something is down: several times Istio's default of five errors in
 /// a row.
 const FINDING_OUT: u32 = 40;
+/// And no longer than this.
+const FINDING_OUT_WITHIN: Duration = Duration::from_secs(30);
 
 /// What one call got, for each of its callers.
 #[derive(Debug, Clone)]
@@ -130,7 +133,9 @@ impl Runner<'_> {
                     (Err(e), _) => Got::undecided(format!("the state of `given` did not come about: {e}")),
                     (Ok(()), Ok((plan, origin, owner))) => {
                         if state.is_found_by_failures() {
-                            self.calling.call(plan, origin, FINDING_OUT).await;
+                            // Where packets vanish each call takes its time: it is not waited for for ever.
+                            let finding = self.calling.call(plan, origin, FINDING_OUT);
+                            let _ = tokio::time::timeout(FINDING_OUT_WITHIN, finding).await;
                         }
                         match owner.as_ref().and_then(|o| Returning::new(self.lab, self.watched.get(o)?, state)) {
                             Some(returning) => returning.call(&mut self.calling, plan, origin, call.times).await,

@@ -14,13 +14,15 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Notify, mpsc};
 
+use super::admin;
 use super::caller::Connections;
+use super::hold;
 use super::lab::{Lab, LabError};
 use super::load;
-use super::protocol::{CallRequest, Reply, Request};
-use super::{prepare, runner};
+use super::protocol::{CallRequest, Refusal, Reply, Request};
 use super::start::Progress;
-use crate::faults::Fault;
+use super::verbs;
+use super::{prepare, runner};
 use crate::process::State;
 
 /// A request longer than this is refused.
@@ -86,7 +88,7 @@ impl Server {
                     let progress: Progress = Arc::new(move |text| drop(told.send(Reply::Progress(text))));
                     server.answer(request, progress).await
                 }
-                Err(e) => Err(format!("no request: {e}")),
+                Err(e) => Err(Refusal { reason: format!("no request: {e}"), wrong_words: true }),
             };
             let _ = sender.send(done.map_or_else(Reply::Error, Reply::Done));
         };
@@ -103,50 +105,29 @@ impl Server {
         write.shutdown().await
     }
 
-    async fn answer(&self, request: Request, progress: Progress) -> Result<Value, String> {
-        let words = |e: LabError| e.to_string();
+    async fn answer(&self, request: Request, progress: Progress) -> Result<Value, Refusal> {
+        let words = |e: LabError| Refusal { wrong_words: e.is_wrong_words(), reason: e.to_string() };
+        // Only what is asked can be wrong with a call before it is made.
+        let asked = |reason: String| Refusal { reason, wrong_words: true };
         let lab = &self.lab;
         match request {
             Request::Status => Ok(status(lab).await),
-            Request::Call(call) => self.call(&call).await,
-            Request::Load { call, rate, seconds } => self.load(&call, rate, seconds).await,
-            Request::Test { only } => self.test(only.as_deref(), progress).await,
+            Request::Admin { target, path } => self.admin(&target, &path).await.map_err(asked),
+            Request::Call(call) => self.call(&call).await.map_err(asked),
+            Request::Load { call, rate, seconds } => self.load(&call, rate, seconds).await.map_err(asked),
+            Request::Hold { call, streams, every, seconds } => {
+                self.hold(&call, streams, every, seconds).await.map_err(asked)
+            }
+            Request::Test { only } => self.test(only.as_deref(), progress).await.map_err(asked),
             Request::Down => {
                 self.end.notify_one();
                 Ok(json!({"down": true}))
             }
             change => {
                 let _one = self.one_at_a_time.lock().await;
-                self.change(change).await.map_err(words)?;
-                Ok(json!({"broken": lab.broken().await}))
+                let done = verbs::change(lab, change).await.map_err(words)?;
+                Ok(json!({"done": done, "broken": lab.broken().await}))
             }
-        }
-    }
-
-    async fn change(&self, request: Request) -> Result<(), LabError> {
-        let lab = &self.lab;
-        match request {
-            Request::Kill { target, process } => {
-                let fault = match process {
-                    Some(_) => Fault::Kill { target: meant(lab, &target), process },
-                    None => lab.kill_of(&meant(lab, &target)),
-                };
-                lab.fault(fault).await
-            }
-            Request::Restart { target } => lab.restart(&meant(lab, &target)).await,
-            Request::Cut { a, b } => lab.fault(Fault::Cut(meant(lab, &a), meant(lab, &b))).await,
-            Request::Blackhole { target, other: None } => lab.fault(Fault::Blackhole(meant(lab, &target))).await,
-            Request::Blackhole { target, other: Some(other) } => {
-                lab.fault(Fault::BlackholeBetween(meant(lab, &target), meant(lab, &other))).await
-            }
-            Request::Heal { target: Some(target) } => lab.heal(&meant(lab, &target)).await,
-            Request::Heal { target: None } => lab.heal_all().await,
-            Request::Unhealthy { target } => lab.unhealthy(&target, true).await,
-            Request::Drain { target, off } => lab.drain(&target, !off).await,
-            Request::Freeze { target } => lab.fault(Fault::Freeze(target)).await,
-            Request::Detach { target, by, here } => lab.detach(&target, by.as_deref(), here).await,
-            Request::Answers { target, answer } => lab.answers(&target, answer.as_ref()),
-            Request::Status | Request::Call(_) | Request::Load { .. } | Request::Test { .. } | Request::Down => Ok(()),
         }
     }
 
@@ -176,6 +157,18 @@ impl Server {
         }))
     }
 
+    async fn admin(&self, target: &str, path: &str) -> Result<Value, String> {
+        if !path.starts_with('/') {
+            return Err(format!("{path}: a path begins with /, for example /stats"));
+        }
+        let found = self.lab.workloads_of(target).map_err(|e| e.to_string())?;
+        let [workload] = Vec::from_iter(found)
+            .try_into()
+            .map_err(|all: Vec<String>| format!("{target} is {} workloads: {}", all.len(), all.join(", ")))?;
+        let page = admin::proxy(self.lab.handle(), &workload, "GET", path).await.map_err(|e| e.to_string())?;
+        Ok(json!({"workload": workload, "page": String::from_utf8_lossy(&page)}))
+    }
+
     async fn load(&self, asked: &CallRequest, rate: f64, seconds: f64) -> Result<Value, String> {
         if !(rate > 0.0 && rate <= 20_000.0) {
             return Err(format!("--rate {rate}: between 0 and 20000 requests a second"));
@@ -186,16 +179,20 @@ impl Server {
         let report = load::run(&load::Load { plan, rate, time }).await;
         serde_json::to_value(&report).map_err(|e| e.to_string())
     }
-}
 
-/// Short names of targets are made whole: `east/east-west` stays, a service or prefix that means one workload becomes it.
-fn meant(lab: &Lab, target: &str) -> String {
-    if target.split('/').count() != 3 {
-        return target.to_owned();
-    }
-    match lab.workloads_of(target) {
-        Ok(found) if found.len() == 1 => found.into_iter().next().unwrap_or_default(),
-        _ => target.to_owned(),
+    async fn hold(&self, asked: &CallRequest, streams: usize, every: f64, seconds: f64) -> Result<Value, String> {
+        if !(1..=1000).contains(&streams) {
+            return Err(format!("--streams {streams}: 1 to 1000"));
+        }
+        let positive = |name: &str, value: f64| match Duration::try_from_secs_f64(value) {
+            Ok(time) if !time.is_zero() => Ok(time),
+            _ => Err(format!("--{name} {value}: no time")),
+        };
+        let (every, time) = (positive("every", every)?, positive("for", seconds)?);
+        let caller = one_caller(&self.lab, &asked.from)?;
+        let (plan, _, _) = prepare::plan(&self.lab, &caller, &table_call(asked)?)?;
+        let held = hold::run(&hold::Hold { plan, streams, every, time }).await;
+        serde_json::to_value(&held).map_err(|e| e.to_string())
     }
 }
 

@@ -19,6 +19,18 @@ use super::ProcessSpec;
 use crate::namespace::place;
 use crate::netns::NetNs;
 
+/// A process that is started again is waited for so long.
+const AGAIN_WITHIN: Duration = Duration::from_secs(20);
+/// Longer than any lab.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What becomes of a process that is not ready in time.
+#[derive(Debug, Clone, Copy)]
+enum Late {
+    Ended,
+    GoesOn,
+}
+
 /// How a process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -94,7 +106,7 @@ pub enum ProcessError {
         /// The last lines of its log.
         log: String,
     },
-    /// It was not ready in time.
+    /// It was not ready in time. One that was started again goes on starting.
     #[error("{owner}: {name} was not ready within {within:?}; the end of its log:\n{log}")]
     Late {
         /// Whose.
@@ -149,8 +161,19 @@ impl Supervisor {
         Self { directory: directory.into(), processes: Mutex::default(), events: broadcast::channel(256).0 }
     }
 
-    /// Starts a process in a namespace and waits until it is ready.
+    /// Starts a process in a namespace and waits until it is ready; one that is not in time is ended.
     pub async fn start(&self, spec: ProcessSpec, namespace: NetNs) -> Result<(), ProcessError> {
+        let within = spec.ready_within;
+        self.launch(spec, namespace, within, Late::Ended).await
+    }
+
+    async fn launch(
+        &self,
+        spec: ProcessSpec,
+        namespace: NetNs,
+        within: Duration,
+        late: Late,
+    ) -> Result<(), ProcessError> {
         let key = (spec.owner.clone(), spec.name.clone());
         let (mut state, log) = {
             let mut processes = self.lock();
@@ -186,7 +209,7 @@ impl Supervisor {
         };
         let (owner, name) = key.clone();
         let ready = tokio::select! {
-            ready = spec.ready.wait(&namespace, spec.ready_within) => ready,
+            ready = spec.ready.wait(&namespace, within) => ready,
             ended = state.wait_for(|s| !matches!(s, State::Starting)) => {
                 let ended = ended.map(|s| s.clone());
                 self.forget_pid(&key);
@@ -196,23 +219,32 @@ impl Supervisor {
                 };
             }
         };
-        if !ready {
-            self.end(&key, None).await?;
-            return Err(ProcessError::Late { owner, name, within: spec.ready_within, log: tail(&log) });
+        let sender = self.lock().get(&key).map(|process| process.state.clone());
+        if ready {
+            sender.iter().for_each(became_ready);
+            return Ok(());
         }
-        if let Some(process) = self.lock().get(&key) {
-            process.state.send_if_modified(|s| matches!(s, State::Starting).then(|| *s = State::Ready).is_some());
+        match (late, sender) {
+            (Late::GoesOn, Some(sender)) => drop(tokio::spawn(async move {
+                tokio::select! {
+                    ready = spec.ready.wait(&namespace, FOR_EVER) => if ready { became_ready(&sender) },
+                    // Its watcher has told how it ended.
+                    _ = state.wait_for(over) => {}
+                }
+            })),
+            _ => self.end(&key, None).await?,
         }
-        Ok(())
+        Err(ProcessError::Late { owner, name, within, log: tail(&log) })
     }
 
     /// Ends a process, if it runs (SIGTERM, SIGKILL after 10 s), and starts it as it was, in `namespace`: its owner's may have
-    /// been built anew since.
+    /// been built anew since. One that is late goes on starting: what it waits for may come back.
     pub async fn restart(&self, owner: &str, name: &str, namespace: NetNs) -> Result<(), ProcessError> {
         let key = (owner.to_owned(), name.to_owned());
         let spec = self.lock().get(&key).map(|process| process.spec.clone()).ok_or_else(|| unknown(&key))?;
         self.end(&key, Some(Duration::from_secs(10))).await?;
-        self.start(spec, namespace).await
+        let within = spec.ready_within.min(AGAIN_WITHIN);
+        self.launch(spec, namespace, within, Late::GoesOn).await
     }
 
     /// SIGTERM, and SIGKILL to what is left after `grace`. One that has ended is left as it is.
@@ -319,6 +351,10 @@ impl Supervisor {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Process>> {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn became_ready(state: &watch::Sender<State>) {
+    state.send_if_modified(|s| matches!(s, State::Starting).then(|| *s = State::Ready).is_some());
 }
 
 fn over(state: &State) -> bool {
