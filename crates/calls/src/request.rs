@@ -78,6 +78,13 @@ impl Request {
             path if path.starts_with('?') => format!("/{path}"),
             path => path.to_owned(),
         };
+        let names_method = || {
+            let service = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
+            service.is_some_and(|(service, method)| !service.is_empty() && !method.is_empty() && !method.contains('/'))
+        };
+        if kind == RequestKind::Grpc && !names_method() {
+            return Err(format!("`{text}`: write `grpc://HOST:PORT/package.Service/Method`"));
+        }
         let method = match kind {
             RequestKind::Grpc => "POST".to_owned(),
             _ if has_method => method.unwrap_or("GET").to_owned(),

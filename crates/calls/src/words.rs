@@ -1,4 +1,4 @@
-//! The closed lists of words that a call may use beside names: statuses, answers, certificates.
+//! The closed lists of words that a call may use beside names: statuses, answers, certificates, HTTP versions.
 //!
 //! Invariant: a word that means nothing is an error of the table; were it compared, a misspelt one could pass for ever.
 
@@ -8,6 +8,7 @@ use crate::expect::Status;
 use crate::given::{Answer, duration};
 
 const STATUSES: [&str; 5] = ["ok", "refused", "reset", "timeout", "unresolved"];
+const VERSIONS: [&str; 3] = ["1.0", "1.1", "2"];
 const CERTIFICATES: [&str; 5] = ["mesh", "expired", "foreign-root", "wrong-domain-root", "no-spiffe"];
 
 /// The first word of a call that means nothing.
@@ -28,6 +29,11 @@ pub(crate) fn check(call: &Call) -> Result<(), String> {
         && !certificate.starts_with("spiffe://")
     {
         return Err(format!("`{certificate}` is no certificate: write {}, or a SPIFFE ID", CERTIFICATES.join(", ")));
+    }
+    if let Some(version) = call.client.as_ref().and_then(|client| client.http.as_deref())
+        && !VERSIONS.contains(&version)
+    {
+        return Err(format!("`{version}` is no HTTP version of a client: write {}", VERSIONS.join(", ")));
     }
     for [a, b] in call.given.cut.iter().chain(&call.given.blackholed) {
         if a == b {

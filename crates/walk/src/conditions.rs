@@ -65,6 +65,10 @@ impl Conditions {
                 all.answers.insert(workload, answer.clone());
             }
         }
+        // Not decided yet, but a name that means nothing is an error all the same.
+        for name in given.listens.keys().chain(&given.server_first) {
+            mesh.names().resolve(name)?;
+        }
         Ok(all)
     }
 

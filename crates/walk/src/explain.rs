@@ -98,7 +98,9 @@ impl Teller<'_> {
         match chain.filters.last() {
             Some(NetworkFilter::Http(manager)) => self.http(&snapshot, manager, &wire),
             Some(NetworkFilter::TcpProxy(proxy)) => {
-                for (backend, share) in proxy.backends.iter().zip(decide::tcp_backend_shares(proxy)) {
+                for (backend, share) in
+                    proxy.backends.iter().zip(self.world.tcp_shares(self.workload, &snapshot, proxy))
+                {
                     self.cluster(&snapshot, &backend.cluster, share);
                 }
             }

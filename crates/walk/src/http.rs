@@ -38,6 +38,9 @@ impl World {
         if let Err(denied) = accepted.authorize_connection() {
             return vec![self.denied(accepted, &denied, None)];
         }
+        if request.version == "1.0" && !manager.accept_http_10 {
+            return vec![Arrival::by_proxy(426, &[], false)];
+        }
         let mut request = HttpRequest::clone(request);
         if !self.normalise(manager, &mut request) {
             return vec![Arrival::by_proxy(400, &[], request.grpc)];

@@ -39,7 +39,10 @@ impl World {
         }
         match payload {
             Payload::Http(request) => http(&mut outcome, request, port, hop, answer),
-            Payload::Bytes | Payload::ProgramTls { .. } => {
+            Payload::ProgramTls { inside: Some(request), .. } => {
+                http(&mut outcome, request, port, &LastHop { version: None, ..hop.clone() }, answer);
+            }
+            Payload::Bytes | Payload::ProgramTls { inside: None, .. } => {
                 outcome.status = "ok".into();
                 outcome.received = Some(received("", "", "", port, "tcp"));
             }

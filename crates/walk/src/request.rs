@@ -4,6 +4,7 @@
 
 use crate::wire::{HttpRequest, Payload};
 use crate::world::World;
+use fairlead_calls::call::ClientTls;
 use fairlead_calls::{Call, Request, RequestKind};
 use fairlead_model::mesh::Workload;
 use fairlead_model::names::{NameEntry, NameTable};
@@ -20,21 +21,21 @@ pub(crate) enum Resolved {
 /// The payload of a call. `Err`: why it cannot be decided.
 pub(crate) fn payload(call: &Call, request: &Request) -> Result<Payload, String> {
     let grpc = request.kind == RequestKind::Grpc;
+    // With `client.tls` the handshake is the one that the table describes, and there is no other inside.
+    let described = call.client.as_ref().is_some_and(|c| c.bypasses_sidecar() && c.tls != Some(ClientTls::None));
     match request.kind {
         RequestKind::Tcp => return Ok(Payload::Bytes),
+        RequestKind::Tls if described => return Ok(Payload::Bytes),
         RequestKind::Tls => {
             let client = call.client.as_ref();
             let server_name = client.and_then(|c| c.sni.clone()).or_else(|| name_only(&request.host));
-            return Ok(Payload::ProgramTls { server_name, alpn: client.map(|c| c.alpn.clone()).unwrap_or_default() });
-        }
-        RequestKind::Https => {
-            let alpn = vec!["http/1.1".to_owned()];
-            return Ok(Payload::ProgramTls { server_name: name_only(&request.host), alpn });
+            let alpn = client.map(|c| c.alpn.clone()).unwrap_or_default();
+            return Ok(Payload::ProgramTls { server_name, alpn, inside: None });
         }
         RequestKind::Ws | RequestKind::Udp | RequestKind::Dns => {
             return Err(format!("a {:?} request is not followed", request.kind));
         }
-        RequestKind::Http | RequestKind::Grpc => {}
+        RequestKind::Http | RequestKind::Https | RequestKind::Grpc => {}
     }
     let version = match call.client.as_ref().and_then(|c| c.http.as_deref()) {
         _ if grpc => "2",
@@ -58,15 +59,27 @@ pub(crate) fn payload(call: &Call, request: &Request) -> Result<Payload, String>
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         headers.insert("te", HeaderValue::from_static("trailers"));
     }
-    Ok(Payload::Http(Arc::new(HttpRequest {
+    let https = request.kind == RequestKind::Https;
+    let sent = Arc::new(HttpRequest {
         version,
         method: request.method.clone(),
         path: request.path.clone(),
         authority,
-        scheme: "http",
+        scheme: if https { "https" } else { "http" },
         headers,
         grpc,
-    })))
+    });
+    if !https || described {
+        return Ok(Payload::Http(sent));
+    }
+    let client = call.client.as_ref();
+    let alpn = match client.map(|c| c.alpn.as_slice()).unwrap_or_default() {
+        [] if version == "2" => vec!["h2".to_owned()],
+        [] => vec!["http/1.1".to_owned()],
+        written => written.to_vec(),
+    };
+    let server_name = client.and_then(|c| c.sni.clone()).or_else(|| name_only(&request.host));
+    Ok(Payload::ProgramTls { server_name, alpn, inside: Some(sent) })
 }
 
 impl World {

@@ -7,8 +7,9 @@ use crate::inbound::Accepted;
 use crate::upstream::Target;
 use crate::world::World;
 use fairlead_calls::{DecidedBy, Outcome};
-use fairlead_engine::decide;
-use fairlead_engine::listener::TcpProxy;
+use fairlead_engine::listener::{TcpBackend, TcpProxy};
+use fairlead_engine::{Snapshot, decide};
+use fairlead_model::mesh::Workload;
 
 impl World {
     pub(crate) fn proxy_tcp(&self, accepted: &Accepted<'_>, proxy: &TcpProxy, depth: u8) -> Vec<Arrival> {
@@ -16,7 +17,8 @@ impl World {
             return vec![self.denied(accepted, &denied, None)];
         }
         let mut all = Vec::new();
-        for (backend, share) in proxy.backends.iter().zip(decide::tcp_backend_shares(proxy)) {
+        for (backend, share) in proxy.backends.iter().zip(self.tcp_shares(accepted.workload, accepted.snapshot, proxy))
+        {
             if share > 0.0 {
                 let arrivals = self.connect(accepted, &backend.cluster, depth);
                 all.extend(arrivals.into_iter().map(|a| a.scaled(share)));
@@ -31,6 +33,15 @@ impl World {
             }
         }
         merged(all)
+    }
+
+    /// What each backend of a TCP proxy gets while some are wholly down.
+    pub(crate) fn tcp_shares(&self, workload: &Workload, snapshot: &Snapshot, proxy: &TcpProxy) -> Vec<f64> {
+        let from = &workload.key.cluster;
+        decide::tcp_backend_shares(proxy, |backend: &TcpBackend| {
+            let cluster = snapshot.cluster(&backend.cluster);
+            cluster.is_some_and(|c| self.balancer(snapshot, from, c).is_none_or(|b| b.is_usable()))
+        })
     }
 
     fn connect(&self, accepted: &Accepted<'_>, cluster: &str, depth: u8) -> Vec<Arrival> {
@@ -56,7 +67,7 @@ impl World {
         }
         let mut all = Vec::new();
         for (target, share) in targets {
-            for mut arrival in self.attempt(accepted, cluster, &target, payload, depth) {
+            for mut arrival in self.attempt(accepted, cluster, &target, payload, depth, false) {
                 if let Some(failure) = arrival.failure {
                     // The gateway passes a refusal on as it came: the caller's proxy judges it. Others close.
                     let keep = accepted.workload.gateway.is_some() && !accepted.terminated;

@@ -31,6 +31,16 @@ struct Standing {
     elapsed: Duration,
 }
 
+impl Standing {
+    /// Whether a try over the same gateways did not come through.
+    fn doubts_the_way(&self, balancer: &Balancer, target: &Target) -> bool {
+        let Target::Endpoint(endpoint) = target else { return false };
+        let hop = endpoint.gateway_hop();
+        let same = |index: usize| balancer.endpoints().get(index).is_some_and(|known| known.gateway_hop() == hop);
+        hop.is_some() && self.known.iter().any(|(index, in_doubt)| *in_doubt && same(*index))
+    }
+}
+
 enum Verdict {
     Retry,
     Done(Vec<&'static str>),
@@ -53,8 +63,8 @@ impl World {
         };
         let balancer = self.balancer(accepted.snapshot, &accepted.workload.key.cluster, cluster);
         let payload = Payload::Http(exchange.request.clone());
-        // What a try at a target brings does not depend on the tries before it.
-        let mut brought: BTreeMap<usize, Vec<Arrival>> = BTreeMap::new();
+        // What a try at a target brings depends on earlier ones only in which gateways are known to fail.
+        let mut brought: BTreeMap<(usize, bool), Vec<Arrival>> = BTreeMap::new();
         let start = Standing { weight: 1.0, tried: Tried::default(), known: Vec::new(), elapsed: Duration::ZERO };
         let mut level = vec![start];
         let mut all = Vec::new();
@@ -66,9 +76,10 @@ impl World {
                     all.push(nobody(cluster, number, grpc).scaled(standing.weight));
                 }
                 for (index, target, share) in targets {
+                    let wary = balancer.as_ref().is_some_and(|b| standing.doubts_the_way(b, &target));
                     let arrivals = brought
-                        .entry(index)
-                        .or_insert_with(|| self.attempt(accepted, cluster, &target, &payload, exchange.depth));
+                        .entry((index, wary))
+                        .or_insert_with(|| self.attempt(accepted, cluster, &target, &payload, exchange.depth, wary));
                     let mesh = matches!(&target, Target::Endpoint(e) if cluster.is_mesh_tls(e));
                     for arrival in arrivals.iter() {
                         let weight = standing.weight * share * arrival.share;

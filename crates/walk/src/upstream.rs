@@ -99,7 +99,7 @@ impl World {
                 .is_some_and(|g| self.conditions.is_down(g) || !self.conditions.linked(from, &g.cluster))
     }
 
-    /// One try at one target.
+    /// One try at one target. `wary`: a gateway on this way has failed before, so its dead addresses are known.
     pub(crate) fn attempt(
         &self,
         accepted: &Accepted<'_>,
@@ -107,6 +107,7 @@ impl World {
         target: &Target,
         payload: &Payload,
         depth: u8,
+        wary: bool,
     ) -> Vec<Arrival> {
         let mut arrivals = match target {
             Target::Original if !accepted.outbound => {
@@ -132,7 +133,7 @@ impl World {
                 };
                 self.send(&wire, depth + 1)
             }
-            Target::Endpoint(endpoint) => self.dial(accepted, cluster, endpoint, payload, depth),
+            Target::Endpoint(endpoint) => self.dial(accepted, cluster, endpoint, payload, depth, wary),
         };
         if let Some(origin) = &cluster.origin {
             for arrival in &mut arrivals {
@@ -149,6 +150,7 @@ impl World {
         endpoint: &Endpoint,
         payload: &Payload,
         depth: u8,
+        wary: bool,
     ) -> Vec<Arrival> {
         let security = match cluster.transport_of(endpoint) {
             // TLS that did not end here goes on as it came.
@@ -170,7 +172,7 @@ impl World {
                     return vec![Arrival::failed(Failure::Refused)];
                 };
                 let from = &accepted.workload.key.cluster;
-                let Some(balancer) = self.gateway_balancer(accepted.snapshot, from, cluster, gateway) else {
+                let Some(balancer) = self.gateway_balancer(accepted.snapshot, from, cluster, gateway, wary) else {
                     return vec![Arrival::failed(Failure::Refused)];
                 };
                 let mut arrivals = Vec::new();
@@ -222,9 +224,10 @@ impl World {
         from: &ClusterId,
         destination: &EnvoyCluster,
         gateway: &Arc<EnvoyCluster>,
+        wary: bool,
     ) -> Option<Balancer> {
         let endpoints = snapshot.endpoints_of(gateway)?;
-        let finds_out = destination.outlier.is_some() || self.probes(from);
+        let finds_out = wary || destination.outlier.is_some() || self.probes(from);
         let condition = |_: usize, endpoint: &Arc<Endpoint>| {
             let dead = finds_out
                 && match &endpoint.address {

@@ -53,10 +53,11 @@ pub(crate) enum Payload {
     Http(Arc<HttpRequest>),
     /// Bytes that are no HTTP.
     Bytes,
-    /// TLS made by the program itself, not by the mesh; the payload inside is not ours to see.
+    /// TLS made by the program itself, not by the mesh; what is inside only the program at the end sees.
     ProgramTls {
         server_name: Option<String>,
         alpn: Vec<String>,
+        inside: Option<Arc<HttpRequest>>,
     },
 }
 

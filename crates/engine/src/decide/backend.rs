@@ -5,54 +5,100 @@
 use crate::listener::{TcpBackend, TcpProxy};
 use crate::route::{Backend, RoutePlan};
 
+/// What shares are made of: backends of HTTP routes and of TCP proxies.
+trait Sharing {
+    fn weight(&self) -> u32;
+    /// Empty: no sibling of anything.
+    fn host(&self) -> &str;
+}
+
+impl Sharing for Backend {
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+impl Sharing for TcpBackend {
+    fn weight(&self) -> u32 {
+        self.weight
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+}
+
 /// Share of each backend, in the order of `plan.backends`; they sum to 1.
 ///
 /// `available` says whether an Envoy cluster has an endpoint that may be chosen. Where the plan has `sibling_failover`, the
 /// share of one that has none goes to available backends of the same host, by weight; where there are none it stays, and
 /// its requests fail.
 pub fn backend_shares(plan: &RoutePlan, available: impl Fn(&Backend) -> bool) -> Vec<f64> {
-    let total = plan.total_weight as f64;
-    let mut shares: Vec<f64> = plan.backends.iter().map(|backend| f64::from(backend.weight) / total).collect();
-    if !may_move(plan) {
+    shares(&plan.backends, plan.total_weight, plan.sibling_failover, available)
+}
+
+/// The backend that `random` falls on; see [`backend_shares`].
+pub fn choose_backend(plan: &RoutePlan, random: u64, available: impl Fn(&Backend) -> bool) -> &Backend {
+    choose(&plan.backends, plan.total_weight, plan.sibling_failover, random, available)
+}
+
+/// Share of each backend of a TCP proxy, as [`backend_shares`].
+pub fn tcp_backend_shares(proxy: &TcpProxy, available: impl Fn(&TcpBackend) -> bool) -> Vec<f64> {
+    shares(&proxy.backends, proxy.total_weight, proxy.sibling_failover, available)
+}
+
+/// The backend of a TCP proxy that `random` falls on; see [`tcp_backend_shares`].
+pub fn choose_tcp_backend(proxy: &TcpProxy, random: u64, available: impl Fn(&TcpBackend) -> bool) -> &TcpBackend {
+    choose(&proxy.backends, proxy.total_weight, proxy.sibling_failover, random, available)
+}
+
+fn shares<B: Sharing>(backends: &[B], total: u64, may_move: bool, available: impl Fn(&B) -> bool) -> Vec<f64> {
+    let total = total as f64;
+    let mut shares: Vec<f64> = backends.iter().map(|backend| f64::from(backend.weight()) / total).collect();
+    if !may_move || backends.len() < 2 {
         return shares;
     }
-    for (index, backend) in plan.backends.iter().enumerate() {
-        if backend.weight == 0 || available(backend) {
+    for (index, backend) in backends.iter().enumerate() {
+        if backend.weight() == 0 || available(backend) {
             continue;
         }
-        let siblings = sibling_weight(plan, index, &available);
+        let siblings = sibling_weight(backends, index, &available);
         if siblings == 0 {
             continue;
         }
-        let lost = f64::from(backend.weight) / total;
+        let lost = f64::from(backend.weight()) / total;
         shares[index] = 0.0;
-        for (other, sibling) in plan.backends.iter().enumerate() {
+        for (other, sibling) in backends.iter().enumerate() {
             if other != index && is_sibling(backend, sibling) && available(sibling) {
-                shares[other] += lost * f64::from(sibling.weight) / siblings as f64;
+                shares[other] += lost * f64::from(sibling.weight()) / siblings as f64;
             }
         }
     }
     shares
 }
 
-/// The backend that `random` falls on; see [`backend_shares`].
-pub fn choose_backend(plan: &RoutePlan, random: u64, available: impl Fn(&Backend) -> bool) -> &Backend {
-    let (index, rest) = by_weight(&plan.backends, random, plan.total_weight);
-    let backend = &plan.backends[index];
-    if !may_move(plan) || available(backend) {
+fn choose<B: Sharing>(backends: &[B], total: u64, may_move: bool, random: u64, available: impl Fn(&B) -> bool) -> &B {
+    let (index, rest) = by_weight(backends, random, total);
+    let backend = &backends[index];
+    // One backend needs no look at availability.
+    if !may_move || backends.len() < 2 || available(backend) {
         return backend;
     }
-    let siblings = sibling_weight(plan, index, &available);
+    let siblings = sibling_weight(backends, index, &available);
     if siblings == 0 {
         return backend;
     }
     // `rest` is uniform and independent of `index`, so it can choose among the siblings.
     let mut left = rest % siblings;
-    for (other, sibling) in plan.backends.iter().enumerate() {
+    for (other, sibling) in backends.iter().enumerate() {
         if other == index || !is_sibling(backend, sibling) || !available(sibling) {
             continue;
         }
-        match left.checked_sub(u64::from(sibling.weight)) {
+        match left.checked_sub(u64::from(sibling.weight())) {
             None => return sibling,
             Some(rest) => left = rest,
         }
@@ -60,37 +106,22 @@ pub fn choose_backend(plan: &RoutePlan, random: u64, available: impl Fn(&Backend
     backend
 }
 
-/// Share of each backend of a TCP proxy.
-pub fn tcp_backend_shares(proxy: &TcpProxy) -> Vec<f64> {
-    proxy.backends.iter().map(|backend| f64::from(backend.weight) / proxy.total_weight as f64).collect()
+fn is_sibling<B: Sharing>(a: &B, b: &B) -> bool {
+    !a.host().is_empty() && a.host() == b.host() && b.weight() > 0
 }
 
-/// The backend of a TCP proxy that `random` falls on.
-pub fn choose_tcp_backend(proxy: &TcpProxy, random: u64) -> &TcpBackend {
-    proxy.choose(random)
-}
-
-/// Whether shares can move between backends at all; one backend needs no look at availability.
-fn may_move(plan: &RoutePlan) -> bool {
-    plan.sibling_failover && plan.backends.len() > 1
-}
-
-fn is_sibling(a: &Backend, b: &Backend) -> bool {
-    !a.host.is_empty() && a.host == b.host && b.weight > 0
-}
-
-fn sibling_weight(plan: &RoutePlan, index: usize, available: &impl Fn(&Backend) -> bool) -> u64 {
-    let own = &plan.backends[index];
-    let siblings = plan.backends.iter().enumerate().filter(|(other, _)| *other != index);
-    siblings.filter(|(_, b)| is_sibling(own, b) && available(b)).map(|(_, b)| u64::from(b.weight)).sum()
+fn sibling_weight<B: Sharing>(backends: &[B], index: usize, available: &impl Fn(&B) -> bool) -> u64 {
+    let own = &backends[index];
+    let siblings = backends.iter().enumerate().filter(|(other, _)| *other != index);
+    siblings.filter(|(_, b)| is_sibling(own, *b) && available(b)).map(|(_, b)| u64::from(b.weight())).sum()
 }
 
 /// Index by weight, and what is left of the randomness.
-fn by_weight(backends: &[Backend], random: u64, total: u64) -> (usize, u64) {
+fn by_weight<B: Sharing>(backends: &[B], random: u64, total: u64) -> (usize, u64) {
     let total = total.max(1);
     let mut left = random % total;
     for (index, backend) in backends.iter().enumerate() {
-        match left.checked_sub(u64::from(backend.weight)) {
+        match left.checked_sub(u64::from(backend.weight())) {
             None => return (index, random / total),
             Some(rest) => left = rest,
         }

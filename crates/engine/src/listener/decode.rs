@@ -105,6 +105,8 @@ impl FilterChain {
             Some(socket) => TlsContext::decode_downstream(socket).map_err(|e| e.inside("transport_socket"))?,
             None => None,
         };
+        let siblings =
+            wire::filter_metadata(&chain.metadata, "fairlead").is_some_and(|f| wire::flag(f, "sibling_failover"));
         let mut filters = Vec::with_capacity(chain.filters.len());
         for (index, filter) in chain.filters.iter().enumerate() {
             let at = |e: DecodeError| e.inside(format!("filters[{index}]"));
@@ -112,7 +114,7 @@ impl FilterChain {
             if terminal_before {
                 return Err(at(DecodeError::new("", "nothing may follow a terminal filter")));
             }
-            filters.push(decode_filter(filter).map_err(at)?);
+            filters.push(decode_filter(filter, siblings).map_err(at)?);
         }
         if matches!(filters.last(), Some(NetworkFilter::Rbac(_))) {
             return Err(DecodeError::new("filters", "the last one must be tcp_proxy or http_connection_manager"));
@@ -127,7 +129,7 @@ impl FilterChain {
     }
 }
 
-fn decode_filter(filter: &proto::Filter) -> Decoded<NetworkFilter> {
+fn decode_filter(filter: &proto::Filter, sibling_failover: bool) -> Decoded<NetworkFilter> {
     let Some(proto::filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
         return Err(DecodeError::new("typed_config", "is required"));
     };
@@ -139,7 +141,8 @@ fn decode_filter(filter: &proto::Filter) -> Decoded<NetworkFilter> {
         }
         "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
             let tcp = wire::unpack(any, "typed_config")?;
-            Ok(NetworkFilter::TcpProxy(Arc::new(TcpProxy::decode(&tcp).map_err(inside)?)))
+            let tcp = TcpProxy::decode(&tcp).map_err(inside)?;
+            Ok(NetworkFilter::TcpProxy(Arc::new(TcpProxy { sibling_failover, ..tcp })))
         }
         "envoy.extensions.filters.network.rbac.v3.RBAC" => {
             let rbac = wire::unpack(any, "typed_config")?;

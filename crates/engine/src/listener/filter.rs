@@ -3,6 +3,7 @@
 use super::http_manager::HttpManager;
 use crate::error::{DecodeError, Decoded};
 use crate::rbac::RbacFilter;
+use crate::route::istio_name;
 use crate::wire;
 use fairlead_proto::envoy::accesslog;
 use fairlead_proto::envoy::network::tcp_proxy as proto;
@@ -24,6 +25,9 @@ pub struct TcpProxy {
     /// At least one; a weight of 0 is never chosen.
     pub backends: Vec<TcpBackend>,
     pub total_weight: u64,
+    /// A backend that is wholly down gives its share to its siblings of the same host (`fairlead.sibling_failover` of the
+    /// filter chain).
+    pub sibling_failover: bool,
     /// Envoy's default is 1 h; zero disables (`None`).
     pub idle_timeout: Option<Duration>,
     /// Envoy's default is 1.
@@ -36,7 +40,16 @@ pub struct TcpProxy {
 #[derive(Clone, Debug)]
 pub struct TcpBackend {
     pub cluster: Arc<str>,
+    /// Host in Istio's naming `outbound|PORT|SUBSET|HOST`, empty for others.
+    pub host: Arc<str>,
     pub weight: u32,
+}
+
+impl TcpBackend {
+    fn new(cluster: &str, weight: u32) -> Self {
+        let host = istio_name(cluster).map_or("", |(_, _, _, host)| host);
+        Self { cluster: cluster.into(), host: host.into(), weight }
+    }
 }
 
 /// A log file and its text format, Envoy's operators; `None` is Envoy's default format.
@@ -59,13 +72,11 @@ impl TcpProxy {
         }
         let backends: Vec<TcpBackend> = match &proto.cluster_specifier {
             Some(proto::tcp_proxy::ClusterSpecifier::Cluster(name)) => {
-                vec![TcpBackend { cluster: name.as_str().into(), weight: 1 }]
+                vec![TcpBackend::new(name, 1)]
             }
-            Some(proto::tcp_proxy::ClusterSpecifier::WeightedClusters(weighted)) => weighted
-                .clusters
-                .iter()
-                .map(|backend| TcpBackend { cluster: backend.name.as_str().into(), weight: backend.weight })
-                .collect(),
+            Some(proto::tcp_proxy::ClusterSpecifier::WeightedClusters(weighted)) => {
+                weighted.clusters.iter().map(|backend| TcpBackend::new(&backend.name, backend.weight)).collect()
+            }
             None => return Err(DecodeError::new("cluster", "or weighted_clusters is required")),
         };
         let total_weight: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
@@ -80,6 +91,7 @@ impl TcpProxy {
             stat_prefix: proto.stat_prefix.as_str().into(),
             backends,
             total_weight,
+            sibling_failover: false,
             idle_timeout,
             max_connect_attempts: proto.max_connect_attempts.as_ref().map_or(1, |n| n.value.max(1)),
             max_connection_duration: wire::nonzero_duration(
@@ -88,19 +100,6 @@ impl TcpProxy {
             )?,
             access_log: AccessLog::decode_all(&proto.access_log)?,
         })
-    }
-
-    /// The backend that `random` falls on, in proportion to the weights.
-    pub fn choose(&self, random: u64) -> &TcpBackend {
-        let mut rest = random % self.total_weight.max(1);
-        for backend in &self.backends {
-            match rest.checked_sub(u64::from(backend.weight)) {
-                None => return backend,
-                Some(left) => rest = left,
-            }
-        }
-        // Unreachable while `total_weight` is the sum, which decoding ensures.
-        &self.backends[0]
     }
 }
 

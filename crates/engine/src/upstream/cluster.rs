@@ -31,6 +31,8 @@ pub struct EnvoyCluster {
     pub failover_when_none: bool,
     /// `fairlead.external`: outside the mesh.
     pub external: bool,
+    /// `fairlead.unjudged`: the proxy does not look whether the ways to its endpoints answer.
+    pub unjudged: bool,
     /// Seen in order; the first whose labels are all on the endpoint applies, else [`EnvoyCluster::transport`].
     pub transport_matches: Vec<TransportMatch>,
     pub transport: UpstreamTransport,

@@ -77,6 +77,7 @@ impl EnvoyCluster {
             locality_weighted,
             failover_when_none: flag("failover_when_none"),
             external: flag("external"),
+            unjudged: flag("unjudged"),
             transport_matches: transport_matches(cluster)?,
             transport: transport(cluster.transport_socket.as_ref(), "transport_socket")?,
             protocol: protocol(cluster, options.as_ref())?,

@@ -67,7 +67,11 @@ async fn reach(
     allowed: &Allowed,
     record: &mut TcpRecord,
 ) -> Result<Reached, ProxyError> {
-    let backend = decide::choose_tcp_backend(proxy, fastrand::u64(..)).cluster.clone();
+    let chosen = {
+        let world = worker.world();
+        decide::choose_tcp_backend(proxy, fastrand::u64(..), |backend| world.is_usable(&backend.cluster))
+    };
+    let backend = chosen.cluster.clone();
     let mut tried = Tried::default();
     let mut failed_gateway = None;
     loop {

@@ -94,7 +94,8 @@ const TCP_ALPN: [&[u8]; 2] = [b"istio-peer-exchange", b"istio"];
 pub async fn connect(call: Call<'_>) -> Result<Connected, ConnectFailure> {
     let Call { worker, upstream, member, way: Way { address, gateway }, .. } = call;
     let far = gateway.is_some() || is_foreign(worker, member);
-    let limit = if far { FAR_CONNECT.min(upstream.cluster.connect_timeout) } else { upstream.cluster.connect_timeout };
+    let configured = upstream.cluster.connect_timeout;
+    let limit = if far && !upstream.cluster.unjudged { FAR_CONNECT.min(configured) } else { configured };
     let result = reach(call, address, limit).await;
     member.state.cx_total.fetch_add(1, Ordering::Relaxed);
     upstream.stats.cx_total.fetch_add(1, Ordering::Relaxed);

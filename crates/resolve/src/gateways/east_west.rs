@@ -50,15 +50,15 @@ impl EastWest {
         let member = settings.clusters.get(cluster);
         let port = member.map_or(crate::settings::GATEWAY_PORT, |member| member.gateway_port);
         let written = member.map(|member| member.gateway_addresses.clone()).unwrap_or_default();
-        let first = own.iter().find(|draft| &draft.network == network).map(|draft| draft.key.clone());
+        let here: Vec<&Draft> = own.iter().copied().filter(|draft| &draft.network == network).collect();
         if written.is_empty() {
             found.of_services(services, drafts, port);
             found.of_mesh_networks(&all.networks, settings, services, drafts, &own);
             if !found.has(network) {
                 found.of_workloads(&own, network, gateways);
             }
-        } else if let Some(workload) = first {
-            found.add(network, &written, port, &workload);
+        } else {
+            found.share_out(network, &written, port, &here);
         }
         let needed = !network.as_str().is_empty() || settings.clusters.len() > 1;
         if needed && !found.has(network) {
@@ -86,6 +86,13 @@ impl EastWest {
             address: SocketAddr::new(*address, port),
             workload: workload.clone(),
         }));
+    }
+
+    /// Addresses that stand for several workloads, in turn: with one workload some are lost, not all.
+    fn share_out(&mut self, network: &NetworkId, addresses: &[IpAddr], port: u16, workloads: &[&Draft]) {
+        for (address, draft) in addresses.iter().zip(workloads.iter().cycle()) {
+            self.add(network, &[*address], port, &draft.key);
+        }
     }
 
     /// MeshNetworks `gateways` of networks that this cluster has workloads in: an address, or a Service.
@@ -146,7 +153,6 @@ impl EastWest {
             .filter(|draft| draft.key.namespace == item.meta.namespace)
             .filter(|draft| !spec.selector.is_empty() && selects(&spec.selector, &draft.labels))
             .collect();
-        let Some(first) = behind.first() else { return };
         let balancer = item.object.status.load_balancer.ingress.iter().map(|ingress| ingress.ip.as_str());
         let texts = balancer.chain(spec.external_ips.iter().map(String::as_str));
         let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
@@ -155,7 +161,7 @@ impl EastWest {
                 self.add(network, &draft.addresses, port, &draft.key);
             }
         } else {
-            self.add(network, &addresses, port, &first.key);
+            self.share_out(network, &addresses, port, &behind);
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Destination {
     pub service: String,
     pub namespace: String,
     pub external: bool,
+    /// Profile `istio`: nobody judges the ways to its endpoints; failing calls alone tell, where outlier detection listens.
+    pub unjudged: bool,
     /// ServiceEntry resolution NONE: the address dialled.
     pub passthrough: bool,
     /// Endpoints that are names stand in the Envoy cluster itself: only there may an address be a name.

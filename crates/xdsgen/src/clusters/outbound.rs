@@ -124,6 +124,9 @@ fn service(input: &ClusterInput, of: &Destination, cluster: &mut ec::Cluster) {
         if of.external {
             ours.fields.insert("external".to_owned(), yes());
         }
+        if of.unjudged {
+            ours.fields.insert("unjudged".to_owned(), yes());
+        }
         if let Some(rule) = &of.rule {
             ours.fields.insert("origin".to_owned(), metadata::origin(rule));
         }

@@ -175,6 +175,7 @@ fn destination(
         service: service.name.clone(),
         namespace: service.key.namespace.clone(),
         external: service.external,
+        unjudged: settings.profile == Profile::Istio && !service.external,
         passthrough,
         named,
         protocol: service_port.protocol,

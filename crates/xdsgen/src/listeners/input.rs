@@ -88,6 +88,8 @@ pub struct TcpServing {
     pub max_duration: Option<Duration>,
     /// Endpoints tried before the connection is given up.
     pub attempts: u32,
+    /// The share of one that is wholly down goes to the others of its host.
+    pub siblings: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -154,6 +156,7 @@ impl Chain {
             idle_timeout: None,
             max_duration: None,
             attempts: 1,
+            siblings: false,
         };
         Self { name: name.into(), when, tls: None, guarded: false, serve: Serve::Tcp(serving), origin: None }
     }

@@ -8,10 +8,10 @@ use crate::generate::Plan;
 use crate::names::ResourceName;
 use crate::routes::{self, GatewayServer};
 use crate::scope::Scope;
-use fairlead_model::Origin;
 use fairlead_model::matching::selects;
 use fairlead_model::route::{Backend, GatewayRef, L4Match, RouteSet};
 use fairlead_model::settings::Profile;
+use fairlead_model::{ClientKind, Origin};
 
 /// For whom and on which port rules are read.
 pub struct Context<'s, 'a> {
@@ -95,10 +95,18 @@ fn serving(context: &Context<'_, '_>, backends: &[Backend], plan: &mut Plan) -> 
         .map(|b| (routes::backend(context.scope, b, context.port), b.weight.max(1)))
         .collect();
     let first = &to.first()?.0;
+    let stat_prefix = first.to_string();
     let (idle_timeout, max_duration) = timeouts(context.scope, first);
+    let siblings = routes::help_each_other(context.scope, backends);
+    let to = if siblings && context.scope.proxy.client != ClientKind::Fairlead {
+        let (names, weights): (Vec<_>, Vec<_>) = to.into_iter().unzip();
+        routes::aggregated(&names).into_iter().zip(weights).collect()
+    } else {
+        to
+    };
     plan.wanted.extend(to.iter().map(|(name, _)| name.clone()));
     let attempts = attempts(context.scope);
-    Some(TcpServing { stat_prefix: first.to_string(), to, idle_timeout, max_duration, attempts })
+    Some(TcpServing { stat_prefix, to, idle_timeout, max_duration, attempts, siblings })
 }
 
 /// The service itself.

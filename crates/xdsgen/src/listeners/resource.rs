@@ -5,8 +5,8 @@ use super::input::{Bind, Chain, ChainMatch, ListenerInput, Serve, TcpServing};
 use crate::metadata;
 use crate::rbac::{self, Rules};
 use crate::wire::{bool_value, cidr, duration, listener_filter, network_filter, socket_address, u32_value};
+use fairlead_model::ClientKind;
 use fairlead_model::security::Action;
-use fairlead_model::{ClientKind, Origin};
 use fairlead_proto::any::pack;
 use fairlead_proto::envoy::listener as el;
 use fairlead_proto::envoy::listener_filter::{http_inspector, tls_inspector};
@@ -108,13 +108,21 @@ fn chain(input: &ListenerInput, chain: &Chain) -> el::FilterChain {
         filter_chain_match: (!chain.when.is_any()).then(|| matching(&chain.when)),
         filters,
         transport_socket: chain.tls.as_ref().map(|alpn| crate::tls::downstream(alpn)),
-        metadata: chain.origin.as_ref().filter(|_| input.client == ClientKind::Fairlead).and_then(origin),
+        metadata: (input.client == ClientKind::Fairlead).then(|| told(chain)).flatten(),
         ..Default::default()
     }
 }
 
-fn origin(origin: &Origin) -> Option<core::Metadata> {
-    metadata::metadata([(metadata::FAIRLEAD, metadata::fields([("origin", metadata::origin(origin))]))])
+/// What our own proxy reads of a chain.
+fn told(chain: &Chain) -> Option<core::Metadata> {
+    let mut ours = metadata::fields([]);
+    if let Some(origin) = &chain.origin {
+        ours.fields.insert("origin".to_owned(), metadata::origin(origin));
+    }
+    if matches!(&chain.serve, Serve::Tcp(TcpServing { siblings: true, .. })) {
+        ours.fields.insert("sibling_failover".to_owned(), metadata::yes());
+    }
+    metadata::metadata([(metadata::FAIRLEAD, ours)])
 }
 
 fn matching(when: &ChainMatch) -> el::FilterChainMatch {

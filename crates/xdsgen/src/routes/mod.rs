@@ -19,5 +19,5 @@ pub use action::{FAULT_FILTER, no_fault};
 pub use gateway::{GatewayServer, plan_gateway};
 pub use input::RoutesInput;
 pub use resource::{grpc_timeout, route_configuration};
-pub use rules::backend;
+pub use rules::{aggregated, backend, help_each_other};
 pub use sidecar::{plan_host, plan_port};

@@ -11,7 +11,6 @@ use fairlead_model::matching::{StringMatch, selects};
 use fairlead_model::route::{Backend, GatewayRef, HeaderOperations, HttpAction, HttpMatch, RouteSet};
 use fairlead_model::settings::Profile;
 use fairlead_model::{ClientKind, Origin, Service};
-use std::collections::BTreeMap;
 
 /// For whom and where rules are read.
 pub struct Context<'s, 'a> {
@@ -134,35 +133,41 @@ fn target(context: &Context<'_, '_>, backends: &[Backend]) -> Option<RouteTarget
             headers: b.headers.clone(),
         })
         .collect();
-    let mut per_host: BTreeMap<&str, usize> = BTreeMap::new();
-    for b in backends {
-        *per_host.entry(&b.host).or_default() += 1;
-    }
-    let siblings =
-        context.scope.mesh.settings.profile == Profile::Fairlead && per_host.values().any(|count| *count > 1);
-    let to = if siblings && context.scope.proxy.client != ClientKind::Fairlead { aggregated(to) } else { to };
+    let siblings = help_each_other(context.scope, backends);
+    let to = if siblings && context.scope.proxy.client != ClientKind::Fairlead {
+        let names: Vec<ResourceName> = to.iter().map(|to| to.cluster.clone()).collect();
+        aggregated(&names).into_iter().zip(to).map(|(cluster, to)| To { cluster, ..to }).collect()
+    } else {
+        to
+    };
     (!to.is_empty()).then_some(RouteTarget::Clusters { to, siblings })
 }
 
+/// Whether the share of a subset that is wholly down goes to others of its host (profile fairlead).
+pub fn help_each_other(scope: &Scope<'_>, backends: &[Backend]) -> bool {
+    let again = |(index, b): (usize, &Backend)| backends.iter().skip(index + 1).any(|other| other.host == b.host);
+    scope.mesh.settings.profile == Profile::Fairlead && backends.iter().enumerate().any(again)
+}
+
 /// For stock Envoy: each destination with its siblings of the same host and port behind it.
-fn aggregated(to: Vec<To>) -> Vec<To> {
-    let part = |to: &To| match &to.cluster {
+pub fn aggregated(to: &[ResourceName]) -> Vec<ResourceName> {
+    let part = |to: &ResourceName| match to {
         ResourceName::Outbound { port, subset, host } => {
             Some((*port, subset.clone().unwrap_or_default(), host.clone()))
         }
         _ => None,
     };
     let parts: Vec<_> = to.iter().map(part).collect();
-    let mut to = to;
-    for (one, own) in to.iter_mut().zip(&parts) {
-        let Some((port, subset, host)) = own else { continue };
+    let with_siblings = |(one, own): (&ResourceName, &Option<(u16, String, String)>)| {
+        let Some((port, subset, host)) = own else { return one.clone() };
         let others = parts.iter().flatten().filter(|(p, s, h)| (p, h) == (port, host) && s != subset);
         let subsets: Vec<String> = std::iter::once(subset).chain(others.map(|(_, s, _)| s)).cloned().collect();
-        if subsets.len() > 1 {
-            one.cluster = ResourceName::Siblings { port: *port, subsets, host: host.clone() };
+        match subsets.len() {
+            1 => one.clone(),
+            _ => ResourceName::Siblings { port: *port, subsets, host: host.clone() },
         }
-    }
-    to
+    };
+    to.iter().zip(&parts).map(with_siblings).collect()
 }
 
 fn name(rule: &str, wanted: &str) -> String {
