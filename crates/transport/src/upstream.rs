@@ -1,9 +1,10 @@
 //! HTTP handshakes towards an upstream.
 //!
-//! The connection task runs on the worker that made it. Invariant: HTTP/2 connections ping while a stream waits, so that a
-//! path that fell silent is noticed in 3 s even when TCP has nothing in flight.
+//! The connection task runs on the worker that made it. Invariants: HTTP/2 connections ping while a stream waits, so that a
+//! path that fell silent is noticed in 3 s even when TCP has nothing in flight; a connection that is told to end ends at once, with
+//! whatever it carries.
 
-use crate::executor::LocalExecutor;
+use crate::executor::ConnectionExecutor;
 use crate::limits::HttpLimits;
 use crate::stream::Stream;
 use http_body::Body;
@@ -62,7 +63,8 @@ where
     Ok(sender)
 }
 
-/// Speaks HTTP/2 with prior knowledge or after ALPN.
+/// Speaks HTTP/2 with prior knowledge or after ALPN. Notifying `close` drops the connection and fails its streams; `held` is dropped
+/// when it has ended.
 ///
 /// # Errors
 /// The preface could not be exchanged.
@@ -77,7 +79,8 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (sender, connection) = http2::Builder::new(LocalExecutor)
+    let executor = ConnectionExecutor::default();
+    let (sender, dispatch) = http2::Builder::new(executor.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
@@ -87,15 +90,78 @@ where
         .keep_alive_while_idle(false)
         .handshake(TokioIo::new(io))
         .await?;
+    let connection = executor.connection();
+    tokio::task::spawn_local(async move {
+        if let Err(error) = dispatch.await {
+            tracing::debug!(%error, "HTTP/2 upstream connection ended");
+        }
+    });
     tokio::task::spawn_local(async move {
         let _held = held;
+        let Some(mut connection) = connection else { return };
         tokio::select! {
             biased;
-            result = connection => if let Err(error) = result {
-                tracing::debug!(%error, "HTTP/2 upstream connection ended");
-            },
-            () = close.notified() => {}
+            _ = &mut connection => {}
+            () = close.notified() => connection.abort(),
         }
     });
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::{Raw, Socket};
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Empty};
+    use hyper::server::conn::http2::Builder;
+    use hyper::service::service_fn;
+    use std::convert::Infallible;
+    use std::task::Poll;
+
+    /// A body that never comes.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    /// What is revoked is cut off, streams included; and also when nobody can send on the connection any more.
+    #[tokio::test]
+    async fn closing_an_http2_connection_ends_its_streams_at_once() {
+        for sender_is_kept in [true, false] {
+            let local = tokio::task::LocalSet::new();
+            let run = async {
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                let serve = Builder::new(crate::LocalExecutor).serve_connection(
+                    TokioIo::new(theirs),
+                    service_fn(async |_| Ok::<_, Infallible>(hyper::Response::new(Endless))),
+                );
+                let server = tokio::task::spawn_local(serve);
+                let close = Rc::new(Notify::new());
+                let held = Rc::new(());
+                let stream = Stream::Plain(Raw::new(Socket::Memory(ours)));
+                let limits = HttpLimits::default();
+                let mut sender = handshake_http2(stream, &limits, close.clone(), held.clone()).await.unwrap();
+                let request = hyper::Request::get("http://a/").body(Empty::<Bytes>::new()).unwrap();
+                let mut body = sender.send_request(request).await.unwrap().into_body();
+                let kept = sender_is_kept.then_some(sender);
+                assert_eq!(Rc::strong_count(&held), 2, "it is open as long as it carries something");
+                close.notify_one();
+                assert!(body.frame().await.is_some_and(|frame| frame.is_err()), "the stream fails");
+                // The server sees the end of the connection itself.
+                let _ = server.await.unwrap();
+                drop(kept);
+            };
+            tokio::time::timeout(Duration::from_secs(20), local.run_until(run)).await.unwrap();
+        }
+    }
 }
