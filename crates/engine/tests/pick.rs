@@ -208,10 +208,44 @@ fn previous_hosts_are_avoided_as_often_as_told() {
     tried.note(&balancer.endpoints()[0], false);
     let mut seed = 5;
     let repeated = (0..10_000)
-        .filter(|_| pick(&balancer, &tried, Avoid::PreviousHosts { attempts: 5 }, &mut seed) == Ok(0))
+        .filter(|_| pick(&balancer, &tried, Avoid::Previous { hosts: 5, priorities: 0 }, &mut seed) == Ok(0))
         .count();
     // 1/2 to the power of six choices.
     assert!((100..=220).contains(&repeated), "{repeated}");
+}
+
+#[test]
+fn priorities_that_were_tried_are_left_out_after_every_second_try() {
+    let lb = cluster::cluster::LbPolicy::Random;
+    let specs = [(0, "x", 1, "east", None), (1, "y", 1, "west", None), (2, "z", 1, "north", None)];
+    let balancer = balancer(&snapshot(lb, false, &specs), &[]);
+    let avoid = Avoid::Previous { hosts: 5, priorities: 2 };
+    let mut tried = Tried::default();
+    let mut seed = 7;
+    let mut order = Vec::new();
+    for _ in 0..8 {
+        let index = pick(&balancer, &tried, avoid, &mut seed).unwrap();
+        let shares = balancer.shares_again(&tried, avoid);
+        assert_eq!(shares[index], 1.0, "{tried:?} {shares:?}");
+        tried.note(&balancer.endpoints()[index], false);
+        order.push(index);
+    }
+    // Once all three were tried it begins anew.
+    assert_eq!(order, [0, 0, 1, 1, 2, 2, 0, 0]);
+}
+
+#[test]
+fn a_priority_that_cannot_serve_is_no_way_out() {
+    let lb = cluster::cluster::LbPolicy::Random;
+    let down = Condition::new(EndpointState::PathDown, Ramp::FULL);
+    let specs = [(0, "x", 1, "east", None), (0, "x", 1, "east", None), (1, "y", 1, "west", None)];
+    let balancer = balancer(&snapshot(lb, false, &specs), &[Condition::default(), Condition::default(), down]);
+    let mut tried = Tried::default();
+    tried.note(&balancer.endpoints()[0], false);
+    tried.note(&balancer.endpoints()[0], false);
+    let again = |hosts| balancer.shares_again(&tried, Avoid::Previous { hosts, priorities: 2 });
+    assert_eq!(again(5), [0.0, 1.0, 0.0]);
+    assert_eq!(again(0), [0.5, 0.5, 0.0]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 use std::io;
 
 /// Raise it whenever a generator makes something else of the same input: versions must change with content.
-const REVISION: u32 = 1;
+const REVISION: u32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Input {

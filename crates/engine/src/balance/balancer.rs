@@ -3,7 +3,7 @@
 //! Invariant: built from one assignment and one set of conditions, and never changed; indices are positions in
 //! [`Endpoints::iter`].
 
-use super::plan::{Group, Member, Policy, ShareInput, plan};
+use super::plan::{Group, Member, Policy, ShareInput, plan, plan_without};
 use super::{Condition, Pool};
 use crate::upstream::{Endpoint, Endpoints, EnvoyCluster};
 use std::sync::Arc;
@@ -13,7 +13,9 @@ use std::sync::Arc;
 pub struct Balancer {
     pub(super) cluster: Arc<EnvoyCluster>,
     pub(super) endpoints: Box<[Arc<Endpoint>]>,
-    pub(super) conditions: Box<[Condition]>,
+    pub(super) members: Box<[Member]>,
+    groups: Box<[Group]>,
+    policy: Policy,
     pub(super) pools: Vec<Pool>,
     /// Running sums of the pools' shares.
     pub(super) ends: Vec<f64>,
@@ -58,7 +60,9 @@ impl Balancer {
         Self {
             cluster: cluster.clone(),
             endpoints: own.into(),
-            conditions: members.iter().map(|member| member.condition).collect(),
+            members: members.into(),
+            groups: groups.into(),
+            policy,
             pools,
             ends,
         }
@@ -74,16 +78,25 @@ impl Balancer {
     }
 
     pub fn condition(&self, index: usize) -> Option<Condition> {
-        self.conditions.get(index).copied()
+        self.members.get(index).map(|member| member.condition)
     }
 
     /// Share of each endpoint by index, exactly what [`Balancer::pick`] samples from; all zero when none may be chosen.
     pub fn shares(&self) -> Vec<f64> {
+        self.shares_of(&self.pools)
+    }
+
+    pub(super) fn shares_of(&self, pools: &[Pool]) -> Vec<f64> {
         let mut shares = vec![0.0; self.endpoints.len()];
-        for (member, share) in self.pools.iter().flat_map(Pool::shares) {
+        for (member, share) in pools.iter().flat_map(Pool::shares) {
             shares[member] += share;
         }
         shares
+    }
+
+    /// The pools if these priorities could take nothing; empty when no other can.
+    pub(super) fn plan_without(&self, priorities: &[u32]) -> Vec<Pool> {
+        plan_without(&ShareInput { members: &self.members, groups: &self.groups, policy: self.policy }, priorities)
     }
 
     /// Where the load goes, priority by priority.
@@ -94,6 +107,6 @@ impl Balancer {
     /// Whether any endpoint may serve. A subset where none may is "wholly down": its share of a weighted route goes to its
     /// siblings where the route says so.
     pub fn is_usable(&self) -> bool {
-        self.conditions.iter().any(|condition| condition.state.is_usable())
+        self.members.iter().any(|member| member.condition.state.is_usable())
     }
 }

@@ -1,9 +1,10 @@
 //! Picking an endpoint for one try.
 //!
 //! A first try samples the pools. A later one avoids what was tried: as Envoy's `previous_hosts` does it (choose again,
-//! a few times), or Fairlead's way: never the same endpoint while another is usable, and away from a path that failed.
+//! a few times) and `previous_priorities` (the load goes to priorities not tried yet), or Fairlead's way: never the same
+//! endpoint while another is usable, and away from a path that failed.
 
-use super::{Balancer, EndpointState};
+use super::{Balancer, EndpointState, Pool};
 use crate::decide::Allowed;
 use crate::route::RoutePlan;
 use crate::upstream::{Endpoint, EndpointKey, LbPolicy};
@@ -27,8 +28,9 @@ pub enum Avoid {
     /// It does not.
     #[default]
     Nothing,
-    /// Envoy: choose again while the choice was tried before, at most so often; then take it.
-    PreviousHosts { attempts: u32 },
+    /// Envoy: choose again while the choice was tried before, at most `hosts` times; then take it. After every `priorities`
+    /// tries (0: never) the load goes to the priorities that were not tried; when all were, it begins anew.
+    Previous { hosts: u32, priorities: u32 },
     /// Fairlead: another endpoint if any is usable; rather one of another cluster and gateway once a path is in doubt or
     /// two endpoints have failed, also from lower priorities.
     Elsewhere,
@@ -72,10 +74,11 @@ impl Avoid {
     pub fn of(plan: &RoutePlan) -> Self {
         match &plan.retry {
             _ if plan.default_retry => Self::Elsewhere,
-            Some(retry) if retry.avoid_previous_hosts => {
-                Self::PreviousHosts { attempts: retry.host_selection_attempts }
-            }
-            _ => Self::Nothing,
+            Some(retry) => Self::Previous {
+                hosts: if retry.avoid_previous_hosts { retry.host_selection_attempts } else { 0 },
+                priorities: retry.avoid_previous_priorities,
+            },
+            None => Self::Nothing,
         }
     }
 }
@@ -130,13 +133,15 @@ impl Balancer {
                 Some(pick) => Ok(pick),
                 None => self.sample(context),
             },
-            Avoid::PreviousHosts { attempts } if again => {
-                let mut pick = self.sample(context)?;
-                for _ in 0..attempts {
+            Avoid::Previous { hosts, priorities } if again => {
+                let other = self.other_priorities(context.tried, priorities, (context.random)());
+                let pools = other.as_deref().unwrap_or(&self.pools);
+                let mut pick = self.sample_from(pools, context)?;
+                for _ in 0..hosts {
                     if !context.tried.contains(&self.endpoints[pick.index].key) {
                         break;
                     }
-                    pick = self.sample(context)?;
+                    pick = self.sample_from(pools, context)?;
                 }
                 Ok(pick)
             }
@@ -144,11 +149,39 @@ impl Balancer {
         }
     }
 
-    /// Share of each endpoint by index in a try after those `tried`, as [`Balancer::pick`] has it. Of `PreviousHosts` as if the
+    /// The pools when priorities that were tried get nothing; `None` while the load is as ever. Envoy's
+    /// `PreviousPrioritiesRetryPriority`: looked at after every `frequency` tries, forgotten when nothing else is left.
+    fn other_priorities(&self, tried: &Tried, frequency: u32, seed: u64) -> Option<Vec<Pool>> {
+        if frequency == 0 {
+            return None;
+        }
+        let (mut attempted, mut since, mut pools) = (Vec::new(), 0, None);
+        for tried in &tried.0 {
+            since += 1;
+            attempted.extend(self.endpoints.iter().find(|known| known.key == tried.key).map(|known| known.priority));
+            if since % frequency != 0 {
+                continue;
+            }
+            let planned = self.plan_without(&attempted);
+            if planned.is_empty() {
+                (attempted, since, pools) = (Vec::new(), 0, None);
+            } else {
+                pools = Some(planned);
+            }
+        }
+        pools.iter().flatten().for_each(|pool| pool.start_at(seed));
+        pools
+    }
+
+    /// Share of each endpoint by index in a try after those `tried`, as [`Balancer::pick`] has it. Of previous hosts as if the
     /// choice were repeated until it is fresh while anything fresh has a share.
     pub fn shares_again(&self, tried: &Tried, avoid: Avoid) -> Vec<f64> {
-        let shares = self.shares();
-        if tried.is_empty() || avoid == Avoid::Nothing {
+        let other = match avoid {
+            Avoid::Previous { priorities, .. } => self.other_priorities(tried, priorities, 0),
+            _ => None,
+        };
+        let shares = self.shares_of(other.as_deref().unwrap_or(&self.pools));
+        if tried.is_empty() {
             return shares;
         }
         let weights: Vec<f64> = match avoid {
@@ -160,7 +193,8 @@ impl Balancer {
                 };
                 ranks.iter().enumerate().map(of).collect()
             }
-            _ => {
+            Avoid::Nothing | Avoid::Previous { hosts: 0, .. } => return shares,
+            Avoid::Previous { .. } => {
                 let fresh = |(endpoint, share): (&Arc<Endpoint>, &f64)| {
                     if tried.contains(&endpoint.key) { 0.0 } else { *share }
                 };
@@ -177,12 +211,25 @@ impl Balancer {
             [] => return Err(NoEndpoint::NoneUsable),
             [only] => only,
             pools => {
-                // 53 bits make a uniform float below the sum of all shares (1, but for rounding).
-                let sum = self.ends.last().copied().unwrap_or(1.0);
-                let point = ((context.random)() >> 11) as f64 / (1u64 << 53) as f64 * sum;
+                let point = point(context, self.ends.last().copied().unwrap_or(1.0));
                 &pools[self.ends.partition_point(|end| *end <= point).min(pools.len() - 1)]
             }
         };
+        Ok(self.sample_pool(pool, context))
+    }
+
+    /// As [`Balancer::sample`], of pools made for one try.
+    fn sample_from(&self, pools: &[Pool], context: &mut PickContext<'_>) -> Result<Pick, NoEndpoint> {
+        let Some(last) = pools.last() else { return self.sample(context) };
+        let mut point = point(context, pools.iter().map(Pool::share).sum());
+        let pool = pools.iter().find(|pool| {
+            point -= pool.share();
+            point < 0.0
+        });
+        Ok(self.sample_pool(pool.unwrap_or(last), context))
+    }
+
+    fn sample_pool(&self, pool: &Pool, context: &mut PickContext<'_>) -> Pick {
         let index = match self.cluster.lb_policy {
             LbPolicy::RoundRobin => pool.next(),
             LbPolicy::Random => pool.sample((context.random)()),
@@ -191,7 +238,7 @@ impl Balancer {
                 pool.sample_two(random, context.in_flight)
             }
         };
-        Ok(Pick { index, priority: pool.priority(), panic: pool.is_panic() })
+        Pick { index, priority: pool.priority(), panic: pool.is_panic() }
     }
 
     /// The best usable endpoint that is not where the request has been; `None` when no endpoint is usable.
@@ -218,7 +265,7 @@ impl Balancer {
     /// How far an endpoint is from being where a later try should go: the least is best; `None` when it is not usable.
     fn rank(&self, index: usize, tried: &Tried) -> Option<Rank> {
         let endpoint = self.endpoints.get(index)?;
-        let class = match self.conditions.get(index)?.state {
+        let class = match self.condition(index)?.state {
             EndpointState::Healthy => 0,
             EndpointState::Degraded => 1,
             EndpointState::Draining => 2,
@@ -228,6 +275,11 @@ impl Balancer {
     }
 
     fn weight_of(&self, index: usize) -> u64 {
-        u64::from(self.endpoints[index].weight) * u64::from(self.conditions[index].ramp.tenths())
+        u64::from(self.endpoints[index].weight) * u64::from(self.members[index].condition.ramp.tenths())
     }
+}
+
+/// Uniform below `sum`, which is that of all shares (1, but for rounding): 53 bits make a float.
+fn point(context: &mut PickContext<'_>, sum: f64) -> f64 {
+    ((context.random)() >> 11) as f64 / (1u64 << 53) as f64 * sum
 }

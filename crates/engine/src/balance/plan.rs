@@ -84,7 +84,15 @@ pub fn shares(input: &ShareInput<'_>) -> Vec<f64> {
 
 /// The pools to pick from; their shares sum to 1. Empty when no endpoint may be chosen.
 pub fn plan(input: &ShareInput<'_>) -> Vec<Pool> {
+    plan_without(input, &[])
+}
+
+/// [`plan`] when some priorities take nothing, as if all in them were dead. Empty when the others cannot take anything.
+pub(super) fn plan_without(input: &ShareInput<'_>, priorities: &[u32]) -> Vec<Pool> {
     let mut tiers = Tiers::of(input);
+    if !priorities.is_empty() && !tiers.leave_out(priorities) {
+        return Vec::new();
+    }
     let priorities = tiers.members.len();
     let loads = tiers.loads();
     let mut healthy: Vec<f64> = loads.healthy.iter().map(|load| f64::from(*load) / 100.0).collect();
@@ -154,6 +162,16 @@ impl<'a> Tiers<'a> {
             health.degraded += if self.is_in(member, Class::Degraded) { amount } else { 0 };
         }
         health
+    }
+
+    /// `false` when nobody else is available.
+    fn leave_out(&mut self, priorities: &[u32]) -> bool {
+        for priority in priorities {
+            let tier = &mut self.health[*priority as usize];
+            (tier.healthy, tier.degraded) = (0, 0);
+        }
+        let loads = priority_loads(&self.health, self.input.policy.overprovisioning, 0.0);
+        loads.healthy.iter().chain(&loads.degraded).any(|load| *load > 0)
     }
 
     fn is_in(&self, member: &Member, class: Class) -> bool {

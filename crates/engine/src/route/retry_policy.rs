@@ -3,6 +3,8 @@
 use crate::error::{DecodeError, Decoded};
 use crate::matching::HeaderMatch;
 use crate::wire;
+use fairlead_proto::any;
+use fairlead_proto::envoy::all::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use fairlead_proto::envoy::route as proto;
 use std::time::Duration;
 
@@ -24,8 +26,8 @@ pub struct RetryPolicy {
     pub avoid_previous_hosts: bool,
     /// How often choosing an endpoint is repeated for that, before any is taken. Envoy's default is 1.
     pub host_selection_attempts: u32,
-    /// Try priorities that were not tried yet first (`envoy.retry_priorities.previous_priorities`).
-    pub avoid_previous_priorities: bool,
+    /// After so many tries go to priorities that were not tried (`envoy.retry_priorities.previous_priorities`); 0: never.
+    pub avoid_previous_priorities: u32,
     /// Back-off n is random below `min(base × (2^n − 1), max)`. Envoy's defaults are 25 ms and ten times the base.
     pub back_off_base: Duration,
     pub back_off_max: Duration,
@@ -116,11 +118,7 @@ impl RetryPolicy {
                 }
             }
         }
-        let avoid_previous_priorities = match policy.retry_priority.as_ref().map(|priority| priority.name.as_str()) {
-            None => false,
-            Some("envoy.retry_priorities.previous_priorities") => true,
-            Some(other) => return Err(DecodeError::new("retry_priority.name", format!("unknown priority {other:?}"))),
-        };
+        let avoid_previous_priorities = policy.retry_priority.as_ref().map(update_frequency).transpose()?.unwrap_or(0);
         let back_off = policy.retry_back_off.unwrap_or_default();
         let base = wire::nonzero_duration(&back_off.base_interval, "retry_back_off.base_interval")?.unwrap_or(BASE);
         let max = wire::nonzero_duration(&back_off.max_interval, "retry_back_off.max_interval")?;
@@ -142,5 +140,20 @@ impl RetryPolicy {
             back_off_base: base,
             back_off_max: max.unwrap_or(base * 10).max(base),
         })
+    }
+}
+
+fn update_frequency(priority: &proto::retry_policy::RetryPriority) -> Decoded<u32> {
+    if priority.name != "envoy.retry_priorities.previous_priorities" {
+        return Err(DecodeError::new("retry_priority.name", format!("unknown priority {:?}", priority.name)));
+    }
+    let at = "retry_priority.typed_config";
+    let Some(proto::retry_policy::retry_priority::ConfigType::TypedConfig(config)) = &priority.config_type else {
+        return Err(DecodeError::new(at, "missing"));
+    };
+    let config: PreviousPrioritiesConfig = any::unpack(config).map_err(|e| DecodeError::new(at, e.to_string()))?;
+    match u32::try_from(config.update_frequency) {
+        Ok(frequency) if frequency > 0 => Ok(frequency),
+        _ => Err(DecodeError::new(format!("{at}.update_frequency"), "must be above 0")),
     }
 }

@@ -103,7 +103,9 @@ pub(super) fn locality(setting: &LocalityLbSetting, at: &FieldPath, check: &mut 
         overlapping(&keys, &at.key("to"), check);
     }
     let from: Vec<&str> = setting.distribute.iter().map(|entry| entry.from.as_str()).collect();
-    overlapping(&from, &at.key("distribute"), check);
+    // The first that covers the caller holds, so a last `*` is for the rest; Istio takes that too.
+    let specific = from.strip_suffix(&["*"]).unwrap_or(&from);
+    overlapping(specific, &at.key("distribute"), check);
     for (index, entry) in setting.failover.iter().enumerate() {
         let at = at.key("failover").index(index);
         if entry.from.is_empty() || entry.to.is_empty() {

@@ -7,8 +7,10 @@ use super::locality::pattern_covers;
 use fairlead_model::ids::Locality;
 use std::collections::BTreeMap;
 
-/// The fraction is kept to about one in this many.
-const EXACT: u64 = 10_000;
+/// Where the exact fractions have no common denominator that fits, they are kept to about one in this many.
+const NEARLY: u64 = 10_000;
+/// Envoy takes the sum of a priority's locality weights as 32 bits.
+const MOST: u64 = u32::MAX as u64;
 
 /// `present` are the localities with the sum of their endpoints' weights; the result has those that some pattern covers.
 /// The most specific pattern takes a locality.
@@ -20,25 +22,52 @@ pub fn distribute(
     let mut patterns: Vec<(&String, u32)> = to.iter().map(|(pattern, weight)| (pattern, *weight)).collect();
     patterns.sort_by_key(|(pattern, _)| std::cmp::Reverse(specificity(pattern)));
     let mut left = present.clone();
-    let mut weights = BTreeMap::new();
+    let mut parts = Vec::new();
     for (pattern, weight) in patterns {
         let covered: Vec<(Locality, u64)> =
             left.iter().filter(|(l, _)| pattern_covers(pattern, l)).map(|(l, w)| (l.clone(), *w)).collect();
+        left.retain(|locality, _| !pattern_covers(pattern, locality));
         let total: u64 = covered.iter().map(|(_, w)| w).sum();
-        for (locality, own) in covered {
-            left.remove(&locality);
-            if weight == 0 || total == 0 {
-                continue;
-            }
-            let share = if exact {
-                (u64::from(weight) * own * EXACT + total / 2) / total
-            } else {
-                (u64::from(weight) * own).div_ceil(total)
-            };
-            weights.insert(locality, share.clamp(1, u32::MAX.into()) as u32);
+        if weight > 0 && total > 0 {
+            parts.push(Part { weight: u64::from(weight), total, covered });
         }
     }
-    weights
+    let scale = exact.then(|| common_denominator(&parts));
+    let weights = parts.iter().flat_map(|part| {
+        part.covered.iter().map(move |(locality, own)| {
+            let share = match scale {
+                Some(scale) => (part.weight * own * scale + part.total / 2) / part.total,
+                None => (part.weight * own).div_ceil(part.total),
+            };
+            (locality.clone(), share.clamp(1, MOST) as u32)
+        })
+    });
+    weights.collect()
+}
+
+/// A pattern's weight, and the localities it is shared among with the sum of their endpoints' weights.
+struct Part {
+    weight: u64,
+    total: u64,
+    covered: Vec<(Locality, u64)>,
+}
+
+/// What all weights are multiplied with, so that no share of a part needs rounding.
+fn common_denominator(parts: &[Part]) -> u64 {
+    let sum: u64 = parts.iter().map(|part| part.weight).sum();
+    let fits = |scale: &u64| scale.checked_mul(sum).is_some_and(|all| all <= MOST);
+    parts
+        .iter()
+        .try_fold(1u64, |scale, part| {
+            let own = part.covered.iter().fold(part.total, |divisor, (_, own)| gcd(divisor, part.weight * own));
+            let needed = part.total / own;
+            Some(scale / gcd(scale, needed) * needed).filter(fits)
+        })
+        .unwrap_or(NEARLY)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn specificity(pattern: &str) -> usize {
@@ -71,8 +100,25 @@ mod tests {
     fn istio_rounds_up_and_fairlead_does_not() {
         let (to, present) = (&[("a/*", 80), ("b/*", 20)], &[("a/1", 1), ("a/2", 1), ("a/3", 1), ("b/1", 1)]);
         assert_eq!(shares(to, present, false), named(&[("a/1", 27), ("a/2", 27), ("a/3", 27), ("b/1", 20)]));
+        assert_eq!(shares(to, present, true), named(&[("a/1", 80), ("a/2", 80), ("a/3", 80), ("b/1", 60)]));
+    }
+
+    #[test]
+    fn fractions_are_exact_over_patterns_that_share_no_divisor() {
+        let (to, present) = (&[("a/*", 50), ("b/*", 50)], &[("a/1", 1), ("a/2", 2), ("b/1", 3), ("b/2", 4)]);
         let exact = shares(to, present, true);
-        assert_eq!(exact[0].1 * 3 / 4, exact[3].1);
+        let sum: u32 = exact.iter().map(|(_, w)| w).sum();
+        let parts: Vec<(u32, u32)> = exact.iter().map(|(_, w)| (*w, sum)).collect();
+        for ((weight, sum), (part, whole)) in parts.into_iter().zip([(1, 6), (2, 6), (3, 14), (4, 14)]) {
+            assert_eq!(u64::from(weight) * whole, u64::from(sum) * part, "{exact:?}");
+        }
+    }
+
+    #[test]
+    fn fractions_too_fine_for_32_bits_are_rounded() {
+        let present = [("a/1", 999_983), ("a/2", 1), ("b/1", 999_979), ("b/2", 2)];
+        let weights = shares(&[("a/*", 50), ("b/*", 50)], &present, true);
+        assert!(weights.iter().all(|(_, w)| *w > 0 && u64::from(*w) <= 50 * NEARLY), "{weights:?}");
     }
 
     #[test]
