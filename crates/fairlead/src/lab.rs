@@ -238,6 +238,7 @@ fn show(verb: &Verb, answer: &Value) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Call { .. } => {
+            // What a call got is the answer, whatever it is.
             print_value(answer, Output::Json)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -99,8 +99,10 @@ struct Broken {
 pub struct Done {
     /// Those that ran and were killed.
     pub killed: Vec<(String, String)>,
-    /// Those that were started again.
+    /// Those that were away and were started again.
     pub started: Vec<(String, String)>,
+    /// Those that ran, were ended in order and started again.
+    pub restarted: Vec<(String, String)>,
 }
 
 impl Handle {
@@ -209,8 +211,9 @@ impl Handle {
         let restarts = self.start_again(alive.into_iter().map(|s| (s.owner, s.name))).await;
         for (key, outcome) in restarts {
             outcome?;
-            done.started.push(key);
+            done.restarted.push(key);
         }
+        done.restarted.sort();
         Ok(done)
     }
 
@@ -318,7 +321,7 @@ impl Handle {
         self.install_all(broken, changes).await?;
         let killed = self.hold(broken, &down).await;
         let started = self.release(broken, &down).await?;
-        Ok(Done { killed, started })
+        Ok(Done { killed, started, restarted: Vec::new() })
     }
 
     /// Installs or removes the tables of faults in many namespaces at once: each waits some milliseconds for the kernel.

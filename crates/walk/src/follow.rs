@@ -158,14 +158,16 @@ fn security(world: &World, client: &fairlead_calls::Client, own: Option<&Workloa
     if client.tls == Some(ClientTls::None) {
         return Security::Plain;
     }
+    let issuer = own.map(|w| w.key.cluster.clone());
     let own = own.and_then(|w| world.own_identity(w));
     let host = call.request.host.clone();
     Security::Tls(Arc::new(Hello {
         server_name: client.sni.clone().or_else(|| host.parse::<std::net::IpAddr>().is_err().then_some(host)),
         alpn: client.alpn.clone(),
-        certificate: certificate(client, own.as_deref()),
+        certificate: certificate(client, own.as_deref(), issuer),
         expect: None,
         names: None,
+        anyone: true,
     }))
 }
 

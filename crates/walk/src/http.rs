@@ -4,7 +4,7 @@
 
 use crate::arrival::{Arrival, Failure, merged};
 use crate::inbound::Accepted;
-use crate::wire::{HttpRequest, Payload};
+use crate::wire::{HttpRequest, Payload, Security};
 use crate::world::World;
 use fairlead_calls::DecidedBy;
 use fairlead_engine::listener::HttpManager;
@@ -35,6 +35,10 @@ impl World {
             // Bytes that are no HTTP where HTTP is spoken: the codec closes.
             return vec![Arrival::failed(Failure::Closed)];
         };
+        if !accepted.terminated && matches!(accepted.wire.security, Security::Tls(_)) {
+            // Nor is TLS that does not end here.
+            return vec![Arrival::failed(Failure::Closed)];
+        }
         if let Err(denied) = accepted.authorize_connection() {
             return vec![self.denied(accepted, &denied, None)];
         }

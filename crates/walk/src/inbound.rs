@@ -11,7 +11,8 @@ use fairlead_calls::Outcome;
 use fairlead_calls::names::short_form;
 use fairlead_engine::listener::{FilterChain, Listener, NetworkFilter, Sniffed, TlsContext, Transport};
 use fairlead_engine::{ConnectionInfo, RequestInfo, Snapshot, decide};
-use fairlead_model::mesh::{GatewayKind, Workload};
+use fairlead_model::mesh::{GatewayKind, Member, Workload};
+use fairlead_model::settings::Trust;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ impl World {
     /// Hands a connection to a workload: to its proxy if it has one.
     pub(crate) fn deliver(&self, workload: &Arc<Workload>, wire: &Wire, depth: u8) -> Vec<Arrival> {
         let Some(snapshot) = self.snapshot(workload) else {
-            return self.bare(workload, wire);
+            return self.bare(workload, wire, &wire.payload, LastHop::default());
         };
         let Some(listener) = listener(&snapshot, workload, wire.destination) else {
             return vec![Arrival::failed(Failure::Refused)];
@@ -91,12 +92,25 @@ impl World {
         vec![Arrival::reset(&[])]
     }
 
-    /// No proxy: the program gets the bytes as they are. TLS that the mesh made means nothing to it.
-    fn bare(&self, workload: &Arc<Workload>, wire: &Wire) -> Vec<Arrival> {
-        if matches!(wire.security, Security::Tls(_)) {
-            return vec![Arrival::failed(Failure::Closed)];
+    /// The program gets the bytes as they came over the wire, and ends TLS itself. That of the mesh means nothing to it.
+    pub(crate) fn bare(
+        &self,
+        workload: &Arc<Workload>,
+        wire: &Wire,
+        payload: &Payload,
+        mut hop: LastHop,
+    ) -> Vec<Arrival> {
+        if let Security::Tls(hello) = &wire.security {
+            match hello.with_program() {
+                Ok(version) => hop = LastHop { tls: true, version: version.or(hop.version), ..hop },
+                Err(reason) => {
+                    let mut refused = Arrival::failed(Failure::Closed);
+                    refused.notes.push(format!("{}: handshake refused: {reason}", workload.key));
+                    return vec![refused];
+                }
+            }
         }
-        self.program(workload, wire.destination.port(), &wire.payload, &LastHop::default())
+        self.program(workload, wire.destination.port(), payload, &hop)
     }
 
     /// The peer's identity after this chain's handshake, and whether TLS ended here.
@@ -128,12 +142,16 @@ impl World {
             Certificate::None if tls.require_client_certificate => Err("no client certificate".into()),
             Certificate::None => Ok(None),
             Certificate::Invalid(why) => Err((*why).into()),
-            Certificate::Valid(id) => {
+            Certificate::Valid { id, issuer } => {
                 let domain = id.strip_prefix("spiffe://").and_then(|r| r.split('/').next()).unwrap_or_default();
                 let mesh = self.meshes.get(&workload.key.cluster);
-                let member = mesh.and_then(|m| m.members.values().find(|m| m.trust_domain == domain));
+                let of_domain = |m: &&Arc<Member>| m.trust_domain == domain;
+                // One domain for all: members are told apart by the intermediate that signed.
+                let shared = mesh.is_some_and(|m| m.settings.trust == Trust::Shared);
+                let signed = |m: &&Arc<Member>| !shared || issuer.as_ref().is_none_or(|issuer| *issuer == m.cluster);
+                let member = mesh.and_then(|m| m.members.values().filter(of_domain).find(signed));
                 match member {
-                    None => Err(format!("trust domain {domain} is not trusted here")),
+                    None => Err(format!("nobody of trust domain {domain} who is trusted here vouches for it")),
                     Some(member)
                         if self.conditions.revoked.contains(&member.cluster)
                             && member.cluster != workload.key.cluster =>

@@ -5,13 +5,16 @@
 use crate::conditions::Conditions;
 use crate::world::World;
 use fairlead_calls::{Given, MeshDirectory, Names, SourceFile, Table, TableError};
-use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin, ResolvedMesh};
+use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin, ResolvedMesh, WorkloadRef};
 use fairlead_resolve::{ClusterInput, ClusterState, ObjectRef, Observed, Settings};
 use fairlead_resources::{Decoded, Object, codes, decode, fairlead as written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+
+/// The ports that objects declare of workloads that the lab runs, served by a Service or not.
+pub(crate) type DeclaredPorts = BTreeMap<WorkloadRef, BTreeSet<u16>>;
 
 /// A mesh directory in memory.
 pub struct Mesh {
@@ -21,6 +24,7 @@ pub struct Mesh {
     pub diagnostics: Vec<Diagnostic>,
     pub(crate) clusters: BTreeMap<ClusterId, Cluster>,
     pub(crate) names: Names,
+    declared: Arc<DeclaredPorts>,
 }
 
 pub(crate) struct Cluster {
@@ -91,7 +95,9 @@ impl Mesh {
             let settings = fairlead_resolve::settings(&directory.name, written.as_ref(), &members, &refs);
             clusters.insert(cluster, Cluster { objects, settings });
         }
+        let declared = Arc::new(declared_ports(&clusters));
         let mut mesh = Self {
+            declared,
             name: written.map_or_else(|| directory.name.clone(), |m| m.metadata.name.clone()),
             table: Table::default(),
             diagnostics: Vec::new(),
@@ -130,7 +136,7 @@ impl Mesh {
             diagnostics.extend(found);
             meshes.insert(cluster.clone(), Arc::new(mesh));
         }
-        World::new(meshes, conditions)
+        World::new(meshes, conditions, self.declared.clone())
     }
 
     fn states(&self, conditions: &Conditions, diagnostics: &mut Vec<Diagnostic>) -> BTreeMap<ClusterId, ClusterState> {
@@ -153,6 +159,35 @@ impl Mesh {
         }
         states
     }
+}
+
+fn declared_ports(clusters: &BTreeMap<ClusterId, Cluster>) -> DeclaredPorts {
+    let mut found = DeclaredPorts::new();
+    for (cluster, read) in clusters {
+        for (decoded, _) in &read.objects {
+            let key = |name: String| WorkloadRef {
+                cluster: cluster.clone(),
+                namespace: decoded.key.namespace.to_string(),
+                name,
+            };
+            let name = decoded.key.name.to_string();
+            match &decoded.object {
+                Object::WorkloadEntry(entry) => {
+                    let ports = entry.spec.ports.values().filter_map(|port| u16::try_from(*port).ok()).collect();
+                    found.insert(key(name), ports);
+                }
+                Object::Workload(process) => {
+                    let tcp = process.spec.ports.iter().filter(|port| !port.protocol.eq_ignore_ascii_case("udp"));
+                    let ports: BTreeSet<u16> = tcp.map(|port| port.port).collect();
+                    for replica in 0..process.spec.replicas.unwrap_or(1) {
+                        found.insert(key(format!("{name}-{replica}")), ports.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 fn decode_cluster(

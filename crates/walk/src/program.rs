@@ -24,12 +24,13 @@ impl World {
     /// What the program of `workload` does with a payload on `port`.
     pub(crate) fn program(&self, workload: &Workload, port: u16, payload: &Payload, hop: &LastHop) -> Vec<Arrival> {
         let name = workload.key.to_string();
-        if self.conditions.is_down(&workload.key) || !listens(workload, port) {
+        if self.conditions.is_down(&workload.key) || !self.listens(workload, port) {
             return vec![Arrival::failed(Failure::Refused)];
         }
+        let own_tls = matches!(payload, Payload::ProgramTls { .. });
         let mut outcome = Outcome {
             to: Some(name.clone()),
-            tls: Some(last_hop(hop.tls, hop.peer.is_some())),
+            tls: Some(last_hop(hop.tls || own_tls, hop.peer.is_some())),
             seen_as: hop.peer.clone(),
             ..Outcome::default()
         };
@@ -52,6 +53,15 @@ impl World {
             _ => Duration::ZERO,
         };
         vec![Arrival { share: 1.0, outcome, delay, ..Arrival::default() }]
+    }
+
+    /// Ports that its object declares, and those that services send to it; a Pod that tells of none is taken to listen everywhere.
+    fn listens(&self, workload: &Workload, port: u16) -> bool {
+        workload.ports.contains_key(&port)
+            || match self.declared.get(&workload.key) {
+                Some(declared) => declared.contains(&port),
+                None => workload.ports.is_empty(),
+            }
     }
 }
 
@@ -85,9 +95,4 @@ fn http(outcome: &mut Outcome, request: &HttpRequest, port: u16, hop: &LastHop, 
         }
         Some(Answer::Delay { .. }) | None => {}
     }
-}
-
-/// A workload that declares no ports is taken to listen everywhere.
-fn listens(workload: &Workload, port: u16) -> bool {
-    workload.ports.is_empty() || workload.ports.contains_key(&port)
 }

@@ -6,20 +6,19 @@
 use crate::arrival::{Arrival, Failure, merged};
 use crate::http::{Exchange, NEGLIGIBLE, head, respond};
 use crate::upstream::Target;
-use crate::wire::{Payload, Security};
+use crate::wire::Payload;
 use crate::world::World;
 use fairlead_calls::DecidedBy;
 use fairlead_engine::balance::{Avoid, Balancer, Tried};
 use fairlead_engine::retry::{self, Attempt, Decision, RetryKind, Stop};
-use fairlead_engine::upstream::EnvoyCluster;
+use fairlead_engine::upstream::{EnvoyCluster, UpstreamTransport};
+use fairlead_model::ClusterId;
 use http::HeaderMap;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Tries of one request that are followed.
 const MAX_TRIES: u32 = 16;
-/// A proxy waits at most so long for a connection into another cluster.
-const FAR_CONNECT: Duration = Duration::from_secs(1);
 
 /// Where a request stands before its next try.
 struct Standing {
@@ -80,13 +79,13 @@ impl World {
                     let arrivals = brought
                         .entry((index, wary))
                         .or_insert_with(|| self.attempt(accepted, cluster, &target, &payload, exchange.depth, wary));
-                    let mesh = matches!(&target, Target::Endpoint(e) if cluster.is_mesh_tls(e));
+                    let hop = Hop::to(cluster, &target, &accepted.workload.key.cluster);
                     for arrival in arrivals.iter() {
                         let weight = standing.weight * share * arrival.share;
                         if weight < NEGLIGIBLE {
                             continue;
                         }
-                        let judged = self.judge(exchange, cluster, arrival, number, mesh, standing.elapsed);
+                        let judged = self.judge(exchange, cluster, arrival, number, hop, standing.elapsed);
                         let elapsed = standing.elapsed + judged.took;
                         match judged.verdict {
                             Verdict::Retry if number < MAX_TRIES => {
@@ -119,15 +118,14 @@ impl World {
         cluster: &EnvoyCluster,
         arrival: &Arrival,
         number: u32,
-        mesh: bool,
+        hop: Hop,
         elapsed: Duration,
     ) -> Judged {
         let plan = exchange.plan;
         let head = head(&exchange.request);
         let empty = HeaderMap::new();
-        let tls = mesh || matches!(exchange.accepted.wire.security, Security::Tls(_));
         let waits = match arrival.failure {
-            Some(Failure::Timeout) => cluster.connect_timeout.min(FAR_CONNECT),
+            Some(Failure::Timeout) => cluster.connect_limit(hop.far),
             _ => arrival.delay,
         };
         let per_try = plan.retry.as_ref().and_then(|r| r.per_try_timeout).filter(|limit| waits > *limit);
@@ -141,18 +139,19 @@ impl World {
         let (failure, flag) = match arrival.failure {
             _ if per_try.is_some() => (retry::Failure::Kind(RetryKind::PerTryTimeout), "UT"),
             Some(kind) => {
-                let (kind, flag) = retry_kind(kind, tls);
+                // A program that was reached had got its connection.
+                let (kind, flag) = retry_kind(kind, hop.tls && arrival.outcome.to.is_none());
                 (retry::Failure::Kind(kind), flag)
             }
             // The callee's proxy says that its program broke off; it is believed inside the mesh only.
-            None if arrival.program_reset && mesh => (retry::Failure::Kind(RetryKind::ResetBeforeHead), ""),
+            None if arrival.program_reset && hop.mesh => (retry::Failure::Kind(RetryKind::ResetBeforeHead), ""),
             None => {
                 let status = arrival.outcome.status.parse().unwrap_or(200);
                 let response = retry::Failure::Response {
                     status,
                     grpc_status: arrival.outcome.grpc_status,
                     headers: &empty,
-                    not_delivered: arrival.not_delivered && mesh,
+                    not_delivered: arrival.not_delivered && hop.mesh,
                 };
                 (response, "")
             }
@@ -239,6 +238,30 @@ fn ended(arrival: Arrival, exchange: &Exchange<'_>, number: u32, flags: &[&'stat
     last.delay = elapsed;
     respond(exchange, &mut last);
     last
+}
+
+/// How a try travels.
+#[derive(Clone, Copy)]
+struct Hop {
+    /// To another proxy of the mesh.
+    mesh: bool,
+    tls: bool,
+    /// Through a gateway, or to another cluster.
+    far: bool,
+}
+
+impl Hop {
+    fn to(cluster: &EnvoyCluster, target: &Target, own: &ClusterId) -> Self {
+        match target {
+            Target::Original => Self { mesh: false, tls: false, far: false },
+            Target::Endpoint(endpoint) => Self {
+                mesh: cluster.is_mesh_tls(endpoint),
+                tls: matches!(cluster.transport_of(endpoint), UpstreamTransport::Tls(_)),
+                far: endpoint.gateway_hop().is_some()
+                    || endpoint.cluster().is_some_and(|cluster| **cluster != *own.as_str()),
+            },
+        }
+    }
 }
 
 fn retry_kind(failure: Failure, tls: bool) -> (RetryKind, &'static str) {

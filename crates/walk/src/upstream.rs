@@ -117,8 +117,11 @@ impl World {
                     UpstreamProtocol::UseDownstream | UpstreamProtocol::Auto => None,
                 };
                 let hop = LastHop { tls: accepted.terminated, peer: accepted.peer.clone(), version };
-                let port = accepted.wire.destination.port();
-                let mut arrivals = self.program(accepted.workload, port, payload, &hop);
+                let mut arrivals = match accepted.terminated {
+                    true => self.program(accepted.workload, accepted.wire.destination.port(), payload, &hop),
+                    // TLS that no proxy ended is the program's to end.
+                    false => self.bare(accepted.workload, accepted.wire, payload, hop),
+                };
                 for arrival in &mut arrivals {
                     arrival.not_delivered = arrival.failure == Some(Failure::Refused);
                 }
@@ -253,11 +256,12 @@ impl World {
                 _ => Vec::new(),
             },
             certificate: match own {
-                Some(id) if mesh => Certificate::Valid(id),
+                Some(id) if mesh => Certificate::Valid { id, issuer: Some(accepted.workload.key.cluster.clone()) },
                 _ => Certificate::None,
             },
             expect: endpoint.identity().filter(|_| mesh).map(ToString::to_string),
             names: mesh.then(|| tls.clone()),
+            anyone: !mesh && tls.ca_file.is_none() && !tls.system_roots && tls.required_sans.is_empty(),
         }
     }
 }

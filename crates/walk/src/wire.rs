@@ -5,6 +5,7 @@
 use crate::place::Place;
 use fairlead_calls::call::Client;
 use fairlead_engine::listener::TlsContext;
+use fairlead_model::ClusterId;
 use http::HeaderMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,14 +37,37 @@ pub(crate) struct Hello {
     pub expect: Option<String>,
     /// Names of which a rule of the caller wants one beside.
     pub names: Option<Arc<TlsContext>>,
+    /// Whatever certificate the server shows is taken, also a program's own.
+    pub anyone: bool,
+}
+
+impl Hello {
+    /// The HTTP version that a program's own TLS settles on. `Err`: the handshake fails. The program's certificate is one that
+    /// nobody vouches for, and it speaks HTTP only (docs/echo.md).
+    pub fn with_program(&self) -> Result<Option<&'static str>, String> {
+        let offers = |name: &str| self.alpn.iter().any(|offered| offered == name);
+        if !self.anyone {
+            return Err("nobody vouches for the program's own certificate".into());
+        }
+        match self.alpn.is_empty() {
+            true => Ok(None),
+            false if offers("h2") => Ok(Some("2")),
+            false if offers("http/1.1") => Ok(None),
+            false => Err("the program speaks none of the application protocols offered".into()),
+        }
+    }
 }
 
 /// What the client shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Certificate {
     None,
-    /// A valid one of a member, with this SPIFFE ID.
-    Valid(String),
+    /// A valid one of a member, with this SPIFFE ID. Where all members share a trust domain, `issuer`, if anybody, tells whose
+    /// intermediate signed it.
+    Valid {
+        id: String,
+        issuer: Option<ClusterId>,
+    },
     /// One that no mesh workload may accept: expired, of a foreign root, or without a SPIFFE ID.
     Invalid(&'static str),
 }
@@ -111,16 +135,18 @@ impl HttpRequest {
 }
 
 /// The certificate a table's client shows.
-pub(crate) fn certificate(client: &Client, own: Option<&str>) -> Certificate {
+pub(crate) fn certificate(client: &Client, own: Option<&str>, issuer: Option<ClusterId>) -> Certificate {
     use fairlead_calls::call::ClientTls;
     let word = client.certificate.as_deref();
     match (client.tls, word) {
         (Some(ClientTls::Simple | ClientTls::None), None) => Certificate::None,
-        (_, None | Some("mesh")) => own.map_or(Certificate::None, |id| Certificate::Valid(id.to_owned())),
+        (_, None | Some("mesh")) => {
+            own.map_or(Certificate::None, |id| Certificate::Valid { id: id.to_owned(), issuer })
+        }
         (_, Some("expired")) => Certificate::Invalid("expired"),
         (_, Some("foreign-root")) => Certificate::Invalid("foreign root"),
         (_, Some("wrong-domain-root")) => Certificate::Invalid("another domain's root"),
         (_, Some("no-spiffe")) => Certificate::Invalid("no SPIFFE ID"),
-        (_, Some(id)) => Certificate::Valid(id.to_owned()),
+        (_, Some(id)) => Certificate::Valid { id: id.to_owned(), issuer },
     }
 }

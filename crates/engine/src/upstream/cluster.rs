@@ -99,6 +99,9 @@ pub enum UpstreamProtocol {
     Auto,
 }
 
+/// Across networks, and to other clusters, a connection must stand within a second (staleness contract).
+const FAR_CONNECT: Duration = Duration::from_secs(1);
+
 impl EnvoyCluster {
     /// How `endpoint` is reached.
     pub fn transport_of(&self, endpoint: &Endpoint) -> &UpstreamTransport {
@@ -106,6 +109,11 @@ impl EnvoyCluster {
             .iter()
             .find(|candidate| candidate.labels.iter().all(|(key, value)| endpoint.transport_label(key) == Some(value)))
             .map_or(&self.transport, |found| &found.transport)
+    }
+
+    /// How long a connection may take to stand. `far`: through a gateway, or to another cluster of the mesh.
+    pub fn connect_limit(&self, far: bool) -> Duration {
+        if far && !self.unjudged { FAR_CONNECT.min(self.connect_timeout) } else { self.connect_timeout }
     }
 
     /// Whether `endpoint` is reached over mesh mutual TLS.

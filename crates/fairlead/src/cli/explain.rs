@@ -3,6 +3,7 @@
 use super::output::{Output, print_value};
 use clap::Args;
 use fairlead_calls::{Call, Given};
+use fairlead_lab::live::Layout;
 use fairlead_walk::{Mesh, OpenError, explain};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,9 +19,8 @@ pub struct ExplainArgs {
     from: String,
     /// METHOD URL, or a URL with scheme grpc, tcp, tls.
     request: String,
-    /// The mesh directory.
-    #[arg(default_value = ".")]
-    directory: PathBuf,
+    /// The mesh directory; default: this folder, else that of the mesh that `fairlead up` runs.
+    directory: Option<PathBuf>,
     /// Request header NAME=VALUE; may be given several times.
     #[arg(long = "header", value_parser = header)]
     headers: Vec<(String, String)>,
@@ -32,7 +32,8 @@ pub struct ExplainArgs {
 }
 
 pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let mesh = Mesh::open_objects(&args.directory).map_err(|e: OpenError| anyhow::anyhow!("{e}"))?;
+    let directory = args.directory.clone().unwrap_or_else(default_directory);
+    let mesh = Mesh::open_objects(&directory).map_err(|e: OpenError| anyhow::anyhow!("{e}"))?;
     let given = Given { down: args.down.clone(), ..Given::default() };
     let world = mesh.world(&given).map_err(anyhow::Error::msg)?;
     let call = Call {
@@ -64,6 +65,15 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn default_directory() -> PathBuf {
+    let here = PathBuf::from(".");
+    if here.join("mesh.yaml").exists() || here.join("clusters").is_dir() {
+        return here;
+    }
+    let running = crate::lab_state::latest().ok().and_then(|state| crate::up::directory_of(&Layout::existing(&state)));
+    running.unwrap_or(here)
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

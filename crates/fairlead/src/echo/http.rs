@@ -5,7 +5,7 @@
 
 use super::Program;
 use super::answer::Answer;
-use super::record::{Record, caller};
+use super::record::{Arrival, Record, caller};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -29,11 +29,11 @@ impl std::fmt::Display for Reset {
 }
 impl std::error::Error for Reset {}
 
-pub async fn serve_http1<S>(stream: S, port: u16, program: Arc<Program>) -> anyhow::Result<()>
+pub async fn serve_http1<S>(stream: S, arrival: Arrival, program: Arc<Program>) -> anyhow::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(request, port, program.clone()));
+    let service = service_fn(move |request| answer(request, arrival, program.clone()));
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .half_close(true)
@@ -43,11 +43,11 @@ where
     Ok(())
 }
 
-pub async fn serve_http2<S>(stream: S, port: u16, program: Arc<Program>) -> anyhow::Result<()>
+pub async fn serve_http2<S>(stream: S, arrival: Arrival, program: Arc<Program>) -> anyhow::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(request, port, program.clone()));
+    let service = service_fn(move |request| answer(request, arrival, program.clone()));
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
@@ -55,7 +55,7 @@ where
     Ok(())
 }
 
-async fn answer(request: Request<Incoming>, port: u16, program: Arc<Program>) -> Result<Response<Body>, Reset> {
+async fn answer(request: Request<Incoming>, arrival: Arrival, program: Arc<Program>) -> Result<Response<Body>, Reset> {
     let grpc = request.headers().get("content-type").is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
     match program.answers.current() {
         Answer::Reset => return Err(Reset),
@@ -79,7 +79,7 @@ async fn answer(request: Request<Incoming>, port: u16, program: Arc<Program>) ->
         (false, Version::HTTP_10) => "http/1.0",
         _ => "http/1.1",
     };
-    let json = describe(&request, program.workload.record(port, protocol));
+    let json = describe(&request, program.workload.record(arrival, protocol));
     if grpc { Ok(grpc_answer(request.into_body(), json)) } else { Ok(plain_answer(request.into_body(), json).await) }
 }
 

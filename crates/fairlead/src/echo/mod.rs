@@ -36,7 +36,7 @@ pub struct EchoArgs {
     #[arg(long, env = "FAIRLEAD_WORKLOAD", default_value = "local/default/echo")]
     workload: String,
     /// A file that says how to answer while it exists: `503`, `grpc-14`, `reset` or `delay 2s`.
-    #[arg(long)]
+    #[arg(long, env = "FAIRLEAD_ANSWERS")]
     answers: Option<PathBuf>,
 }
 
@@ -85,25 +85,26 @@ async fn connection(stream: TcpStream, program: Arc<Program>) -> anyhow::Result<
     stream.set_nodelay(true)?;
     let port = stream.local_addr()?.port();
     let protocol = protocol(&stream).await?;
+    let arrival = record::Arrival { port, tls: matches!(protocol, Protocol::Tls) };
     if !matches!(protocol, Protocol::Http2) && matches!(program.answers.current(), answer::Answer::Reset) {
         // A dropped connection with linger 0 is an RST, as a crashing program would send.
         socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))?;
     }
     match protocol {
-        Protocol::Http1 => http::serve_http1(stream, port, program).await,
-        Protocol::Http2 => http::serve_http2(stream, port, program).await,
-        Protocol::Tcp => tcp::serve(stream, port, &program).await,
+        Protocol::Http1 => http::serve_http1(stream, arrival, program).await,
+        Protocol::Http2 => http::serve_http2(stream, arrival, program).await,
+        Protocol::Tcp => tcp::serve(stream, arrival, &program).await,
         Protocol::Tls => {
             let stream = tls::accept(stream).await?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let mut stream = BufReader::new(stream);
             let first = stream.fill_buf().await?;
             if http2 || first.starts_with(PREFACE) {
-                http::serve_http2(stream, port, program).await
+                http::serve_http2(stream, arrival, program).await
             } else if METHODS.iter().any(|m| first.starts_with(m)) {
-                http::serve_http1(stream, port, program).await
+                http::serve_http1(stream, arrival, program).await
             } else {
-                tcp::serve(stream, port, &program).await
+                tcp::serve(stream, arrival, &program).await
             }
         }
     }

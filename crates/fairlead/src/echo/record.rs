@@ -26,6 +26,8 @@ pub struct Record<'a> {
     pub path: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub authority: String,
+    /// Inside TLS that the program itself ended.
+    pub tls: bool,
     /// The caller's SPIFFE ID as the proxy in front told it; null in plaintext.
     pub caller: Option<String>,
     /// Lower-case names; repeated ones joined by `, `.
@@ -33,6 +35,13 @@ pub struct Record<'a> {
     /// TCP: the line that arrived.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
+}
+
+/// How a connection came to the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub port: u16,
+    pub tls: bool,
 }
 
 impl Workload {
@@ -44,12 +53,13 @@ impl Workload {
         Ok(Self { cluster: cluster.into(), namespace: namespace.into(), name: name.into() })
     }
 
-    pub fn record(&self, port: u16, protocol: &'static str) -> Record<'_> {
+    pub fn record(&self, arrival: Arrival, protocol: &'static str) -> Record<'_> {
         Record {
             workload: format!("{}/{}/{}", self.cluster, self.namespace, self.name),
             cluster: &self.cluster,
-            port,
+            port: arrival.port,
             protocol,
+            tls: arrival.tls,
             ..Record::default()
         }
     }

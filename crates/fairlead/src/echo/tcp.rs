@@ -4,12 +4,13 @@
 
 use super::Program;
 use super::answer::Answer;
+use super::record::Arrival;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 
 /// A line longer than this is answered in pieces, so that a stranger cannot fill the memory.
 const MAX_LINE: u64 = 64 * 1024;
 
-pub async fn serve<S>(stream: S, port: u16, program: &Program) -> anyhow::Result<()>
+pub async fn serve<S>(stream: S, arrival: Arrival, program: &Program) -> anyhow::Result<()>
 where
     S: AsyncRead + AsyncWrite,
 {
@@ -29,7 +30,7 @@ where
             break;
         }
         let text = String::from_utf8_lossy(&line);
-        let mut record = program.workload.record(port, "tcp");
+        let mut record = program.workload.record(arrival, "tcp");
         record.line = Some(text.trim_end_matches(['\r', '\n']).to_owned());
         let mut json = serde_json::to_vec(&record)?;
         json.push(b'\n');

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::Args;
 use fairlead_calls::{Given, Mode, TableCall};
 use fairlead_lab::live::runner::Ran;
-use fairlead_lab::live::server::Server;
+use fairlead_lab::live::server::{self, Server};
 use fairlead_lab::live::start::Progress;
 use fairlead_lab::live::{Lab, Layout, StartOptions, protocol};
 use fairlead_lab::{EnterError, Role};
@@ -80,7 +80,7 @@ pub fn test_live(role: Role, args: &TestArgs) -> anyhow::Result<ExitCode> {
         })?;
         let results = answer.map_err(|e| anyhow::anyhow!(e))?;
         return finish(&results, args.output);
-    }
+    };
     let args = UpArgs {
         directory: args.directory.clone(),
         check: true,
@@ -92,13 +92,21 @@ pub fn test_live(role: Role, args: &TestArgs) -> anyhow::Result<ExitCode> {
     run(role, &args)
 }
 
-/// The lab that runs for a directory, if it is the one started last.
+/// The lab that runs for a directory, the one started last if there are several.
 fn running(directory: &Path) -> Option<Layout> {
-    let layout = Layout::existing(&lab_state::latest().ok()?);
-    let status =
-        crate::block_on(async { Ok(protocol::ask(&layout.socket(), &protocol::Request::Status, |_| {}).await?) });
-    let status = status.ok()?.ok()?;
-    (Path::new(status["directory"].as_str()?) == directory.canonicalize().ok()?).then_some(layout)
+    let directory = directory.canonicalize().ok()?;
+    lab_state::running()
+        .ok()?
+        .into_iter()
+        .map(|state| Layout::existing(&state))
+        .find(|layout| directory_of(layout).is_some_and(|of| of == directory))
+}
+
+/// The mesh directory of a lab that runs. None: it does not take questions (it makes its calls and ends).
+pub fn directory_of(layout: &Layout) -> Option<PathBuf> {
+    let asked = async { Ok(protocol::ask(&layout.socket(), &protocol::Request::Status, |_| {}).await?) };
+    let status = crate::block_on(asked).ok()?.ok()?;
+    status["directory"].as_str().map(PathBuf::from)
 }
 
 fn outside(directory: &Path, state: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -109,7 +117,11 @@ fn outside(directory: &Path, state: Option<&Path>) -> anyhow::Result<ExitCode> {
         Some(state) => std::path::absolute(state)?,
         None => lab_state::base()?.join(format!("{}-{}", mesh.name, std::process::id())),
     };
+    if !keep {
+        lab_state::sweep(&lab_state::base()?);
+    }
     let layout = Layout::create(&state).with_context(|| format!("cannot make {}", state.display()))?;
+    let claim = lab_state::claim(layout.root())?;
     drop(mesh);
     lab_state::remember(layout.root())?;
     let variable = |name: &str, value: &std::ffi::OsStr| (OsString::from(name), value.to_owned());
@@ -125,6 +137,7 @@ fn outside(directory: &Path, state: Option<&Path>) -> anyhow::Result<ExitCode> {
                 // On a failure its logs are what is needed.
                 let _ = std::fs::remove_dir_all(layout.root());
             }
+            drop(claim);
             Ok(ExitCode::from(code))
         }
         Err(EnterError::Refused(refusal)) => anyhow::bail!("{refusal}"),
@@ -157,6 +170,7 @@ async fn up(args: &UpArgs, state: PathBuf) -> anyhow::Result<ExitCode> {
     let check = args.check;
     // With --check standard output is for the results.
     let progress: Progress = Arc::new(move |line| if check { eprintln!("{line}") } else { println!("{line}") });
+    let listener = if check { None } else { Some(server::bind(&Layout::existing(&state))?) };
     let options = StartOptions { state, records: RECORDS, certificate_lifetime: args.certificate_lifetime };
     let lab = match fairlead_lab::live::start(spec, names, options.clone(), progress.clone()).await {
         Ok(lab) => lab,
@@ -169,12 +183,12 @@ async fn up(args: &UpArgs, state: PathBuf) -> anyhow::Result<ExitCode> {
     };
     let judge = Arc::new(move |ran: Vec<Ran>| judge(&directory, &ran).map_err(|e| format!("{e:#}")));
     let server = Server::new(lab.clone(), tables, judge);
-    if check {
+    let Some(listener) = listener else {
         let results = server.test(args.only.as_deref(), progress).await.map_err(|e| anyhow::anyhow!(e))?;
         lab.stop().await;
         return finish(&results, args.output);
-    }
-    let serving = tokio::spawn(server.clone().serve());
+    };
+    let serving = tokio::spawn(server.clone().serve(listener));
     hints(&lab);
     let watcher = {
         let lab = lab.clone();

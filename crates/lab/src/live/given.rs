@@ -10,6 +10,7 @@ use fairlead_calls::given::duration;
 use fairlead_calls::names::long_form;
 use fairlead_calls::{Answer, Given};
 
+use super::conditions::Needs;
 use super::lab::{Lab, LabError};
 use super::spec::EAST_WEST;
 use crate::faults::Fault;
@@ -53,12 +54,12 @@ impl State {
             state.take_down(lab, name)?;
         }
         for name in &given.unhealthy {
-            state.unhealthy.extend(lab.workloads_of(name)?);
+            state.unhealthy.extend(told(lab, name, Needs::Probe)?);
         }
         for name in &given.drained {
             match lab.spec().clusters.contains_key(name) {
                 true => drop(state.drained_clusters.insert(name.clone())),
-                false => state.drained.extend(lab.workloads_of(name)?),
+                false => state.drained.extend(told(lab, name, Needs::Proxy)?),
             }
         }
         for name in &given.stale {
@@ -85,7 +86,7 @@ impl State {
             state.returned.insert(known(lab, name)?, duration(since).map_err(LabError::Unknown)?);
         }
         for (name, answer) in &given.answers {
-            for workload in lab.workloads_of(name)? {
+            for workload in told(lab, name, Needs::Echo)? {
                 state.answers.insert(workload, answer.clone());
             }
         }
@@ -224,6 +225,12 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Those that can be told so; where none can all are meant, and the call is undecided when they are told.
+fn told(lab: &Lab, name: &str, needs: Needs) -> Result<BTreeSet<String>, LabError> {
+    let all = lab.workloads_of(name)?;
+    Ok(lab.able(name, needs).unwrap_or(all))
 }
 
 fn known(lab: &Lab, cluster: &str) -> Result<String, LabError> {

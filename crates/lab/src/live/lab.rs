@@ -9,19 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fairlead_calls::{Answer, Names};
-use ipnet::IpNet;
+use fairlead_calls::Names;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::admin::{self, AdminError};
 use super::authority::Authorities;
+use super::conditions::Changed;
 use super::layout::Layout;
-use super::processes::{PROBE_ADDRESS, PROGRAM, Parts};
+use super::processes::{PROGRAM, Parts};
 use super::spec::{EAST_WEST, MeshSpec, Part, SYSTEM_NAMESPACE};
 use super::start::{StartOptions, all, rows};
 use crate::faults::{Fault, Heal};
-use crate::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
 use crate::topology::{Plan, PlanError};
 use crate::{Done, Handle, HandleError};
 
@@ -80,17 +79,6 @@ struct Inner {
     options: StartOptions,
     program: PathBuf,
     changed: Mutex<Changed>,
-}
-
-/// What is not as it was started, beside the faults of the substrate.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Changed {
-    unhealthy: BTreeSet<String>,
-    drained: BTreeSet<String>,
-    answers: BTreeSet<String>,
-    pub(super) detached: BTreeSet<String>,
-    /// Pairs: a cluster, and the one that alone detached it.
-    pub(super) detached_here: BTreeSet<(String, String)>,
 }
 
 impl Lab {
@@ -211,7 +199,9 @@ impl Lab {
 
     /// Breaks something of the substrate. Says what that did to processes.
     pub async fn fault(&self, fault: Fault) -> Result<Vec<String>, LabError> {
-        Ok(words(&self.handle().fault(fault).await?))
+        let done = self.handle().fault(fault).await?;
+        self.follow(&done).await?;
+        Ok(words(&done))
     }
 
     /// Kills the program of a workload, its sidecar stays; other targets are killed whole.
@@ -220,84 +210,11 @@ impl Lab {
         Fault::Kill { target: target.to_owned(), process: program.then(|| PROGRAM.to_owned()) }
     }
 
-    /// Says that a workload's program is not ready, whatever it answers; or that it is again.
-    pub async fn unhealthy(&self, name: &str, on: bool) -> Result<(), LabError> {
-        for workload in self.workloads_of(name)? {
-            let probed =
-                self.spec().workload(&workload).is_some_and(|(_, w)| w.part == Part::Sidecar && !w.ports.is_empty());
-            if !probed {
-                return Err(LabError::Unknown(format!(
-                    "{workload} has no sidecar that asks whether its program is ready"
-                )));
-            }
-            match on {
-                true => self.handle().install(&workload, unanswered_probes()).await?,
-                false => self.handle().uninstall(&workload, UNHEALTHY_TABLE).await?,
-            }
-            let mut changed = self.changed();
-            if on {
-                changed.unhealthy.insert(workload)
-            } else {
-                changed.unhealthy.remove(&workload)
-            };
-        }
-        Ok(())
-    }
-
-    /// Drains a cluster or a workload, or ends that.
-    pub async fn drain(&self, name: &str, on: bool) -> Result<(), LabError> {
-        if self.spec().clusters.contains_key(name) {
-            admin::post(&self.layout().admin(name), "/drain", &json!({"on": on})).await?;
-            let mut changed = self.changed();
-            if on {
-                changed.drained.insert(name.to_owned())
-            } else {
-                changed.drained.remove(name)
-            };
-            return Ok(());
-        }
-        for workload in self.workloads_of(name)? {
-            let path = if on { "/drain" } else { "/undrain" };
-            admin::proxy(self.handle(), &workload, "POST", path).await?;
-            let mut changed = self.changed();
-            if on {
-                changed.drained.insert(workload)
-            } else {
-                changed.drained.remove(&workload)
-            };
-        }
-        Ok(())
-    }
-
-    /// Tells programs how to answer; None: as always.
-    pub fn answers(&self, name: &str, answer: Option<&Answer>) -> Result<(), LabError> {
-        for workload in self.workloads_of(name)? {
-            let file = self.layout().answers(&workload);
-            let failed = |e: std::io::Error| LabError::State(format!("{}: {e}", file.display()));
-            match answer {
-                Some(answer) => {
-                    // Read at every request: it must never be seen half written.
-                    let new = file.with_extension("new");
-                    std::fs::write(&new, answer_text(answer))
-                        .and_then(|()| std::fs::rename(&new, &file))
-                        .map_err(failed)?;
-                    self.changed().answers.insert(workload);
-                }
-                None => {
-                    match std::fs::remove_file(&file) {
-                        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-                        _ => {}
-                    }
-                    self.changed().answers.remove(&workload);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Makes whole what names this target, or something in it. Says what was done for it.
     pub async fn heal(&self, target: &str) -> Result<Vec<String>, LabError> {
-        let mut done = words(&self.handle().heal(&Heal::Target(target.to_owned())).await?);
+        let healed = self.handle().heal(&Heal::Target(target.to_owned())).await?;
+        self.follow(&healed).await?;
+        let mut done = words(&healed);
         let changed = self.changed().clone();
         let meant = |name: &String| name == target || self.names().resolve(target).is_ok_and(|set| set.contains(name));
         done.extend(self.undo(changed, meant).await?);
@@ -306,33 +223,10 @@ impl Lab {
 
     /// Makes everything whole. Says what was done for it.
     pub async fn heal_all(&self) -> Result<Vec<String>, LabError> {
+        // Not followed: what a proxy that starts again would be told is undone in the same breath.
         let mut done = words(&self.handle().heal(&Heal::All).await?);
         let changed = self.changed().clone();
         done.extend(self.undo(changed, |_| true).await?);
-        Ok(done)
-    }
-
-    async fn undo(&self, changed: Changed, meant: impl Fn(&String) -> bool) -> Result<Vec<String>, LabError> {
-        for name in changed.answers.iter().filter(|n| meant(n)) {
-            self.answers(name, None)?;
-        }
-        for name in changed.unhealthy.iter().filter(|n| meant(n)) {
-            self.unhealthy(name, false).await?;
-        }
-        for name in changed.drained.iter().filter(|n| meant(n)) {
-            self.drain(name, false).await?;
-        }
-        let mut done = Vec::new();
-        for name in changed.detached.iter().filter(|n| meant(n)) {
-            done.extend(self.take_back(name).await?);
-        }
-        // A cluster that was taken back as a new one is back with everybody.
-        for (out, by) in &changed.detached_here {
-            let is_back = changed.detached.contains(out) && meant(out);
-            if !is_back && (meant(out) || meant(by)) {
-                done.extend(self.take_back_here(out, by).await?);
-            }
-        }
         Ok(done)
     }
 
@@ -344,7 +238,9 @@ impl Lab {
 
     /// Restarts a target's processes, all at once. Says which.
     pub async fn restart(&self, target: &str) -> Result<Vec<String>, LabError> {
-        Ok(words(&self.handle().restart(target, None).await?))
+        let done = self.handle().restart(target, None).await?;
+        self.follow(&done).await?;
+        Ok(words(&done))
     }
 
     /// What is broken or changed, in words.
@@ -409,21 +305,10 @@ impl Lab {
     }
 }
 
-/// Name of the table that stops readiness probes.
-const UNHEALTHY_TABLE: &str = "fairlead_unhealthy";
-
-/// Refuses what the proxy asks its program, and nothing else.
-fn unanswered_probes() -> Table {
-    let probes = [Match::Transport(Transport::Tcp), Match::Destination(IpNet::from(PROBE_ADDRESS))];
-    let chain =
-        Chain { name: "probes".into(), hook: Hook::FilterOutput, rules: vec![Rule::new(probes, Verdict::Reset)] };
-    Table { name: UNHEALTHY_TABLE.into(), chains: vec![chain] }
-}
-
 /// What a change did to processes, a line for each owner.
 fn words(done: &Done) -> Vec<String> {
     let mut words = Vec::new();
-    for (verb, list) in [("killed", &done.killed), ("started", &done.started)] {
+    for (verb, list) in [("killed", &done.killed), ("started", &done.started), ("restarted", &done.restarted)] {
         let mut owners: BTreeMap<&String, Vec<&str>> = BTreeMap::new();
         for (owner, name) in list {
             owners.entry(owner).or_default().push(name);
@@ -431,13 +316,4 @@ fn words(done: &Done) -> Vec<String> {
         words.extend(owners.into_iter().map(|(owner, names)| format!("{verb} {owner} ({})", names.join(", "))));
     }
     words
-}
-
-/// The words of the echo program's answers file (docs/echo.md).
-fn answer_text(answer: &Answer) -> String {
-    match answer {
-        Answer::Status(status) => status.to_string(),
-        Answer::Word(word) => word.clone(),
-        Answer::Delay { delay } => format!("delay {delay}"),
-    }
 }

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod authority;
 pub mod caller;
 mod calling;
+mod conditions;
 pub mod given;
 pub mod hold;
 pub mod lab;

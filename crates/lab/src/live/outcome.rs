@@ -26,6 +26,7 @@ struct Echo {
     method: String,
     path: String,
     authority: String,
+    tls: bool,
     caller: Option<String>,
     headers: BTreeMap<String, String>,
 }
@@ -194,7 +195,7 @@ pub(super) fn outcome(
         to.as_ref().and_then(|to| records.iter().rev().find(|(owner, r)| owner == to && r.direction == "inbound"));
     let denied_by = records.iter().find_map(|(_, r)| r.denied_by.clone());
     let passed = to.is_some() || denied_by.is_some() || records.iter().any(|(_, r)| r.direction == "inbound");
-    let tls = to.as_ref().map(|_| last_hop(callee.map(|(_, r)| r)));
+    let tls = to.as_ref().map(|_| last_hop(callee.map(|(_, r)| r), echo.as_ref()));
     let mut outcome = Outcome {
         status: seen.status.clone(),
         grpc_status: seen.grpc_status,
@@ -280,10 +281,12 @@ fn via(
     via
 }
 
-fn last_hop(record: Option<&CallRecord>) -> LastHopTls {
+/// The callee's proxy tells of TLS that it ended itself, the program of what it had to end.
+fn last_hop(record: Option<&CallRecord>, echo: Option<&Echo>) -> LastHopTls {
     match record {
         Some(r) if r.downstream_tls && r.peer.is_some() => LastHopTls::Mutual,
         Some(r) if r.downstream_tls => LastHopTls::Simple,
+        _ if echo.is_some_and(|echo| echo.tls) => LastHopTls::Simple,
         _ => LastHopTls::None,
     }
 }

@@ -150,13 +150,14 @@ impl Parts<'_> {
             None if workload.ports.is_empty() => return None,
             None => {
                 process = process.arguments(["echo", "--workload", name]);
-                process = process.arguments([OsString::from("--answers"), self.layout.answers(name).into()]);
                 for port in &workload.ports {
                     process = process.arguments(["--port".to_owned(), port.to_string()]);
                 }
             }
         }
+        // An echo program that a Workload starts is told as well as the one that stands in for a program.
         process = process.environment("FAIRLEAD_WORKLOAD", name);
+        process = process.environment("FAIRLEAD_ANSWERS", self.layout.answers(name));
         for (key, value) in &workload.environment {
             process = process.environment(key, value);
         }

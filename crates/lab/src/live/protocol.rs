@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use fairlead_calls::Answer;
 use serde::{Deserialize, Serialize};
@@ -166,6 +167,9 @@ pub struct Refusal {
 /// The longest line; results of load over an hour are some megabytes.
 const LONGEST: u64 = 256 << 20;
 
+/// After so long without a word the user is told that nothing hangs.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// Sends a request to the lab at `socket`. `progress` is told its lines. The inner error is the lab's own answer.
 pub async fn ask(
     socket: &Path,
@@ -177,6 +181,9 @@ pub async fn ask(
     line.push(b'\n');
     stream.write_all(&line).await?;
     let mut lines = BufReader::new(tokio::io::AsyncReadExt::take(stream, LONGEST)).lines();
+    if tokio::time::timeout(SILENCE, lines.get_mut().fill_buf()).await.is_err() {
+        progress("waiting: the mesh is still starting, or this takes a while");
+    }
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str(&line)? {
             Reply::Progress(text) => progress(&text),

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_calls::{Call, Expect, Given, Request as Asked, TableCall};
+use fairlead_calls::{Call, Expect, Given, Request as Asked, RequestKind, TableCall};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -16,8 +16,10 @@ use tokio::sync::{Mutex, Notify, mpsc};
 
 use super::admin;
 use super::caller::Connections;
+use super::conditions::Needs;
 use super::hold;
 use super::lab::{Lab, LabError};
+use super::layout::Layout;
 use super::load;
 use super::protocol::{CallRequest, Refusal, Reply, Request};
 use super::start::Progress;
@@ -44,8 +46,20 @@ pub struct Server {
     one_at_a_time: Arc<Mutex<()>>,
 }
 
+/// Binds the lab's socket. Early: who asks while the mesh starts waits for it instead of being turned away.
+///
+/// # Errors
+/// The socket cannot be bound.
+pub fn bind(layout: &Layout) -> io::Result<UnixListener> {
+    let path = layout.socket();
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
 impl Server {
-    /// Binds the socket.
+    /// A server of a lab that runs.
     pub fn new(lab: Lab, tables: Tables, judge: Judge) -> Self {
         Self { lab, tables, judge, end: Arc::default(), one_at_a_time: Arc::default() }
     }
@@ -58,12 +72,8 @@ impl Server {
     /// Serves until dropped.
     ///
     /// # Errors
-    /// The socket cannot be bound.
-    pub async fn serve(self) -> io::Result<()> {
-        let path = self.lab.layout().socket();
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    /// The socket fails.
+    pub async fn serve(self, listener: UnixListener) -> io::Result<()> {
         loop {
             let (stream, _) = listener.accept().await?;
             let server = self.clone();
@@ -112,7 +122,7 @@ impl Server {
         let lab = &self.lab;
         match request {
             Request::Status => Ok(status(lab).await),
-            Request::Admin { target, path } => self.admin(&target, &path).await.map_err(asked),
+            Request::Admin { target, path } => self.admin(&target, &path).await.map_err(words),
             Request::Call(call) => self.call(&call).await.map_err(asked),
             Request::Load { call, rate, seconds } => self.load(&call, rate, seconds).await.map_err(asked),
             Request::Hold { call, streams, every, seconds } => {
@@ -157,15 +167,15 @@ impl Server {
         }))
     }
 
-    async fn admin(&self, target: &str, path: &str) -> Result<Value, String> {
+    async fn admin(&self, target: &str, path: &str) -> Result<Value, LabError> {
         if !path.starts_with('/') {
-            return Err(format!("{path}: a path begins with /, for example /stats"));
+            return Err(LabError::Unknown(format!("{path}: a path begins with /, for example /stats")));
         }
-        let found = self.lab.workloads_of(target).map_err(|e| e.to_string())?;
-        let [workload] = Vec::from_iter(found)
-            .try_into()
-            .map_err(|all: Vec<String>| format!("{target} is {} workloads: {}", all.len(), all.join(", ")))?;
-        let page = admin::proxy(self.lab.handle(), &workload, "GET", path).await.map_err(|e| e.to_string())?;
+        let found = self.lab.able(target, Needs::Proxy)?;
+        let [workload] = Vec::from_iter(found).try_into().map_err(|all: Vec<String>| {
+            LabError::Unknown(format!("{target} is {} workloads: {}", all.len(), all.join(", ")))
+        })?;
+        let page = admin::proxy(self.lab.handle(), &workload, "GET", path).await?;
         Ok(json!({"workload": workload, "page": String::from_utf8_lossy(&page)}))
     }
 
@@ -191,6 +201,9 @@ impl Server {
         let (every, time) = (positive("every", every)?, positive("for", seconds)?);
         let caller = one_caller(&self.lab, &asked.from)?;
         let (plan, _, _) = prepare::plan(&self.lab, &caller, &table_call(asked)?)?;
+        if !matches!(plan.request.kind, RequestKind::Tcp | RequestKind::Grpc) {
+            return Err(format!("{}: only tcp and grpc requests are streams that stay open", asked.request));
+        }
         let held = hold::run(&hold::Hold { plan, streams, every, time }).await;
         serde_json::to_value(&held).map_err(|e| e.to_string())
     }
@@ -220,6 +233,9 @@ fn table_call(asked: &CallRequest) -> Result<TableCall, String> {
         tolerance: None,
         expect: Expect::default(),
     };
+    if let Some(field) = call.undecidable_field() {
+        return Err(format!("{field} is not sent by this version"));
+    }
     Ok(TableCall { index: 0, file: String::new(), line: 0, call, request })
 }
 

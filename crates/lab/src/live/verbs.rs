@@ -72,9 +72,14 @@ async fn act(lab: &Lab, request: Request) -> Result<Vec<String>, LabError> {
         }
         Request::Heal { target: None } => lab.heal_all().await,
         Request::Heal { target: Some(target) } => {
+            let before = lab.broken().await;
             let mut done = Vec::new();
-            for target in targets(lab, &target)? {
-                done.extend(lab.heal(&target).await?);
+            let targets = targets(lab, &target)?;
+            for target in &targets {
+                done.extend(lab.heal(target).await?);
+            }
+            if done.is_empty() && lab.broken().await == before {
+                still_held(lab, &targets).await?;
             }
             Ok(done)
         }
@@ -103,6 +108,22 @@ async fn act(lab: &Lab, request: Request) -> Result<Vec<String>, LabError> {
         | Request::Test { .. }
         | Request::Down => Ok(Vec::new()),
     }
+}
+
+/// A target that nothing names is not whole for that: a fault of more than it may hold it.
+async fn still_held(lab: &Lab, targets: &[String]) -> Result<(), LabError> {
+    let plan = lab.handle().plan();
+    let holds = lab.handle().faults().await;
+    for target in targets {
+        let own = faults::resolve(&plan, target);
+        let wider =
+            holds.iter().find(|fault| fault.targets().iter().any(|t| own.is_subset(&faults::resolve(&plan, t))));
+        if let Some(fault) = wider {
+            let whole = fault.targets().join(" or ");
+            return Err(LabError::Refused(format!("{target} is broken by `{fault}`; heal {whole}")));
+        }
+    }
+    Ok(())
 }
 
 /// What a target means: itself, or the workloads of a service, a namespace or a prefix.

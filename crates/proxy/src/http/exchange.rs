@@ -124,8 +124,20 @@ async fn phases(
     let source = (!body.is_end_stream()).then(|| Source::new(body, plan.retry.is_some(), record.grpc));
     // While a delay was waited for, endpoints may have come and gone.
     let world = if record.flags.contains(Flags::DELAY_INJECTED) { context.worker.world() } else { world };
-    let mut exchange =
-        Exchange { context, config, world, plan, head, rewritten, allowed, source, deadline, record, count_attempts };
+    let mut exchange = Exchange {
+        context,
+        config,
+        world,
+        plan,
+        head,
+        rewritten,
+        allowed,
+        source,
+        deadline,
+        record,
+        draw: fastrand::u64(..),
+        count_attempts,
+    };
     let outcome = match deadline {
         None => exchange.run().await,
         Some(deadline) => match tokio::time::timeout_at(deadline, exchange.run()).await {
@@ -166,6 +178,8 @@ struct Exchange<'a> {
     source: Option<Rc<Source>>,
     deadline: Option<Instant>,
     record: Box<RequestRecord>,
+    /// Drawn once: a repeat stays with its weighted backend (Envoy), unless that has become unusable meanwhile.
+    draw: u64,
     /// The virtual host asks for `x-envoy-attempt-count`.
     count_attempts: bool,
 }
@@ -255,7 +269,7 @@ impl Exchange<'_> {
 
     fn choose(&self) -> Result<(usize, Arc<Upstream>), Ended> {
         let usable = |backend: &Backend| self.world.is_usable(&backend.cluster);
-        let chosen = decide::choose_backend(&self.plan, fastrand::u64(..), usable);
+        let chosen = decide::choose_backend(&self.plan, self.draw, usable);
         let index = self.plan.backends.iter().position(|b| std::ptr::eq(b, chosen)).unwrap_or(0);
         match self.world.upstream(&chosen.cluster) {
             Some(upstream) => Ok((index, upstream.clone())),

@@ -80,8 +80,6 @@ pub enum ConnectFailure {
     NoIdentity(Arc<str>),
 }
 
-/// Across networks, and to other clusters, a connection must stand within a second (staleness contract).
-const FAR_CONNECT: Duration = Duration::from_secs(1);
 /// Names offered for HTTP: both sides of the mesh, then what Envoy and others know.
 const HTTP_ALPN: [&[u8]; 5] = [b"istio-h2", b"istio-http/1.1", b"istio", b"h2", b"http/1.1"];
 const HTTP1_ALPN: [&[u8]; 3] = [b"istio-http/1.1", b"istio", b"http/1.1"];
@@ -94,9 +92,7 @@ const TCP_ALPN: [&[u8]; 2] = [b"istio-peer-exchange", b"istio"];
 pub async fn connect(call: Call<'_>) -> Result<Connected, ConnectFailure> {
     let Call { worker, upstream, member, way: Way { address, gateway }, .. } = call;
     let far = gateway.is_some() || is_foreign(worker, member);
-    let configured = upstream.cluster.connect_timeout;
-    let limit = if far && !upstream.cluster.unjudged { FAR_CONNECT.min(configured) } else { configured };
-    let result = reach(call, address, limit).await;
+    let result = reach(call, address, upstream.cluster.connect_limit(far)).await;
     member.state.cx_total.fetch_add(1, Ordering::Relaxed);
     upstream.stats.cx_total.fetch_add(1, Ordering::Relaxed);
     match result {

@@ -12,6 +12,7 @@ use fairlead_model::endpoint::{Endpoint, Health};
 use fairlead_model::ids::ClusterId;
 use fairlead_model::mesh::MemberState;
 use fairlead_model::origin::{ObjectKey, Origin};
+use fairlead_model::settings::Profile;
 use fairlead_model::summary::ServiceSummary;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(super) type Offers<'a> = BTreeMap<(&'a str, &'a str), Vec<Offer<'a>>>;
 
 pub(super) fn offers<'a>(state: &ClusterState, peers: &'a Peers, diagnostics: &mut Vec<Diagnostic>) -> Offers<'a> {
     let mut found: Offers<'a> = BTreeMap::new();
+    // In profile istio only failing calls tell, where outlier detection listens.
+    let judges = state.settings.profile == Profile::Fairlead;
     for (cluster, (summary, status)) in peers {
         let member = state_of(state, cluster, &summary.member);
         if cluster == &state.cluster || member == MemberState::Revoked {
@@ -47,7 +50,7 @@ pub(super) fn offers<'a>(state: &ClusterState, peers: &'a Peers, diagnostics: &m
                 &endpoint.workload.cluster == cluster && id.is_none_or(|id| id.starts_with(&prefix))
             };
             let endpoints: Vec<Arc<Endpoint>> =
-                told.iter().filter(genuine).map(|one| judged(one, status.unreachable)).collect();
+                told.iter().filter(genuine).map(|one| judged(one, judges && status.unreachable)).collect();
             strangers += told.len() - endpoints.len();
             let draining = member == MemberState::Draining;
             found.entry((service.namespace.as_str(), service.name.as_str())).or_default().push(Offer {

@@ -56,6 +56,7 @@ pub fn cluster(input: &ClusterInput) -> ec::Cluster {
         Upstream::Gateways { addresses, connect_timeout } => {
             cluster.connect_timeout = duration(*connect_timeout);
             fixed(&mut cluster, addresses);
+            cluster.common_lb_config = Some(without_panic());
         }
         Upstream::Behind { address, port, connect_timeout } => {
             cluster.connect_timeout = duration(*connect_timeout);
@@ -64,9 +65,15 @@ pub fn cluster(input: &ClusterInput) -> ec::Cluster {
         Upstream::BehindMany { connect_timeout } => {
             cluster.connect_timeout = duration(*connect_timeout);
             by_eds(&mut cluster);
+            cluster.common_lb_config = Some(without_panic());
         }
     }
     cluster
+}
+
+/// What is known to be dead is not tried, however little is left.
+fn without_panic() -> ec::cluster::CommonLbConfig {
+    ec::cluster::CommonLbConfig { healthy_panic_threshold: Some(types::Percent { value: 0.0 }), ..Default::default() }
 }
 
 /// Istio's `dnsRefreshRate`.

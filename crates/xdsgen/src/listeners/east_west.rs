@@ -2,8 +2,8 @@
 //!
 //! Sources: docs/life-of-a-request.md, Istio's documentation and code One chain per exported endpoint (Fairlead's SNI) and per exported
 //! service port and subset (Istio's), plus `probe_.<cluster>`, which only answers a handshake. Invariants: what is not
-//! exported has no chain, so an unknown SNI is closed before any byte; only endpoints of this cluster are led to, so no
-//! request takes two hops into it; no policy is evaluated here, the callee's proxy does that.
+//! exported has no chain, so an unknown SNI is closed before any byte; only endpoints of this cluster are led to, and those of
+//! others in this very network whose cluster has no gateway into it, so no request takes two hops; no policy is evaluated here, the callee's proxy does that.
 
 use super::input::{Bind, Chain, ChainMatch, ListenerInput};
 use crate::clusters::{ClusterInput, Upstream};
@@ -45,7 +45,8 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
 /// Chains for every exported service whose host one of `hosts` covers, and the probe.
 pub fn add_chains(scope: &Scope<'_>, listener: &mut ListenerInput, hosts: &[String], plan: &mut Plan) {
     listener.inspect_tls = true;
-    let mut taken: BTreeSet<String> = BTreeSet::new();
+    // Several servers may share a port: what one serves already the next need not.
+    let mut taken: BTreeSet<String> = listener.chains.iter().flat_map(|c| c.when.server_names.clone()).collect();
     let mut chain = |names: Vec<ResourceName>, to: ResourceName, alpn: &[&str], listener: &mut ListenerInput| {
         let names: Vec<String> = names.iter().map(ToString::to_string).filter(|n| taken.insert(n.clone())).collect();
         let Some(first) = names.first() else { return false };
@@ -59,12 +60,21 @@ pub fn add_chains(scope: &Scope<'_>, listener: &mut ListenerInput, hosts: &[Stri
         listener.chains.push(chain);
         true
     };
-    let exported = scope.mesh.services.values().filter(|s| !s.exported.is_empty() && !s.external);
-    for service in exported.filter(|s| hosts.iter().any(|h| host_covers(h, &s.key.host))) {
+    let inside = scope.mesh.services.values().filter(|s| !s.external);
+    for service in inside.filter(|s| hosts.iter().any(|h| host_covers(h, &s.key.host))) {
         let own = own_endpoints(scope, service);
+        let adopted = adopted_endpoints(scope, service);
+        // What others offer at all is exported.
+        let ports: BTreeSet<u16> =
+            service.exported.iter().chain(adopted.iter().flat_map(|e| e.ports.keys())).copied().collect();
+        if ports.is_empty() {
+            continue;
+        }
         listener.origins.extend(service.origins.iter().cloned());
-        for &port in &service.exported {
+        for port in ports {
             let host = &service.key.host;
+            let exported = service.exported.contains(&port).then_some(&own);
+            let own: Vec<Arc<Endpoint>> = exported.into_iter().flatten().chain(&adopted).cloned().collect();
             for endpoint in own.iter().filter(|e| e.mutual_tls.contains(&port)) {
                 let (Some(address), Some(&listens)) = (endpoint.address, endpoint.ports.get(&port)) else { continue };
                 let name = ResourceName::endpoint(port, &endpoint.id, host);
@@ -83,20 +93,34 @@ pub fn add_chains(scope: &Scope<'_>, listener: &mut ListenerInput, hosts: &[Stri
             }
         }
     }
-    let cluster = &scope.mesh.cluster;
-    let when =
-        ChainMatch { server_names: vec![format!("probe_.{cluster}")], transport: Some("tls"), ..Default::default() };
-    let mut probe = Chain::tcp(format!("probe_.{cluster}"), when, ResourceName::BlackHole);
+    let probe_name = format!("probe_.{}", scope.mesh.cluster);
+    if !taken.insert(probe_name.clone()) {
+        return;
+    }
+    let when = ChainMatch { server_names: vec![probe_name.clone()], transport: Some("tls"), ..Default::default() };
+    let mut probe = Chain::tcp(probe_name, when, ResourceName::BlackHole);
     probe.tls = Some(MESH_ALPN.map(str::to_owned).into());
     listener.chains.push(probe);
 }
 
 /// The viewer's own endpoints that this gateway reaches.
 fn own_endpoints(scope: &Scope<'_>, service: &Service) -> Vec<Arc<Endpoint>> {
-    let own = |e: &&Arc<Endpoint>| {
-        e.workload.cluster == scope.mesh.cluster && e.address.is_some() && scope.proxy.network.reaches(&e.network)
-    };
+    let own = |e: &&Arc<Endpoint>| e.workload.cluster == scope.mesh.cluster && reached(scope, e);
     service.endpoints.iter().filter(own).cloned().collect()
+}
+
+/// Endpoints that others offer, in this gateway's network, whose own cluster has no gateway into it: nobody else leads to them.
+fn adopted_endpoints(scope: &Scope<'_>, service: &Service) -> Vec<Arc<Endpoint>> {
+    let has_own = |e: &Endpoint| {
+        let member = scope.mesh.members.get(&e.workload.cluster);
+        member.is_none_or(|m| m.gateways.iter().any(|g| g.network == e.network))
+    };
+    let adopted = |e: &&Arc<Endpoint>| e.workload.cluster != scope.mesh.cluster && reached(scope, e) && !has_own(e);
+    service.endpoints.iter().filter(adopted).cloned().collect()
+}
+
+fn reached(scope: &Scope<'_>, endpoint: &Endpoint) -> bool {
+    endpoint.address.is_some() && scope.proxy.network.reaches(&endpoint.network)
 }
 
 /// The service as a whole and each subset that a rule of this cluster names: the caller's SNI carries the caller's subset,
