@@ -2,14 +2,18 @@
 //!
 //! Invariant: what arrives at the other end is what was sent: a proxy of bytes changes nothing but the path.
 
-use crate::arrival::{Arrival, merged};
+use crate::arrival::{Arrival, Failure, merged};
+use crate::http::NEGLIGIBLE;
 use crate::inbound::Accepted;
-use crate::upstream::Target;
+use crate::tries::{Hop, Standing, follow_up, targets};
 use crate::world::World;
 use fairlead_calls::{DecidedBy, Outcome};
+use fairlead_engine::balance::Avoid;
 use fairlead_engine::listener::{TcpBackend, TcpProxy};
 use fairlead_engine::{Snapshot, decide};
 use fairlead_model::mesh::Workload;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 impl World {
     pub(crate) fn proxy_tcp(&self, accepted: &Accepted<'_>, proxy: &TcpProxy, depth: u8) -> Vec<Arrival> {
@@ -20,7 +24,7 @@ impl World {
         for (backend, share) in proxy.backends.iter().zip(self.tcp_shares(accepted.workload, accepted.snapshot, proxy))
         {
             if share > 0.0 {
-                let arrivals = self.connect(accepted, &backend.cluster, depth);
+                let arrivals = self.connect(accepted, proxy, &backend.cluster, depth);
                 all.extend(arrivals.into_iter().map(|a| a.scaled(share)));
             }
         }
@@ -44,51 +48,81 @@ impl World {
         })
     }
 
-    fn connect(&self, accepted: &Accepted<'_>, cluster: &str, depth: u8) -> Vec<Arrival> {
+    /// All ways in which the tries of a connection can go.
+    fn connect(&self, accepted: &Accepted<'_>, proxy: &TcpProxy, cluster: &str, depth: u8) -> Vec<Arrival> {
         let Some(cluster) = accepted.snapshot.cluster(cluster) else {
             return vec![Arrival::reset(&["NC"])];
         };
-        let payload = &accepted.wire.payload;
-        let targets: Vec<(Target, f64)> =
-            match self.balancer(accepted.snapshot, &accepted.workload.key.cluster, cluster) {
-                None => vec![(Target::Original, 1.0)],
-                Some(balancer) => balancer
-                    .endpoints()
-                    .iter()
-                    .zip(balancer.shares())
-                    .filter(|(_, share)| *share > 0.0)
-                    .map(|(endpoint, share)| (Target::Endpoint(endpoint.clone()), share))
-                    .collect(),
-            };
-        if targets.is_empty() {
-            let mut arrival = Arrival::reset(&["UH"]);
-            arrival.decided_by.extend(cluster.origin.iter().map(DecidedBy::from));
-            return vec![arrival];
-        }
+        let balancer = self.balancer(accepted.snapshot, &accepted.workload.key.cluster, cluster);
+        let limit = decide::connect_attempts(proxy, balancer.as_ref().map_or(1, |b| b.endpoints().len()));
+        let mut level = vec![Standing::first()];
         let mut all = Vec::new();
-        for (target, share) in targets {
-            for mut arrival in self.attempt(accepted, cluster, &target, payload, depth, false) {
-                if let Some(failure) = arrival.failure {
-                    // The gateway passes a refusal on as it came: the caller's proxy judges it. Others close.
-                    let keep = accepted.workload.gateway.is_some() && !accepted.terminated;
-                    if !keep {
-                        // A program that took the connection and cut it was reached.
-                        let reached = arrival.outcome.to.is_some();
-                        let mut cut = Arrival::reset(if reached { &[] } else { &["UF"] });
-                        if reached {
-                            cut.outcome = Outcome { status: cut.outcome.status, flags: Vec::new(), ..arrival.outcome };
+        for number in 1..=limit {
+            let mut next: BTreeMap<Vec<(usize, bool)>, Standing> = BTreeMap::new();
+            for standing in level {
+                let targets = targets(balancer.as_ref(), &standing.tried, Avoid::Elsewhere);
+                if targets.is_empty() {
+                    let mut arrival = Arrival::reset(&["UH"]);
+                    arrival.decided_by.extend(cluster.origin.iter().map(DecidedBy::from));
+                    arrival.outcome.attempts = accepted.outbound.then_some(number - 1);
+                    all.push(arrival.scaled(standing.weight));
+                }
+                for (index, target, share) in targets {
+                    let wary = balancer.as_ref().is_some_and(|b| standing.doubts_the_way(b, &target));
+                    let tls = Hop::to(cluster, &target, &accepted.workload.key.cluster).tls;
+                    for arrival in self.attempt(accepted, cluster, &target, &accepted.wire.payload, depth, wary) {
+                        let weight = standing.weight * share * arrival.share;
+                        if weight < NEGLIGIBLE {
+                            continue;
                         }
-                        arrival = Arrival { notes: std::mem::take(&mut arrival.notes), share: arrival.share, ..cut };
-                    } else {
-                        arrival.failure = Some(failure);
+                        if number < limit && never_stood(&arrival, tls) {
+                            let step = follow_up(&standing, index, &target, &arrival, weight, Duration::ZERO);
+                            next.entry(step.known.clone()).and_modify(|same| same.weight += weight).or_insert(step);
+                        } else {
+                            all.push(last_try(accepted, arrival, number, tls).scaled_to(weight));
+                        }
                     }
                 }
-                if accepted.outbound {
-                    arrival.outcome.attempts = Some(1);
-                }
-                all.push(arrival.scaled(share));
+            }
+            level = next.into_values().collect();
+            if level.is_empty() {
+                break;
             }
         }
         merged(all)
     }
+}
+
+/// No connection came to be: nobody listened or answered, or the handshake was refused.
+fn never_stood(arrival: &Arrival, tls: bool) -> bool {
+    let failed = match arrival.failure {
+        Some(Failure::Refused | Failure::Timeout) => true,
+        Some(Failure::Closed) => tls,
+        None => false,
+    };
+    failed && arrival.outcome.to.is_none()
+}
+
+/// What the sender sees of the try after which there is no other.
+fn last_try(accepted: &Accepted<'_>, mut arrival: Arrival, number: u32, tls: bool) -> Arrival {
+    // The gateway passes a refusal on as it came: the caller's proxy judges it. Others close.
+    let keep = accepted.workload.gateway.is_some() && !accepted.terminated;
+    if arrival.failure.is_some() && !keep {
+        // A program that took the connection and cut it was reached.
+        let reached = arrival.outcome.to.is_some();
+        let flags: &[&'static str] = match reached {
+            true => &[],
+            false if never_stood(&arrival, tls) => &["UF", "URX"],
+            false => &["UF"],
+        };
+        let mut cut = Arrival::reset(flags);
+        if reached {
+            cut.outcome = Outcome { status: cut.outcome.status, flags: Vec::new(), ..arrival.outcome };
+        }
+        arrival = Arrival { notes: std::mem::take(&mut arrival.notes), share: arrival.share, ..cut };
+    }
+    if accepted.outbound {
+        arrival.outcome.attempts = Some(number);
+    }
+    arrival
 }

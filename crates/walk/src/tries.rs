@@ -21,18 +21,23 @@ use std::time::Duration;
 const MAX_TRIES: u32 = 16;
 
 /// Where a request stands before its next try.
-struct Standing {
-    weight: f64,
-    tried: Tried,
+pub(crate) struct Standing {
+    pub weight: f64,
+    pub tried: Tried,
     /// Indices of the endpoints tried, and whether the way there is in doubt; sorted.
-    known: Vec<(usize, bool)>,
+    pub known: Vec<(usize, bool)>,
     /// Since the first try began.
     elapsed: Duration,
 }
 
 impl Standing {
+    /// Before any try.
+    pub fn first() -> Self {
+        Self { weight: 1.0, tried: Tried::default(), known: Vec::new(), elapsed: Duration::ZERO }
+    }
+
     /// Whether a try over the same gateways did not come through.
-    fn doubts_the_way(&self, balancer: &Balancer, target: &Target) -> bool {
+    pub fn doubts_the_way(&self, balancer: &Balancer, target: &Target) -> bool {
         let Target::Endpoint(endpoint) = target else { return false };
         let hop = endpoint.gateway_hop();
         let same = |index: usize| balancer.endpoints().get(index).is_some_and(|known| known.gateway_hop() == hop);
@@ -64,8 +69,7 @@ impl World {
         let payload = Payload::Http(exchange.request.clone());
         // What a try at a target brings depends on earlier ones only in which gateways are known to fail.
         let mut brought: BTreeMap<(usize, bool), Vec<Arrival>> = BTreeMap::new();
-        let start = Standing { weight: 1.0, tried: Tried::default(), known: Vec::new(), elapsed: Duration::ZERO };
-        let mut level = vec![start];
+        let mut level = vec![Standing::first()];
         let mut all = Vec::new();
         for number in 1..=MAX_TRIES {
             let mut next: BTreeMap<(Vec<(usize, bool)>, Duration), Standing> = BTreeMap::new();
@@ -185,7 +189,7 @@ fn nobody(cluster: &EnvoyCluster, number: u32, grpc: bool) -> Arrival {
 }
 
 /// Where a request stands after a try that is repeated.
-fn follow_up(
+pub(crate) fn follow_up(
     standing: &Standing,
     index: usize,
     target: &Target,
@@ -205,7 +209,7 @@ fn follow_up(
 }
 
 /// Endpoints with their index and their share in the next try.
-fn targets(balancer: Option<&Balancer>, tried: &Tried, avoid: Avoid) -> Vec<(usize, Target, f64)> {
+pub(crate) fn targets(balancer: Option<&Balancer>, tried: &Tried, avoid: Avoid) -> Vec<(usize, Target, f64)> {
     let Some(balancer) = balancer else { return vec![(0, Target::Original, 1.0)] };
     let shares = balancer.shares_again(tried, avoid);
     let list = balancer.endpoints().iter().enumerate().zip(shares).filter(|(_, share)| *share > 0.0);
@@ -242,16 +246,16 @@ fn ended(arrival: Arrival, exchange: &Exchange<'_>, number: u32, flags: &[&'stat
 
 /// How a try travels.
 #[derive(Clone, Copy)]
-struct Hop {
+pub(crate) struct Hop {
     /// To another proxy of the mesh.
     mesh: bool,
-    tls: bool,
+    pub tls: bool,
     /// Through a gateway, or to another cluster.
     far: bool,
 }
 
 impl Hop {
-    fn to(cluster: &EnvoyCluster, target: &Target, own: &ClusterId) -> Self {
+    pub fn to(cluster: &EnvoyCluster, target: &Target, own: &ClusterId) -> Self {
         match target {
             Target::Original => Self { mesh: false, tls: false, far: false },
             Target::Endpoint(endpoint) => Self {

@@ -56,6 +56,12 @@ pub fn choose_tcp_backend(proxy: &TcpProxy, random: u64, available: impl Fn(&Tcp
     choose(&proxy.backends, proxy.total_weight, proxy.sibling_failover, random, available)
 }
 
+/// Tries that a connection is given: nothing of its bytes was sent, so each is safe; one at the same endpoint would bring nothing new.
+/// At most `max_connect_attempts` (Envoy's TCP proxy; 4 in profile fairlead, 1 in profile istio).
+pub fn connect_attempts(proxy: &TcpProxy, endpoints: usize) -> u32 {
+    proxy.max_connect_attempts.min(u32::try_from(endpoints).unwrap_or(u32::MAX)).max(1)
+}
+
 fn shares<B: Sharing>(backends: &[B], total: u64, may_move: bool, available: impl Fn(&B) -> bool) -> Vec<f64> {
     let total = total as f64;
     let mut shares: Vec<f64> = backends.iter().map(|backend| f64::from(backend.weight()) / total).collect();

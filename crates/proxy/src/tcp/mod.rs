@@ -22,8 +22,6 @@ use std::time::Duration;
 
 /// Istio's `tcpReportingDuration`.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// Endpoints tried before a caller is turned away: nothing of its bytes was sent, so every try is safe.
-const MESH_ATTEMPTS: u32 = 4;
 
 /// Serves one connection.
 pub async fn serve(worker: Rc<Worker>, connection: Rc<Connection>, proxy: Arc<TcpProxy>, downstream: Stream) {
@@ -112,8 +110,8 @@ async fn reach(
                 record.upstream_failure = Some(failure.to_string());
                 tried.note(&member.endpoint, true);
                 failed_gateway = record.gateway;
-                let limit = proxy.max_connect_attempts.max(mesh_attempts(upstream));
-                if record.attempts >= limit {
+                if record.attempts >= decide::connect_attempts(proxy, upstream.members.len()) {
+                    record.flags.insert(Flags::RETRY_LIMIT);
                     return Err(if failure.is_timeout() {
                         ProxyError::ConnectTimeout
                     } else {
@@ -123,12 +121,6 @@ async fn reach(
             }
         }
     }
-}
-
-/// Between mesh endpoints another try is always worth it; elsewhere Envoy's setting alone counts.
-fn mesh_attempts(upstream: &Upstream) -> u32 {
-    let mesh = upstream.members.iter().any(|member| upstream.cluster.is_mesh_tls(&member.endpoint));
-    if mesh { MESH_ATTEMPTS.min(upstream.members.len() as u32) } else { 1 }
 }
 
 async fn run(
