@@ -163,6 +163,15 @@ impl State {
         self.down_clusters.contains(cluster) || self.down_control.contains(cluster)
     }
 
+    /// Whether any cluster is revoked.
+    pub fn revokes(&self) -> bool {
+        !self.revoked.is_empty()
+    }
+
+    pub fn is_revoked(&self, cluster: &str) -> bool {
+        self.revoked.contains(cluster)
+    }
+
     /// What making and undoing it disturbs, to go from little to much.
     pub fn cost(&self) -> usize {
         let clusters = self.down_clusters.len() + self.returned.len();
@@ -184,8 +193,12 @@ impl State {
     pub fn expected(&self, viewer: &str, workload: &str) -> Option<bool> {
         let cluster = workload.split('/').next().unwrap_or_default();
         let own = cluster == viewer;
-        if self.revoked.contains(cluster) && !own || self.revoked.contains(viewer) && !own {
+        if self.revoked.contains(cluster) && !own {
             return Some(false);
+        }
+        if self.revoked.contains(viewer) && !own {
+            // Who is revoked is told nothing more; only a proxy that judges paths finds out that it is let in nowhere.
+            return if self.judges { Some(false) } else { None };
         }
         if self.down_clusters.contains(cluster) {
             return if self.judges { Some(false) } else { None };

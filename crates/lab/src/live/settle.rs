@@ -115,6 +115,7 @@ pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, memory: Memor
             }
         }
         wrong.extend(streams(lab, watched, state).await);
+        wrong.extend(believers(lab, state).await);
         if wrong.is_empty() {
             return Ok(());
         }
@@ -172,6 +173,34 @@ async fn streams(lab: &Lab, watched: &[Watched], state: &State) -> Vec<String> {
                 wrong.push(format!("{viewer}: {} is {} and its path {}", row["cluster"], row["stream"], row["path"]));
             }
         }
+    }
+    wrong
+}
+
+/// Who is revoked is refused by every proxy of the others: what its own proxies hold tells nothing of that.
+async fn believers(lab: &Lab, state: &State) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !state.revokes() {
+        return wrong;
+    }
+    let mut others: Vec<String> = lab.spec().clusters.keys().cloned().collect();
+    others.retain(|cluster| !state.is_revoked(cluster) && !state.control_down(cluster));
+    for viewer in &others {
+        let admin_socket = lab.layout().admin(viewer);
+        let listings = (admin::get(&admin_socket, "/clusters").await, admin::get(&admin_socket, "/proxies").await);
+        let (Ok(clusters), Ok(proxies)) = listings else {
+            wrong.push(format!("{viewer}/control does not answer"));
+            continue;
+        };
+        let believed =
+            |row: &&Value| row["state"] != "revoked" && row["cluster"].as_str().is_some_and(|c| state.is_revoked(c));
+        wrong.extend(
+            rows(&clusters).filter(believed).map(|row| format!("{viewer}: {} is not revoked yet", row["cluster"])),
+        );
+        let behind = |row: &&Value| row["heldBack"].is_null() && row["generation"] != row["offered"];
+        wrong.extend(
+            rows(&proxies).filter(behind).map(|row| format!("{viewer}: {} has not heard yet", row["workload"])),
+        );
     }
     wrong
 }
