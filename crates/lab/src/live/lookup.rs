@@ -96,7 +96,7 @@ impl Resolver {
     }
 
     async fn ask_by_tcp(&self, place: &Place, question: &Question) -> io::Result<Vec<IpAddr>> {
-        let mut stream = place.tcp(self.server).await?;
+        let mut stream = place.tcp(self.server, &mut None).await?;
         stream.write_u16(question.bytes.len() as u16).await?;
         stream.write_all(&question.bytes).await?;
         let length = stream.read_u16().await?;

@@ -182,9 +182,8 @@ impl Plan {
         let mut last = Failure::new("unresolved", "no address");
         for target in targets {
             seen.dialled = Some(target);
-            match self.place.tcp(target).await {
+            match self.place.tcp(target, &mut seen.local).await {
                 Ok(stream) => {
-                    seen.local = stream.local_addr().ok();
                     let _ = stream.set_nodelay(true);
                     return match &self.tls {
                         None => Ok(Box::new(stream)),

@@ -2,11 +2,13 @@
 //!
 //! Invariant: sockets are opened inside the namespace and nowhere else.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::pin;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{SockaddrStorage, getsockname, setsockopt, sockopt};
 use tokio::net::{TcpStream, UdpSocket};
 
 use crate::capture::PROXY_MARK;
@@ -26,11 +28,25 @@ impl Place {
         Self { namespace, past_proxy }
     }
 
-    /// Connects.
-    pub async fn tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+    /// Connects. `local` is told the own address as soon as there is one: a connection that is reset at once has none any more.
+    pub async fn tcp(&self, address: SocketAddr, local: &mut Option<SocketAddr>) -> io::Result<TcpStream> {
         let socket = self.namespace.tcp_socket(address.is_ipv4())?;
         self.mark(&socket)?;
-        socket.connect(address).await
+        let again = socket.as_fd().try_clone_to_owned()?;
+        let mut connecting = pin!(socket.connect(address));
+        *local = None;
+        poll_fn(|context| {
+            let done = connecting.as_mut().poll(context);
+            if local.is_none() {
+                let own = getsockname::<SockaddrStorage>(again.as_raw_fd()).ok();
+                *local = own.and_then(|own| match (own.as_sockaddr_in(), own.as_sockaddr_in6()) {
+                    (Some(own), _) => Some(SocketAddr::V4((*own).into())),
+                    (None, own) => own.map(|own| SocketAddr::V6((*own).into())),
+                });
+            }
+            done
+        })
+        .await
     }
 
     /// A bound UDP socket.
