@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::admin;
 use super::lab::{Lab, LabError};
-use super::processes::{PROBE_ADDRESS, PROXY};
+use super::processes::{CONTROL, PROBE_ADDRESS, PROXY};
 use super::spec::{EAST_WEST, Part, SYSTEM_NAMESPACE};
 use crate::Done;
 use crate::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
@@ -80,9 +80,16 @@ impl Lab {
         admin::proxy(self.handle(), workload, "POST", path).await.map(drop).map_err(refused)
     }
 
-    /// Tells proxies that began anew what their former selves were told.
+    /// After processes began anew: control planes have read their objects, and proxies are told what their former selves were told.
     pub(super) async fn follow(&self, done: &Done) -> Result<(), LabError> {
-        for (owner, _) in done.started.iter().chain(&done.restarted).filter(|(_, process)| process == PROXY) {
+        let began = |process: &str| -> Vec<String> {
+            let all = done.started.iter().chain(&done.restarted).filter(|(_, name)| name == process);
+            all.map(|(owner, _)| owner.clone()).collect()
+        };
+        for control in began(CONTROL) {
+            self.control_ready(control.split('/').next().unwrap_or_default()).await?;
+        }
+        for owner in began(PROXY) {
             let drained = self.changed().drained.clone();
             for workload in drained.iter().filter(|w| self.handle().plan().find(w) == Some(owner.as_str())) {
                 self.tell_drained(workload, true).await?;

@@ -19,7 +19,7 @@ use super::conditions::Changed;
 use super::layout::Layout;
 use super::processes::{PROGRAM, Parts};
 use super::spec::{EAST_WEST, MeshSpec, Part, SYSTEM_NAMESPACE};
-use super::start::{StartOptions, all, rows};
+use super::start::{StartOptions, rows};
 use crate::faults::{Fault, Heal};
 use crate::topology::{Plan, PlanError};
 use crate::{Done, Handle, HandleError};
@@ -223,8 +223,9 @@ impl Lab {
 
     /// Makes everything whole. Says what was done for it.
     pub async fn heal_all(&self) -> Result<Vec<String>, LabError> {
-        // Not followed: what a proxy that starts again would be told is undone in the same breath.
-        let mut done = words(&self.handle().heal(&Heal::All).await?);
+        let healed = self.handle().heal(&Heal::All).await?;
+        self.follow(&healed).await?;
+        let mut done = words(&healed);
         let changed = self.changed().clone();
         done.extend(self.undo(changed, |_| true).await?);
         Ok(done)
@@ -285,15 +286,6 @@ impl Lab {
             found.entry(cluster.clone()).or_default().push(format!("{name} {}", all.join(" ")));
         }
         found
-    }
-
-    /// Runs all at once for each of these clusters.
-    pub async fn each_control(&self, clusters: impl IntoIterator<Item = String>) -> Result<(), LabError> {
-        all(clusters.into_iter().map(|cluster| {
-            let lab = self.clone();
-            async move { lab.control_ready(&cluster).await }
-        }))
-        .await
     }
 
     pub(super) fn renew_authority(&self, cluster: &str, trust_domain: &str) -> Result<(), LabError> {

@@ -68,7 +68,7 @@ impl Parts<'_> {
         if let Some(lifetime) = self.options.certificate_lifetime {
             process = process.arguments(["--certificate-lifetime".to_owned(), format!("{}s", lifetime.as_secs_f64())]);
         }
-        process.ready(Ready::File(self.layout.admin(cluster)))
+        process.ready(Ready::Unix(self.layout.admin(cluster)))
     }
 
     /// Name server and stand-in for kube-proxy.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::netns::NetNs;
@@ -20,6 +21,8 @@ pub enum Ready {
     Http(SocketAddr, String),
     /// This file exists.
     File(PathBuf),
+    /// It accepts connections at this Unix socket. Its file may be that of a process that was killed.
+    Unix(PathBuf),
 }
 
 impl Ready {
@@ -45,6 +48,7 @@ impl Ready {
             Ready::Tcp(address) => namespace.connect(*address).await.is_ok(),
             Ready::Http(address, path) => answers_ok(namespace, *address, path).await.unwrap_or(false),
             Ready::File(path) => path.exists(),
+            Ready::Unix(path) => UnixStream::connect(path).await.is_ok(),
         }
     }
 }
