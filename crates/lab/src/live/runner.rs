@@ -26,6 +26,8 @@ use crate::faults::{Fault, Heal};
 const FINDING_OUT: u32 = 40;
 /// And no longer than this.
 const FINDING_OUT_WITHIN: Duration = Duration::from_secs(30);
+/// A wait that is longer is explained.
+const LONG: Duration = Duration::from_secs(4);
 
 /// What one call got, for each of its callers.
 #[derive(Debug, Clone)]
@@ -52,8 +54,14 @@ pub async fn run(lab: &Lab, calls: &[TableCall], progress: Progress) -> Result<V
         }
     }
     groups.sort_by_key(|(state, _)| state.cost());
-    let mut runner =
-        Runner { lab, watched: watch(lab, &groups).await, calling: Calling::new(lab), progress, disturbed: false };
+    let mut runner = Runner {
+        lab,
+        watched: watch(lab, &groups).await,
+        calling: Calling::new(lab),
+        progress,
+        disturbed: false,
+        waited: None,
+    };
     let mut ran = Vec::new();
     for (state, calls) in &groups {
         ran.extend(runner.group(state, calls).await);
@@ -116,6 +124,8 @@ struct Runner<'l> {
     progress: Progress,
     /// Something was broken and healed, and nobody has waited for the effect yet.
     disturbed: bool,
+    /// What the present group waited for last.
+    waited: Option<String>,
 }
 
 impl Runner<'_> {
@@ -123,7 +133,12 @@ impl Runner<'_> {
         let began = Instant::now();
         let whole = state.is_whole();
         let ready = self.make(state, calls).await;
-        let settled = began.elapsed();
+        let (settled, waited) = (began.elapsed(), self.waited.take());
+        if settled > LONG
+            && let Some(waited) = waited
+        {
+            (self.progress)(format!("waited {:.1} s, last for: {waited}", settled.as_secs_f64()));
+        }
         let mut ran = Vec::new();
         for call in calls {
             let mut all = Vec::new();
@@ -173,13 +188,22 @@ impl Runner<'_> {
         if self.disturbed {
             // What the calls before have broken must be forgotten first: a ramp, or an ejection, would change shares.
             let whole = State::whole(self.lab);
-            settle::settle(self.lab, &watched, &whole, Memory::Allowed).await?;
+            self.settle(&watched, &whole, Memory::Allowed).await?;
             self.forget(&watched).await?;
-            settle::settle(self.lab, &watched, &whole, Memory::Gone).await?;
+            self.settle(&watched, &whole, Memory::Gone).await?;
             self.disturbed = false;
         }
         state.apply(self.lab).await?;
-        settle::settle(self.lab, &watched, state, Memory::Allowed).await
+        self.settle(&watched, state, Memory::Allowed).await
+    }
+
+    async fn settle(&mut self, watched: &[Watched], state: &State, memory: Memory) -> Result<(), LabError> {
+        let began = Instant::now();
+        let waited = settle::settle(self.lab, watched, state, memory).await?;
+        let what = if state.is_whole() { "what was broken before" } else { "what is given" };
+        let told = waited.map(|waited| format!("{waited} ({what}, {:.1} s)", began.elapsed().as_secs_f64()));
+        self.waited = told.or(self.waited.take());
+        Ok(())
     }
 
     /// Starts anew the callers' proxies that remember what was broken: a return takes 10 s, an ejection 30 s and more. What

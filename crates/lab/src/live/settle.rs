@@ -103,8 +103,9 @@ pub async fn remembers(lab: &Lab, one: &Watched) -> bool {
     rotation.values().any(|held| held.tenths < 10 || held.ejected)
 }
 
-/// Waits until these proxies show the state. The error names what is not so.
-pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, memory: Memory) -> Result<(), LabError> {
+/// Waits until these proxies show the state. Gives what was waited for last; the error names what is not so.
+pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, memory: Memory) -> Result<Option<String>, LabError> {
+    let mut last = None;
     let deadline = Instant::now() + LONGEST;
     loop {
         let mut wrong = Vec::new();
@@ -117,8 +118,9 @@ pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, memory: Memor
         wrong.extend(streams(lab, watched, state).await);
         wrong.extend(believers(lab, state).await);
         if wrong.is_empty() {
-            return Ok(());
+            return Ok(last);
         }
+        last = wrong.first().cloned();
         if Instant::now() > deadline {
             wrong.truncate(5);
             return Err(LabError::NotReady(wrong));
