@@ -31,6 +31,17 @@ pub(crate) struct Exchange<'a> {
 
 impl World {
     pub(crate) fn proxy_http(&self, accepted: &Accepted<'_>, manager: &HttpManager, depth: u8) -> Vec<Arrival> {
+        let mut arrivals = self.serve_http(accepted, manager, depth);
+        if accepted.is_first() {
+            for arrival in arrivals.iter_mut().filter(|arrival| arrival.failure.is_none()) {
+                // What the proxy answered by itself was tried nowhere.
+                arrival.outcome.attempts.get_or_insert(0);
+            }
+        }
+        arrivals
+    }
+
+    fn serve_http(&self, accepted: &Accepted<'_>, manager: &HttpManager, depth: u8) -> Vec<Arrival> {
         let Payload::Http(request) = &accepted.wire.payload else {
             // Bytes that are no HTTP where HTTP is spoken: the codec closes.
             return vec![Arrival::failed(Failure::Closed)];
@@ -255,6 +266,7 @@ fn with_fault(fault: &Fault, arrivals: Vec<Arrival>, outcome: &decide::RouteOutc
         let delayed = part(delay.per_million);
         let late = all.clone().into_iter().map(|mut arrival| {
             arrival.delay += delay.time;
+            arrival.outcome.delay = Some(delay.time);
             arrival.outcome.flags.insert(0, "DI".into());
             arrival.scaled(delayed)
         });

@@ -62,7 +62,11 @@ impl World {
             return vec![Arrival::failed(Failure::Refused)];
         };
         let Some(chain) = choose_chain(listener, wire) else {
-            return vec![Arrival::failed(Failure::Closed)];
+            let mut closed = Arrival::failed(Failure::Closed);
+            if workload.gateway == Some(GatewayKind::Ingress) {
+                closed.outcome = Outcome { attempts: Some(0), flags: vec!["NR".to_owned()], ..closed.outcome };
+            }
+            return vec![closed];
         };
         let (peer, terminated) = match self.terminate(workload, chain, wire) {
             Ok(known) => known,
@@ -74,6 +78,7 @@ impl World {
         };
         let accepted = Accepted { workload, snapshot: &snapshot, chain, wire, peer, terminated, outbound: false };
         let arrivals = self.accepted(&accepted, depth);
+        let arrivals = if depth == 0 && workload.gateway.is_some() { accepted_first(arrivals) } else { arrivals };
         match workload.gateway {
             Some(_) => through(arrivals, &self.gateway_name(workload, wire.destination.ip())),
             None => arrivals,
@@ -181,6 +186,11 @@ impl World {
 }
 
 impl Accepted<'_> {
+    /// The first proxy on the way tells of routes and tries: the caller's sidecar, or a gateway at the edge.
+    pub fn is_first(&self) -> bool {
+        self.outbound || self.workload.gateway == Some(GatewayKind::Ingress)
+    }
+
     pub fn connection(&self, remote: IpAddr) -> ConnectionInfo<'_> {
         ConnectionInfo {
             tls: self.terminated,
@@ -211,6 +221,14 @@ fn listener<'a>(snapshot: &'a Snapshot, workload: &Workload, destination: Socket
     }
     let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), destination.port());
     snapshot.listener_at(destination).or_else(|| snapshot.listener_at(any)).filter(|l| l.bind_to_port)
+}
+
+/// A caller whose connection a gateway took sees it cut, whatever the gateway met beyond.
+fn accepted_first(mut arrivals: Vec<Arrival>) -> Vec<Arrival> {
+    for arrival in arrivals.iter_mut().filter(|arrival| arrival.failure.is_some()) {
+        arrival.outcome.status = Failure::Closed.word().into();
+    }
+    arrivals
 }
 
 pub(crate) fn choose_chain<'a>(listener: &'a Listener, wire: &Wire) -> Option<&'a Arc<FilterChain>> {

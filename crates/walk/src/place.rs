@@ -35,8 +35,8 @@ pub(crate) enum Found {
     Outside,
 }
 
-/// Documentation range: a client of which nothing is known.
-const OUTSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
+/// Where the lab puts a client outside the mesh: its first wide-area address.
+const OUTSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 1));
 
 impl Place {
     pub(crate) fn of(workload: &Workload) -> Self {

@@ -29,7 +29,7 @@ impl World {
             }
         }
         if let Some(origin) = &accepted.chain.origin
-            && accepted.outbound
+            && accepted.is_first()
         {
             for arrival in &mut all {
                 arrival.outcome.route = Some(origin.to_string());
@@ -64,7 +64,7 @@ impl World {
                 if targets.is_empty() {
                     let mut arrival = Arrival::reset(&["UH"]);
                     arrival.decided_by.extend(cluster.origin.iter().map(DecidedBy::from));
-                    arrival.outcome.attempts = accepted.outbound.then_some(number - 1);
+                    arrival.outcome.attempts = accepted.is_first().then_some(number - 1);
                     all.push(arrival.scaled(standing.weight));
                 }
                 for (index, target, share) in targets {
@@ -121,7 +121,7 @@ fn last_try(accepted: &Accepted<'_>, mut arrival: Arrival, number: u32, tls: boo
         }
         arrival = Arrival { notes: std::mem::take(&mut arrival.notes), share: arrival.share, ..cut };
     }
-    if accepted.outbound {
+    if accepted.is_first() {
         arrival.outcome.attempts = Some(number);
     }
     arrival

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use fairlead_calls::expect::{LastHopTls, Received, Response};
 use fairlead_calls::names::short_form;
@@ -124,7 +125,9 @@ impl Index {
                 && (!answered_at_the_edge || !records.is_empty() || self.outbound(origin, seen).is_some())
                 && callee.is_none_or(has);
         }
-        !origin.through_sidecar || seen.dialled.is_none() || self.outbound(origin, seen).is_some()
+        // A gateway that nobody listens on writes nothing down.
+        let heard = origin.through_sidecar || matches!(seen.status.as_str(), "ok" | "reset");
+        origin.first_proxy().is_none() || seen.dialled.is_none() || !heard || self.outbound(origin, seen).is_some()
     }
 
     fn of_request(&self, origin: &Origin, seen: &Seen, echo: Option<&Echo>) -> Vec<&(String, CallRecord)> {
@@ -211,6 +214,7 @@ pub(super) fn outcome(
         received: echo.as_ref().map(Echo::received),
         response: response(seen),
         attempts: first.as_ref().map(|r| r.attempts),
+        delay: first.as_ref().and_then(|r| r.injected_delay_ms).map(Duration::from_millis),
         route: first.as_ref().and_then(|r| r.route_object.clone()),
         flags: first.as_ref().map(|r| r.flags.clone()).unwrap_or_default(),
         resolves: seen.resolves.as_ref().map(|list| resolved(list, named)),
