@@ -47,12 +47,33 @@ pub struct ProxyArgs {
     /// Where the last configuration is kept, without keys.
     #[arg(long)]
     state: Option<PathBuf>,
-    /// How to ask whether the program is ready: tcp:PORT or http:PORT/PATH.
+    /// How to ask whether the program is ready: tcp:PORT, http:PORT/PATH or https:PORT/PATH.
     #[arg(long, value_parser = probe_kind)]
     probe: Option<ProbeKind>,
     /// Where to ask that.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     probe_address: IpAddr,
+    /// Address that these questions come from.
+    #[arg(long)]
+    probe_source: Option<IpAddr>,
+    /// A header of these questions, NAME: VALUE; may be given several times.
+    #[arg(long, value_parser = header)]
+    probe_header: Vec<(String, String)>,
+    /// Before the first question.
+    #[arg(long, default_value = "0s", value_parser = crate::control::duration)]
+    probe_delay: Duration,
+    /// Between two questions.
+    #[arg(long, default_value = "1s", value_parser = crate::control::duration)]
+    probe_period: Duration,
+    /// For an answer.
+    #[arg(long, default_value = "1s", value_parser = crate::control::duration)]
+    probe_timeout: Duration,
+    /// Bad answers in a row that make it unready. (Kubernetes' defaults would leave a dead program in rotation for 30 s.)
+    #[arg(long, default_value_t = 2)]
+    probe_failures: u32,
+    /// Good answers in a row that make it ready.
+    #[arg(long, default_value_t = 1)]
+    probe_successes: u32,
     /// Name server for names that are not the mesh's; may be given several times.
     #[arg(long = "resolver")]
     resolvers: Vec<SocketAddr>,
@@ -74,9 +95,8 @@ enum Role {
     EastWest,
 }
 
-/// Kubernetes asks again after 10 s by default; here a dead program must leave rotation in less than that.
-const PROBE_PERIOD: Duration = Duration::from_secs(1);
-const PROBE_FAILURES: u32 = 2;
+/// Questions one after the other without a pause would be load.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 /// A control plane that starts at the same time is waited for.
 const CREDENTIAL_PAUSE: Duration = Duration::from_millis(100);
 
@@ -108,12 +128,20 @@ pub async fn run(args: ProxyArgs, hooks: crate::Hooks) -> anyhow::Result<()> {
     options.bootstrap = bootstrap;
     options.mark = args.mark;
     options.state = args.state;
-    options.probe = args.probe.map(|kind| ProbeSpec {
-        kind,
-        address: args.probe_address,
-        period: PROBE_PERIOD,
-        timeout: Duration::from_secs(1),
-        failure_threshold: PROBE_FAILURES,
+    options.probe = args.probe.map(|mut kind| {
+        if let ProbeKind::Http { headers, .. } = &mut kind {
+            *headers = args.probe_header;
+        }
+        ProbeSpec {
+            kind,
+            address: args.probe_address,
+            source: args.probe_source,
+            delay: args.probe_delay,
+            period: args.probe_period.max(SHORTEST_PERIOD),
+            timeout: args.probe_timeout,
+            failure_threshold: args.probe_failures,
+            success_threshold: args.probe_successes,
+        }
     });
     options.resolvers = args.resolvers;
     options.concurrency = args.concurrency.max(1);
@@ -168,15 +196,22 @@ fn workload_ref(text: &str) -> anyhow::Result<WorkloadRef> {
 }
 
 fn probe_kind(text: &str) -> anyhow::Result<ProbeKind> {
-    let wrong = || anyhow!("`{text}`: write tcp:PORT or http:PORT/PATH");
+    let wrong = || anyhow!("`{text}`: write tcp:PORT, http:PORT/PATH or https:PORT/PATH");
     let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
     let (port, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let port = port.parse().map_err(|_| wrong())?;
     match kind {
         "tcp" => Ok(ProbeKind::Tcp { port }),
-        "http" => Ok(ProbeKind::Http { port, path: path.to_owned() }),
+        "http" | "https" => {
+            Ok(ProbeKind::Http { port, path: path.to_owned(), tls: kind == "https", headers: Vec::new() })
+        }
         _ => Err(wrong()),
     }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(": ").ok_or("write NAME: VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]
@@ -186,7 +221,10 @@ mod tests {
     #[test]
     fn probes_and_workloads() {
         assert_eq!(probe_kind("tcp:9080").unwrap(), ProbeKind::Tcp { port: 9080 });
-        assert_eq!(probe_kind("http:80/ready?x").unwrap(), ProbeKind::Http { port: 80, path: "/ready?x".into() });
+        let http = |tls| ProbeKind::Http { port: 80, path: "/ready?x".into(), tls, headers: Vec::new() };
+        assert_eq!(probe_kind("http:80/ready?x").unwrap(), http(false));
+        assert_eq!(probe_kind("https:80/ready?x").unwrap(), http(true));
+        assert_eq!(header("x-probe: a: b").unwrap(), ("x-probe".into(), "a: b".into()));
         assert!(probe_kind("exec:ls").is_err());
         assert_eq!(workload_ref("a/b/c").unwrap().to_string(), "a/b/c");
         assert!(workload_ref("a/b").is_err());

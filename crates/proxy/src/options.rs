@@ -68,19 +68,29 @@ pub struct ServeAddresses {
     pub dns: Option<SocketAddr>,
 }
 
-/// Kubernetes' readiness probe, as far as a lab has it.
+/// Kubernetes' readiness probe. What is not written is a lab's: asked every second, so that a dead program is found in seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeSpec {
     pub kind: ProbeKind,
     #[serde(default = "loopback")]
     pub address: IpAddr,
+    /// Address that questions come from; None: as the kernel chooses.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
+    /// Before the first question.
+    #[serde(default)]
+    pub delay: Duration,
     #[serde(default = "one_second")]
     pub period: Duration,
     #[serde(default = "one_second")]
     pub timeout: Duration,
-    #[serde(default = "three")]
+    /// Bad answers in a row that make it unready.
+    #[serde(default = "two")]
     pub failure_threshold: u32,
+    /// Good answers in a row that make it ready.
+    #[serde(default = "one")]
+    pub success_threshold: u32,
 }
 
 /// What is asked.
@@ -89,8 +99,16 @@ pub struct ProbeSpec {
 pub enum ProbeKind {
     /// The port accepts.
     Tcp { port: u16 },
-    /// The path answers 200 to 399.
-    Http { port: u16, path: String },
+    /// The path answers 200 to 399; with TLS the certificate is not verified, as a kubelet does not.
+    Http {
+        port: u16,
+        path: String,
+        #[serde(default)]
+        tls: bool,
+        /// `host` among them takes the place of the address.
+        #[serde(default)]
+        headers: Vec<(String, String)>,
+    },
 }
 
 /// How long ending takes.
@@ -166,6 +184,10 @@ fn one_second() -> Duration {
     Duration::from_secs(1)
 }
 
-fn three() -> u32 {
-    3
+fn two() -> u32 {
+    2
+}
+
+fn one() -> u32 {
+    1
 }

@@ -4,6 +4,7 @@
 //! in this crate. Rules keep their index and are marked `refused`.
 
 use crate::codes;
+use crate::fairlead::{Workload, probe_address};
 use crate::field::{Cost, FieldPath, Finding, Level};
 use crate::guard;
 use crate::istio::{
@@ -122,6 +123,7 @@ pub fn settle(object: &mut Object, findings: &mut Vec<Finding>) -> bool {
         Object::ServiceEntry(entry) => service_entry(entry, &spec, findings),
         Object::WorkloadEntry(entry) => workload_entry(entry, &spec, findings),
         Object::AuthorizationPolicy(policy) => authorization_policy(policy, &spec, findings),
+        Object::Workload(workload) => readiness_probe(workload, &spec, findings),
         Object::RequestAuthentication(_) => {
             let message = "RequestAuthentication is not applied yet: no token is verified";
             findings.push(
@@ -155,6 +157,24 @@ fn virtual_service(service: &mut VirtualService, spec: &FieldPath, findings: &mu
                 findings.push(without_effect(path, "sourceSubnet"));
             }
         }
+    }
+}
+
+/// A probe that cannot be made is left out: the default holds, the first port accepts.
+fn readiness_probe(workload: &mut Workload, spec: &FieldPath, findings: &mut Vec<Finding>) {
+    let Some(probe) = &workload.spec.readiness_probe else { return };
+    let at = spec.key("readinessProbe");
+    let before = findings.len();
+    if probe.exec.is_some() {
+        findings.push(not_implemented(at.key("exec"), "a probe by a command"));
+    }
+    let http = probe.http_get.as_ref().map(|http| ("httpGet", &http.host));
+    let tcp = probe.tcp_socket.as_ref().map(|tcp| ("tcpSocket", &tcp.host));
+    for (field, host) in http.into_iter().chain(tcp).filter(|(_, host)| probe_address(host).is_none()) {
+        findings.push(not_implemented(at.key(field).key("host"), &format!("a probe of another host (`{host}`)")));
+    }
+    if findings.len() > before {
+        workload.spec.readiness_probe = None;
     }
 }
 

@@ -6,13 +6,13 @@
 use anyhow::{Context as _, bail};
 use fairlead_calls::{MeshDirectory, TableCall};
 use fairlead_lab::live::records::OriginRecord;
-use fairlead_lab::live::{ClusterMesh, ExternalServer, MeshSpec, MeshWorkload, Part, Probe};
+use fairlead_lab::live::{ClusterMesh, ExternalServer, MeshSpec, MeshWorkload, Part, Probe, ProbeKind};
 use fairlead_model::matching::selects;
 use fairlead_model::mesh::{GatewayKind, Workload};
 use fairlead_model::service::Resolution;
 use fairlead_model::settings::Trust;
 use fairlead_model::{ClusterId, Profile, ResolvedMesh};
-use fairlead_resources::fairlead::WorkloadSpec;
+use fairlead_resources::fairlead::{WorkloadSpec, probe_address};
 use fairlead_resources::field::IntOrString;
 use fairlead_resources::{Object, decode};
 use fairlead_walk::{Mesh, World};
@@ -178,7 +178,7 @@ fn workload(
         found.probe = probe(process);
         if let Some(port) = process.ports.first().filter(|p| !p.protocol.eq_ignore_ascii_case("udp")) {
             // The default probe is of the first port as written, not of the smallest.
-            found.probe = found.probe.or(Some(Probe::Tcp(port.port)));
+            found.probe = found.probe.or(Some(Probe::tcp(port.port)));
         }
     }
     if part == Part::Ingress {
@@ -198,12 +198,27 @@ fn probe(process: &WorkloadSpec) -> Option<Probe> {
         IntOrString::Int(number) => u16::try_from(*number).ok(),
         IntOrString::String(name) => process.ports.iter().find(|p| p.name == *name).map(|p| p.port),
     };
-    if let Some(http) = &written.http_get {
+    let (kind, host) = if let Some(http) = &written.http_get {
         let path = if http.path.is_empty() { "/".to_owned() } else { http.path.clone() };
-        return number(&http.port).map(|port| Probe::Http(port, path));
-    }
-    let tcp = written.tcp_socket.as_ref().and_then(|tcp| number(&tcp.port));
-    tcp.or(written.grpc.as_ref().map(|grpc| grpc.port)).map(Probe::Tcp)
+        let host = (!http.host.is_empty()).then(|| ("host".to_owned(), http.host.clone()));
+        let headers = host.into_iter().chain(http.http_headers.iter().map(|h| (h.name.clone(), h.value.clone())));
+        let (port, tls) = (number(&http.port)?, http.scheme == "HTTPS");
+        (ProbeKind::Http { port, path, tls, headers: headers.collect() }, http.host.as_str())
+    } else if let Some(tcp) = &written.tcp_socket {
+        (ProbeKind::Tcp(number(&tcp.port)?), tcp.host.as_str())
+    } else {
+        // Whether the port accepts: the health service itself is not asked.
+        (ProbeKind::Tcp(written.grpc.as_ref()?.port), "")
+    };
+    Some(Probe {
+        address: probe_address(host).flatten(),
+        delay: written.initial_delay_seconds,
+        period: written.period_seconds,
+        timeout: written.timeout_seconds,
+        failures: written.failure_threshold,
+        successes: written.success_threshold,
+        ..Probe::new(kind)
+    })
 }
 
 fn servers(view: &ResolvedMesh, gateway: &Workload) -> Vec<(u16, Vec<String>)> {

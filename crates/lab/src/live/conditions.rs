@@ -199,9 +199,10 @@ const UNHEALTHY_TABLE: &str = "fairlead_unhealthy";
 
 /// Refuses what the proxy asks its program, and nothing else.
 fn unanswered_probes() -> Table {
-    let probes = [Match::Transport(Transport::Tcp), Match::Destination(IpNet::from(PROBE_ADDRESS))];
-    let chain =
-        Chain { name: "probes".into(), hook: Hook::FilterOutput, rules: vec![Rule::new(probes, Verdict::Reset)] };
+    let own = IpNet::from(PROBE_ADDRESS);
+    let refuse = |side| Rule::new([Match::Transport(Transport::Tcp), side], Verdict::Reset);
+    let rules = vec![refuse(Match::Destination(own)), refuse(Match::Source(own))];
+    let chain = Chain { name: "probes".into(), hook: Hook::FilterOutput, rules };
     Table { name: UNHEALTHY_TABLE.into(), chains: vec![chain] }
 }
 

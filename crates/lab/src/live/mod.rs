@@ -33,5 +33,5 @@ pub mod verbs;
 
 pub use lab::{Lab, LabError};
 pub use layout::Layout;
-pub use spec::{ClusterMesh, ExternalServer, MeshSpec, MeshWorkload, Part, Probe};
+pub use spec::{ClusterMesh, ExternalServer, MeshSpec, MeshWorkload, Part, Probe, ProbeKind};
 pub use start::{StartOptions, start};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::layout::Layout;
-use super::spec::{MeshSpec, MeshWorkload, Part, Probe};
+use super::spec::{MeshSpec, MeshWorkload, Part, Probe, ProbeKind};
 use super::start::StartOptions;
 use crate::capture::PROXY_MARK;
 use crate::process::{EtcFiles, ProcessSpec, Ready};
@@ -119,12 +119,7 @@ impl Parts<'_> {
             if part == Part::Sidecar
                 && let Some(probe) = probe(own)
             {
-                process = process.arguments([
-                    "--probe".to_owned(),
-                    probe,
-                    "--probe-address".into(),
-                    PROBE_ADDRESS.to_string(),
-                ]);
+                process = process.arguments(questions(&probe));
             }
         }
         if part == Part::Sidecar
@@ -166,11 +161,13 @@ impl Parts<'_> {
             process = process.files(EtcFiles::pod(server, &workload.namespace, &self.spec.domain, &workload.name, own));
         }
         let local = |port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        Some(match (&workload.probe, workload.ports.first()) {
-            (Some(Probe::Http(port, path)), _) => process.ready(Ready::Http(local(*port), path.clone())),
-            (Some(Probe::Tcp(port)), _) => process.ready(Ready::Tcp(local(*port))),
-            (None, Some(port)) => process.ready(Ready::Tcp(local(*port))),
-            (None, None) => process,
+        // Whether it is ready for requests is its sidecar's to find out, in its own time.
+        Some(match probe(workload).map(|probe| (probe.kind, probe.address)) {
+            Some((ProbeKind::Tcp(port) | ProbeKind::Http { port, .. }, None)) => process.ready(Ready::Tcp(local(port))),
+            Some((ProbeKind::Tcp(port) | ProbeKind::Http { port, .. }, Some(address))) => {
+                process.ready(Ready::Tcp(SocketAddr::new(address.into(), port)))
+            }
+            None => process,
         })
     }
 
@@ -202,11 +199,30 @@ impl Parts<'_> {
     }
 }
 
-fn probe(workload: &MeshWorkload) -> Option<String> {
-    match (&workload.probe, workload.ports.first()) {
-        (Some(Probe::Http(port, path)), _) => Some(format!("http:{port}{path}")),
-        (Some(Probe::Tcp(port)), _) => Some(format!("tcp:{port}")),
-        (None, Some(port)) => Some(format!("tcp:{port}")),
-        (None, None) => None,
+fn probe(workload: &MeshWorkload) -> Option<Probe> {
+    workload.probe.clone().or_else(|| workload.ports.first().map(|port| Probe::tcp(*port)))
+}
+
+/// What a proxy is told of its program's probe.
+fn questions(probe: &Probe) -> Vec<String> {
+    let kind = match &probe.kind {
+        ProbeKind::Tcp(port) => format!("tcp:{port}"),
+        ProbeKind::Http { port, path, tls, .. } => format!("http{}:{port}{path}", if *tls { "s" } else { "" }),
+    };
+    let mut words = vec!["--probe".to_owned(), kind, "--probe-address".into()];
+    match probe.address {
+        // Told by where they come from, since they go where the program's other callers may go.
+        Some(address) => words.extend([address.to_string(), "--probe-source".into(), PROBE_ADDRESS.to_string()]),
+        None => words.push(PROBE_ADDRESS.to_string()),
     }
+    if let ProbeKind::Http { headers, .. } = &probe.kind {
+        words.extend(headers.iter().flat_map(|(name, value)| ["--probe-header".into(), format!("{name}: {value}")]));
+    }
+    for (name, seconds) in [("delay", probe.delay), ("period", probe.period), ("timeout", probe.timeout)] {
+        words.extend(seconds.into_iter().flat_map(|s| [format!("--probe-{name}"), format!("{s}s")]));
+    }
+    for (name, count) in [("failures", probe.failures), ("successes", probe.successes)] {
+        words.extend(count.into_iter().flat_map(|n| [format!("--probe-{name}"), n.to_string()]));
+    }
+    words
 }

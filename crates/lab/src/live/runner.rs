@@ -220,7 +220,7 @@ impl Runner<'_> {
             restarted.push(&one.owner);
         }
         if !restarted.is_empty() {
-            start::all_acked(self.lab, Instant::now() + settle::LONGEST).await?;
+            start::all_acked(self.lab, Instant::now() + settle::LONGEST + self.lab.spec().slowest_probe()).await?;
         }
         Ok(())
     }

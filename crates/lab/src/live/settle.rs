@@ -4,6 +4,7 @@
 //! Invariant: waiting ends; a state that does not come is reported with the endpoint that is missing or too many.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -35,6 +36,21 @@ pub struct Held {
 
 /// What a proxy holds, by (Envoy cluster, workload).
 pub type Rotation = BTreeMap<(String, String), Held>;
+
+/// A way to a gateway or an endpoint of another cluster, as a proxy sees it.
+#[derive(Debug, Deserialize)]
+struct Way {
+    address: SocketAddr,
+    state: String,
+}
+
+/// Of the ways of a proxy, those that lead to gateways that are down and are not known to be.
+async fn ways(lab: &Lab, one: &Watched, state: &State) -> Vec<String> {
+    let told = admin::proxy(lab.handle(), &one.owner, "GET", "/fairlead/paths").await;
+    let ways: Vec<Way> = told.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let unnoticed = ways.iter().filter(|way| state.is_dead_entrance(way.address.ip()) && way.state != "down");
+    unnoticed.map(|way| format!("{}: its way to {} is {}", one.owner, way.address, way.state)).collect()
+}
 
 #[derive(Deserialize)]
 struct Clusters {
@@ -106,7 +122,7 @@ pub async fn remembers(lab: &Lab, one: &Watched) -> bool {
 /// Waits until these proxies show the state. Gives what was waited for last; the error names what is not so.
 pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, memory: Memory) -> Result<Option<String>, LabError> {
     let mut last = None;
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + LONGEST + lab.spec().slowest_probe();
     loop {
         let mut wrong = Vec::new();
         for one in watched {
@@ -114,6 +130,9 @@ pub async fn settle(lab: &Lab, watched: &[Watched], state: &State, memory: Memor
                 Ok(rotation) => wrong.extend(differences(one, &rotation, state, memory)),
                 Err(e) => wrong.push(e.to_string()),
             }
+        }
+        for one in watched {
+            wrong.extend(ways(lab, one, state).await);
         }
         wrong.extend(streams(lab, watched, state).await);
         wrong.extend(believers(lab, state).await);

@@ -4,8 +4,9 @@
 //! and live answers speak of the same ones.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -111,13 +112,62 @@ pub enum Part {
     EastWest,
 }
 
-/// A readiness probe.
+/// A readiness probe. What is not written is the proxy's default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Probe {
+pub struct Probe {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// Another loopback address than the lab's own for these questions.
+    pub address: Option<Ipv4Addr>,
+    /// Seconds before the first.
+    pub delay: Option<u32>,
+    /// Seconds between two.
+    pub period: Option<u32>,
+    /// Seconds for an answer.
+    pub timeout: Option<u32>,
+    /// Bad answers in a row that make it unready.
+    pub failures: Option<u32>,
+    /// Good answers in a row that make it ready.
+    pub successes: Option<u32>,
+}
+
+/// What a readiness probe asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeKind {
     /// The port accepts.
     Tcp(u16),
     /// GET of the path answers 200 to 399.
-    Http(u16, String),
+    Http {
+        /// Port.
+        port: u16,
+        /// Path with query.
+        path: String,
+        /// By TLS, whoever answers.
+        tls: bool,
+        /// Further headers, or others than those that are sent by themselves.
+        headers: Vec<(String, String)>,
+    },
+}
+
+impl Probe {
+    /// The port accepts.
+    pub fn tcp(port: u16) -> Self {
+        Self::new(ProbeKind::Tcp(port))
+    }
+
+    /// With the defaults.
+    pub fn new(kind: ProbeKind) -> Self {
+        Self { kind, address: None, delay: None, period: None, timeout: None, failures: None, successes: None }
+    }
+
+    /// The longest that a change of the program may take to be noticed, beyond what the defaults take.
+    pub fn slowest(&self) -> Duration {
+        let rounds = self.failures.unwrap_or(1).max(self.successes.unwrap_or(1));
+        let each = self.period.unwrap_or(0).max(self.timeout.unwrap_or(0));
+        let seconds = u64::from(self.delay.unwrap_or(0)) + u64::from(rounds) * u64::from(each);
+        // Who writes hours does not want to be waited for.
+        Duration::from_secs(seconds.min(600))
+    }
 }
 
 /// A server outside the mesh.
@@ -150,6 +200,11 @@ impl MeshSpec {
     /// All workloads with their full names.
     pub fn workloads(&self) -> impl Iterator<Item = (String, &MeshWorkload)> {
         self.clusters.iter().flat_map(|(cluster, mesh)| mesh.workloads.iter().map(move |w| (w.full_name(cluster), w)))
+    }
+
+    /// The longest that a readiness probe of this mesh may take beyond what the default takes.
+    pub fn slowest_probe(&self) -> Duration {
+        self.workloads().filter_map(|(_, workload)| Some(workload.probe.as_ref()?.slowest())).max().unwrap_or_default()
     }
 
     /// The first gateway (by cluster, namespace, name) that serves a host on a port.

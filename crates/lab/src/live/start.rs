@@ -79,7 +79,7 @@ pub async fn start(spec: MeshSpec, names: Names, options: StartOptions, progress
     started?;
     joined?;
     progress(format!("{count} gateways, sidecars, programs and nodes ready after {}", seconds(began)));
-    let proxies = all_acked(&lab, began + LONGEST).await?;
+    let proxies = all_acked(&lab, began + LONGEST + lab.spec().slowest_probe()).await?;
     progress(format!("{proxies} proxies have acknowledged their configuration after {}", seconds(began)));
     Ok(lab)
 }

@@ -1,11 +1,12 @@
 //! Is the program behind the sidecar ready? Asked as Kubernetes' kubelet asks.
 //!
-//! Invariant: ready after one good answer, unready after `failure_threshold` bad ones in a row.
+//! Invariant: ready after `success_threshold` good answers in a row, unready after `failure_threshold` bad ones.
 
 use crate::options::{ProbeKind, ProbeSpec};
+use crate::upstream::unverified;
 use bytes::Bytes;
-use fairlead_transport::{DialOptions, dial};
-use http::{Request, header};
+use fairlead_transport::{DialOptions, Stream, dial, tls};
+use http::{HeaderName, HeaderValue, Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -19,10 +20,31 @@ pub struct ProgramState {
     pub reason: String,
 }
 
+/// Answers in a row, and what follows from them.
+#[derive(Debug, Default)]
+struct Run {
+    ready: bool,
+    good: u32,
+    bad: u32,
+}
+
+impl Run {
+    fn enter(&mut self, good: bool, spec: &ProbeSpec) -> bool {
+        (self.good, self.bad) = if good { (self.good.saturating_add(1), 0) } else { (0, self.bad.saturating_add(1)) };
+        if self.good >= spec.success_threshold {
+            self.ready = true;
+        }
+        if self.bad >= spec.failure_threshold {
+            self.ready = false;
+        }
+        self.ready
+    }
+}
+
 /// Probes for ever and tells every change.
 pub async fn watch_program(spec: ProbeSpec, mark: Option<u32>, state: watch::Sender<ProgramState>) {
-    let mut failures = 0;
-    let mut tick = tokio::time::interval(spec.period);
+    let mut run = Run::default();
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + spec.delay, spec.period);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
@@ -31,15 +53,14 @@ pub async fn watch_program(spec: ProbeSpec, mark: Option<u32>, state: watch::Sen
             Err(_) => Err(format!("no answer within {:?}", spec.timeout)),
         };
         let next = match answer {
-            Ok(()) => {
-                failures = 0;
-                ProgramState { ready: true, reason: String::new() }
-            }
-            Err(reason) => {
-                failures += 1;
-                let was = state.borrow().ready;
-                ProgramState { ready: was && failures < spec.failure_threshold, reason }
-            }
+            Ok(()) => match run.enter(true, &spec) {
+                true => ProgramState { ready: true, reason: String::new() },
+                false => {
+                    let reason = format!("{} good answers of {}", run.good, spec.success_threshold);
+                    ProgramState { ready: false, reason }
+                }
+            },
+            Err(reason) => ProgramState { ready: run.enter(false, &spec), reason },
         };
         state.send_if_modified(|now| {
             let changed = now.ready != next.ready || (!next.ready && now.reason != next.reason);
@@ -53,20 +74,98 @@ async fn ask(spec: &ProbeSpec, mark: Option<u32>) -> Result<(), String> {
     let port = match &spec.kind {
         ProbeKind::Tcp { port } | ProbeKind::Http { port, .. } => *port,
     };
-    let options = DialOptions { connect_timeout: spec.timeout, mark, source: None };
+    let source = spec.source.map(|address| SocketAddr::new(address, 0));
+    let options = DialOptions { connect_timeout: spec.timeout, mark, source };
     let raw = dial(SocketAddr::new(spec.address, port), options).await.map_err(|e| e.to_string())?;
-    let ProbeKind::Http { path, .. } = &spec.kind else { return Ok(()) };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(raw)).await.map_err(|e| e.to_string())?;
+    let ProbeKind::Http { path, tls, headers, .. } = &spec.kind else { return Ok(()) };
+    let stream = if *tls {
+        let name = spec.address.to_string();
+        let connected = tls::connect(raw, unverified()?, &name, spec.timeout).await.map_err(|e| e.to_string())?;
+        connected.0
+    } else {
+        Stream::Plain(raw)
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     tokio::spawn(async move {
         // Its end is the probe's end.
         let _ = connection.await;
     });
-    let request = Request::get(path.as_str())
-        .header(header::HOST, format!("{}:{port}", spec.address))
-        .header(header::USER_AGENT, "fairlead-probe")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| e.to_string())?;
+    let mut request = Request::get(path.as_str()).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+    let own = [
+        (header::HOST.as_str(), format!("{}:{port}", spec.address)),
+        (header::USER_AGENT.as_str(), "fairlead-probe".to_owned()),
+    ];
+    for (name, value) in own.iter().map(|(n, v)| (*n, v)).chain(headers.iter().map(|(n, v)| (n.as_str(), v))) {
+        let name = HeaderName::try_from(name).map_err(|e| e.to_string())?;
+        // What is written takes the place of what would be sent.
+        request.headers_mut().insert(name, HeaderValue::try_from(value).map_err(|e| e.to_string())?);
+    }
     let status = sender.send_request(request).await.map_err(|e| e.to_string())?.status();
     // Kubernetes: 200 to 399 is ready.
     if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("answered {status}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    fn spec(kind: ProbeKind) -> ProbeSpec {
+        ProbeSpec {
+            kind,
+            address: Ipv4Addr::LOCALHOST.into(),
+            source: None,
+            delay: Duration::from_secs(5),
+            period: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            failure_threshold: 3,
+            success_threshold: 2,
+        }
+    }
+
+    #[test]
+    fn answers_in_a_row() {
+        let spec = spec(ProbeKind::Tcp { port: 1 });
+        let mut run = Run::default();
+        let answers = [true, false, true, true, false, false, true, false, false, false, true, true];
+        let ready = answers.map(|good| run.enter(good, &spec));
+        assert_eq!(ready, [false, false, false, true, true, true, true, true, true, false, false, true]);
+    }
+
+    /// Asks a server that answers each question with the next status, and gives the seconds at which readiness changed.
+    #[tokio::test]
+    async fn asked_after_the_delay_and_by_the_period_with_the_headers_written() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let headers = vec![("x-probe".to_owned(), "yes".to_owned()), ("Host".to_owned(), "ready.example".to_owned())];
+        let kind = ProbeKind::Http { port, path: "/ready?a".into(), tls: false, headers };
+        let mut spec = spec(kind);
+        // The times are not what is seen here; a clock that is paused does not go with sockets.
+        (spec.delay, spec.period) = (Duration::from_millis(1), Duration::from_millis(1));
+        let (sender, mut state) = watch::channel(ProgramState::default());
+        tokio::spawn(watch_program(spec, None, sender));
+        let statuses = ["503", "204", "302", "404", "500", "503"];
+        let mut seen = Vec::new();
+        for status in statuses {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut question = Vec::new();
+            while !question.ends_with(b"\r\n\r\n") {
+                question.push(stream.read_u8().await.unwrap());
+            }
+            let question = String::from_utf8(question).unwrap().to_lowercase();
+            assert!(question.starts_with("get /ready?a http/1.1\r\n"), "{question}");
+            for line in ["host: ready.example\r\n", "x-probe: yes\r\n", "user-agent: fairlead-probe\r\n"] {
+                assert_eq!(question.matches(line).count(), 1, "{question}");
+            }
+            assert_eq!(question.matches("host:").count(), 1);
+            seen.push(state.borrow_and_update().ready);
+            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        // Before each answer: two good ones in a row make it ready, three bad ones unready.
+        assert_eq!(seen, [false, false, false, true, true, true]);
+        state.wait_for(|state| !state.ready).await.unwrap();
+    }
 }

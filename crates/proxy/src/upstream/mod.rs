@@ -19,7 +19,7 @@ pub use conductor::{Command, Conductor};
 pub use connect::{Call, ConnectFailure, Connected, Purpose, connect, is_http1, is_http2, way};
 pub use member::Member;
 pub use paths::Paths;
-pub use simple_tls::SimpleTls;
+pub use simple_tls::{SimpleTls, unverified};
 pub use stats::{Admitted, ClusterStats, InUse, Resource};
 pub use trouble::Trouble;
 pub use world::{Upstream, World};

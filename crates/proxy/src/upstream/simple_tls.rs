@@ -38,6 +38,19 @@ impl SimpleTls {
     }
 }
 
+/// A client that believes any server: for questions to the own program, which prove nothing about anybody else.
+///
+/// # Errors
+/// The provider of algorithms has none of TLS's.
+pub fn unverified() -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?;
+    let verifier = Arc::new(Unverified(provider));
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
 fn build(context: &TlsContext) -> Result<ClientConfig, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())

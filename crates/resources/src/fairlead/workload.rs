@@ -1,6 +1,7 @@
 //! `Workload`: a process to run in stand-alone mode.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use crate::field::IntOrString;
 use crate::meta::Meta;
@@ -93,11 +94,11 @@ message! {
         initial_delay_seconds: Option<u32>,
         /// Default 1.
         timeout_seconds: Option<u32>,
-        /// Default 10.
+        /// Default 1: a dead program leaves rotation within seconds.
         period_seconds: Option<u32>,
         /// Default 1.
         success_threshold: Option<u32>,
-        /// Default 3.
+        /// Default 2.
         failure_threshold: Option<u32>,
     }
 }
@@ -109,10 +110,22 @@ message! {
         path: String,
         /// Port, by number or name.
         port: IntOrString,
-        /// Host header and address.
+        /// Host header and address: this machine by default; a loopback address or `localhost`.
         host: String,
-        /// HTTP or HTTPS.
+        /// HTTP or HTTPS; a certificate is not verified.
         scheme: String,
+        /// Request headers; `Host` takes the place of `host`.
+        http_headers: Vec<HttpHeader>,
+    }
+}
+
+message! {
+    /// A header of an HTTP probe.
+    pub struct HttpHeader {
+        /// Name.
+        name: String,
+        /// Value.
+        value: String,
     }
 }
 
@@ -121,6 +134,8 @@ message! {
     pub struct TcpSocketAction {
         /// Port, by number or name.
         port: IntOrString,
+        /// Address: this machine by default; a loopback address or `localhost`.
+        host: String,
     }
 }
 
@@ -139,6 +154,17 @@ message! {
         port: u16,
         /// Service.
         service: String,
+    }
+}
+
+/// Where a probe with this `host` asks: `Some(None)` where its own default says, None on a host that is not this machine, which is
+/// not implemented.
+#[must_use]
+pub fn probe_address(host: &str) -> Option<Option<Ipv4Addr>> {
+    match host {
+        "" => Some(None),
+        "localhost" => Some(Some(Ipv4Addr::LOCALHOST)),
+        other => other.parse::<Ipv4Addr>().ok().filter(Ipv4Addr::is_loopback).map(Some),
     }
 }
 

@@ -60,4 +60,30 @@ pub(super) fn check(spec: &WorkloadSpec, at: &FieldPath, check: &mut Check<'_>) 
             check.error(&at.key(field).key("port"), format!("`{port}` is not a port of this workload"));
         }
     }
+    let times = [
+        ("periodSeconds", probe.period_seconds),
+        ("timeoutSeconds", probe.timeout_seconds),
+        ("successThreshold", probe.success_threshold),
+        ("failureThreshold", probe.failure_threshold),
+    ];
+    for (field, _) in times.into_iter().filter(|(_, value)| *value == Some(0)) {
+        check.error(&at.key(field), "must be at least 1");
+    }
+    let Some(http) = &probe.http_get else { return };
+    let at = at.key("httpGet");
+    if !matches!(http.scheme.as_str(), "" | "HTTP" | "HTTPS") {
+        check.error(&at.key("scheme"), format!("`{}` is not HTTP or HTTPS", http.scheme));
+    }
+    if !http.path.is_empty() && !http.path.starts_with('/') {
+        check.error(&at.key("path"), format!("`{}` does not begin with /", http.path));
+    }
+    for (index, header) in http.http_headers.iter().enumerate() {
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if header.name.is_empty() || !header.name.chars().all(token) {
+            check.error(&at.key("httpHeaders").index(index).key("name"), format!("`{}` is no header", header.name));
+        }
+        if header.value.chars().any(|c| c.is_control() && c != '\t') {
+            check.error(&at.key("httpHeaders").index(index).key("value"), "a header's value has no control characters");
+        }
+    }
 }
