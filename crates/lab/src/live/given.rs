@@ -12,7 +12,7 @@ use fairlead_calls::{Answer, Given};
 
 use super::conditions::Needs;
 use super::lab::{Lab, LabError};
-use super::spec::EAST_WEST;
+use super::spec::{EAST_WEST, Part};
 use crate::faults::Fault;
 
 /// What `given` means in this mesh.
@@ -32,6 +32,8 @@ pub struct State {
     apart: BTreeSet<(String, String)>,
     /// Clusters that cannot be entered: all their gateways are down.
     closed: BTreeSet<String>,
+    /// Addresses of gateways that are down, whole or by themselves.
+    dead_entrances: BTreeSet<IpAddr>,
     /// By cluster, how long it is back.
     pub returned: BTreeMap<String, Duration>,
     answers: BTreeMap<String, Answer>,
@@ -119,10 +121,23 @@ impl State {
         Ok(())
     }
 
-    /// Finds the clusters all of whose entrances are down.
+    /// Finds the entrances that are down, and the clusters all of whose entrances are.
     fn close(&mut self, lab: &Lab) {
         let plan = lab.handle().plan();
         let gone: BTreeSet<&str> = self.faults.iter().flat_map(Fault::targets).collect();
+        for (cluster, of) in &lab.spec().clusters {
+            let written = of.workloads.iter().filter(|w| w.part == Part::EastWest && !w.wan.is_empty());
+            let entrances: Vec<(String, IpAddr)> = written
+                .flat_map(|w| w.wan.iter().map(|a| (format!("{cluster}/{}/{}", w.namespace, w.name), *a)))
+                .collect();
+            let is_dead = |(name, address): &&(String, IpAddr)| {
+                gone.contains(name.as_str()) || gone.contains(format!("{name}@{address}").as_str())
+            };
+            if !entrances.is_empty() && entrances.iter().all(|entrance| is_dead(&entrance)) {
+                self.closed.insert(cluster.clone());
+            }
+            self.dead_entrances.extend(entrances.iter().filter(is_dead).map(|(_, address)| *address));
+        }
         for cluster in lab.spec().clusters.keys() {
             let instances = plan.gateways(cluster, EAST_WEST);
             if instances.is_empty() {
@@ -138,7 +153,14 @@ impl State {
             if whole || instances.iter().all(is_gone) {
                 self.closed.insert(cluster.clone());
             }
+            let dead = instances.iter().filter(|instance| whole || is_gone(instance)).filter_map(|i| plan.namespace(i));
+            self.dead_entrances.extend(dead.flat_map(|namespace| namespace.wan_addresses().iter().copied()));
         }
+    }
+
+    /// Whether this is the address of a gateway that is down, where proxies find that out by themselves.
+    pub fn is_dead_entrance(&self, address: IpAddr) -> bool {
+        self.judges && self.dead_entrances.contains(&address)
     }
 
     /// Nothing is broken.
