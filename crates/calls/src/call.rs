@@ -83,9 +83,6 @@ impl Call {
         if self.expect.mirrored.is_some() {
             return Some("expect.mirrored");
         }
-        if self.expect.delay.is_some() {
-            return Some("expect.delay");
-        }
         if !self.given.listens.is_empty() {
             return Some("given.listens");
         }

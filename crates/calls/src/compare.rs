@@ -5,6 +5,7 @@
 
 use crate::call::Call;
 use crate::expect::{Destinations, Received, Response, Scalar, Status, Via};
+use crate::given::duration;
 use crate::got::{Got, Outcome, chain, percent};
 use crate::names::{Names, long_form};
 use crate::request::{Request, RequestKind};
@@ -300,6 +301,11 @@ impl Check<'_> {
                 && o.denied_by.as_ref() != Some(wanted)
             {
                 faults.push(format!("denied-by: expected {wanted}, got {:?}", o.denied_by));
+            }
+            if let Some(wanted) = expect.delay.as_deref().and_then(|delay| duration(delay).ok())
+                && o.delay.unwrap_or_default() != wanted
+            {
+                faults.push(format!("delay: expected {wanted:?}, got {:?}", o.delay.unwrap_or_default()));
             }
             if let Some(wanted) = &expect.flags {
                 let wanted: BTreeSet<_> = wanted.list().into_iter().collect();

@@ -38,6 +38,7 @@ pub struct Expect {
     pub mirrored: Option<BTreeMap<String, serde_json::Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sticky: Option<bool>,
+    /// Added by fault injection to every call; `0s`: to none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use crate::expect::{LastHopTls, Received, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Different values of a field that are shown: of thousands of live calls each has headers of its own.
 const MOST_VALUES: usize = 16;
@@ -35,6 +36,8 @@ pub struct Outcome {
     pub denied_by: Option<String>,
     pub flags: Vec<String>,
     pub resolves: Option<Vec<String>>,
+    /// Added by fault injection.
+    pub delay: Option<Duration>,
 }
 
 /// All outcomes of one caller's call, or why they cannot be told.
@@ -130,7 +133,7 @@ impl Got {
             "resolves": common(&|o| of(&o.resolves)),
             "mirrored": Value::Null,
             "sticky": Value::Null,
-            "delay": Value::Null,
+            "delay": common(&|o| o.delay.map(|delay| json!(format!("{delay:?}")))),
             "attempts": common(&|o| of(&o.attempts)),
             "route": common(&|o| of(&o.route)),
             "denied-by": common(&|o| of(&o.denied_by)),

@@ -23,6 +23,7 @@ pub(crate) fn check(call: &Call) -> Result<(), String> {
     {
         return Err(format!("`{}` is no gRPC status: write a number from 0 to 16 or its name", wanted.text()));
     }
+    call.expect.delay.iter().try_for_each(|delay| duration(delay).map(drop))?;
     call.given.answers.values().try_for_each(answer)?;
     if let Some(certificate) = call.client.as_ref().and_then(|client| client.certificate.as_deref())
         && !CERTIFICATES.contains(&certificate)

@@ -48,6 +48,8 @@ pub struct CallRecord {
     pub remote: String,
     /// Tries.
     pub attempts: u32,
+    /// Added by fault injection, in milliseconds.
+    pub injected_delay_ms: Option<u64>,
     /// 0 for TCP.
     pub status: u16,
     /// Of a gRPC answer.

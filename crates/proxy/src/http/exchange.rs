@@ -91,6 +91,7 @@ async fn phases(
         let injected = fault.draw(fastrand::u32(..1_000_000), fastrand::u32(..1_000_000));
         if let Some(delay) = injected.delay {
             record.flags.insert(Flags::DELAY_INJECTED);
+            record.delay = Some(delay);
             tokio::time::sleep(delay).await;
         }
         if let Some(abort) = injected.abort {

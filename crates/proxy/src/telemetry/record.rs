@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What is learned about a request.
 pub struct RequestRecord {
@@ -42,6 +42,8 @@ pub struct RequestRecord {
     pub request_messages: Cell<u64>,
     pub response_messages: Cell<u64>,
     pub attempts: u32,
+    /// Added by the route's fault.
+    pub delay: Option<Duration>,
     pub plan: Option<Arc<RoutePlan>>,
     /// A route that is no plan.
     pub own: Option<OwnAnswer>,
@@ -117,6 +119,7 @@ impl RequestRecord {
             request_messages: Cell::new(0),
             response_messages: Cell::new(0),
             attempts: 0,
+            delay: None,
             plan: None,
             own: None,
             upstream: None,
@@ -194,6 +197,7 @@ impl RequestRecord {
             remote: self.connection.remote.to_string(),
             original_destination: self.connection.original.to_string(),
             attempts: self.attempts,
+            injected_delay_ms: self.delay.map(|delay| delay.as_millis() as u64),
             status: self.code,
             grpc_status: self.grpc_status,
             flags: self.flags.names().map(str::to_owned).collect(),

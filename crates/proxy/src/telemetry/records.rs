@@ -51,6 +51,8 @@ pub struct CallRecord {
     pub remote: String,
     pub original_destination: String,
     pub attempts: u32,
+    /// Added by fault injection, in milliseconds.
+    pub injected_delay_ms: Option<u64>,
     /// 0 for TCP.
     pub status: u16,
     pub grpc_status: Option<i32>,
