@@ -284,15 +284,20 @@ impl World {
             let hint = format!("write a Peer object named {cluster} that fits it, or `fairlead detach {cluster}`");
             Diagnostic::warning(codes::NOT_ADMITTED, at("Peer", &cluster), message).hint(hint)
         });
-        let apart = self.peers.iter().filter_map(|(cluster, peer)| Some((cluster, peer.ahead?)));
-        let apart = apart.filter(|(_, ahead)| ahead.unsigned_abs() > CLOCKS_APART).map(|(cluster, ahead)| {
-            let way = if ahead > 0 { "ahead of" } else { "behind" };
-            let message = format!("the clock of cluster {cluster} is {} s {way} this one's", ahead.unsigned_abs());
+        let apart = self.peers.iter().filter_map(|(cluster, peer)| {
+            let message = clocks_apart(cluster, peer.ahead?)?;
             let hint = "set both clocks by the same time source; certificates and ties between exports depend on them";
-            Diagnostic::warning(codes::CLOCKS_APART, at("Peer", cluster.as_str()), message).hint(hint)
+            Some(Diagnostic::warning(codes::CLOCKS_APART, at("Peer", cluster.as_str()), message).hint(hint))
         });
         conflicts.chain(left_out).chain(apart).collect()
     }
+}
+
+/// What is said of a peer whose clock is so many seconds ahead, if anything.
+fn clocks_apart(cluster: &ClusterId, ahead: i64) -> Option<String> {
+    let way = if ahead > 0 { "ahead of" } else { "behind" };
+    let apart = ahead.unsigned_abs();
+    (apart > CLOCKS_APART).then(|| format!("the clock of cluster {cluster} is {apart} s {way} this one's"))
 }
 
 /// But for the generation. Shared parts are equal at a glance.
@@ -310,5 +315,19 @@ fn as_peer(object: &Object) -> Option<&Peer> {
     match object {
         Object::Peer(peer) => Some(peer),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_by_more_than_a_minute_are_told() {
+        let west = ClusterId::from("west");
+        assert_eq!([0, 60, -60].map(|ahead| clocks_apart(&west, ahead)), [None, None, None]);
+        assert_eq!(clocks_apart(&west, 61).unwrap(), "the clock of cluster west is 61 s ahead of this one's");
+        assert_eq!(clocks_apart(&west, -3600).unwrap(), "the clock of cluster west is 3600 s behind this one's");
+        assert!(clocks_apart(&west, i64::MIN).is_some());
     }
 }
