@@ -60,10 +60,12 @@ pub fn add_chains(scope: &Scope<'_>, listener: &mut ListenerInput, hosts: &[Stri
         listener.chains.push(chain);
         true
     };
+    let mut lodgers = BTreeSet::from([scope.mesh.cluster.clone()]);
     let inside = scope.mesh.services.values().filter(|s| !s.external);
     for service in inside.filter(|s| hosts.iter().any(|h| host_covers(h, &s.key.host))) {
         let own = own_endpoints(scope, service);
         let adopted = adopted_endpoints(scope, service);
+        lodgers.extend(adopted.iter().map(|e| e.workload.cluster.clone()));
         // What others offer at all is exported.
         let ports: BTreeSet<u16> =
             service.exported.iter().chain(adopted.iter().flat_map(|e| e.ports.keys())).copied().collect();
@@ -93,12 +95,12 @@ pub fn add_chains(scope: &Scope<'_>, listener: &mut ListenerInput, hosts: &[Stri
             }
         }
     }
-    let probe_name = format!("probe_.{}", scope.mesh.cluster);
-    if !taken.insert(probe_name.clone()) {
-        return;
-    }
-    let when = ChainMatch { server_names: vec![probe_name.clone()], transport: Some("tls"), ..Default::default() };
-    let mut probe = Chain::tcp(probe_name, when, ResourceName::BlackHole);
+    // A prober names whom it wants to reach: this cluster, or one that lodges here.
+    let names: Vec<String> =
+        lodgers.iter().map(|cluster| format!("probe_.{cluster}")).filter(|name| taken.insert(name.clone())).collect();
+    let Some(first) = names.first().cloned() else { return };
+    let when = ChainMatch { server_names: names, transport: Some("tls"), ..Default::default() };
+    let mut probe = Chain::tcp(first, when, ResourceName::BlackHole);
     probe.tls = Some(MESH_ALPN.map(str::to_owned).into());
     listener.chains.push(probe);
 }
