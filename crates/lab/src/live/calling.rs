@@ -11,8 +11,9 @@ use fairlead_calls::{DecidedBy, Got, Outcome};
 use tokio::time::{Instant, sleep};
 
 use super::caller::{Connections, Plan, Seen};
+use super::index::Index;
 use super::lab::Lab;
-use super::outcome::{Index, Origin, Told, outcome};
+use super::outcome::{Origin, Told, outcome};
 use super::records::Reader;
 
 /// Connections that take turns, so that more than one worker of the caller's proxy has a say.
@@ -50,6 +51,7 @@ impl<'l> Calling<'l> {
         let deadline = Instant::now() + RECORDS_WITHIN;
         loop {
             index.add(self.reader.read(self.lab.handle(), proxies.clone()).await);
+            index.pair(origin, seen);
             let proxied = |name: &str| proxies.iter().any(|p| p == name);
             if index.complete(origin, seen, proxied) || Instant::now() > deadline {
                 break;

@@ -12,6 +12,7 @@ mod calling;
 mod conditions;
 pub mod given;
 pub mod hold;
+mod index;
 pub mod lab;
 pub mod layout;
 pub mod load;

@@ -4,7 +4,7 @@
 //! record of the first proxy on the way; identity and TLS of the last hop by the callee's. Must never look at configuration.
 //! Invariant: a record is used for one call.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,13 +14,14 @@ use fairlead_calls::{DecidedBy, Outcome};
 use serde::Deserialize;
 
 use super::caller::Seen;
+use super::index::Index;
 use super::records::{CallRecord, OriginRecord};
 
 /// What an echo program tells.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Echo {
-    workload: String,
+pub(super) struct Echo {
+    pub(super) workload: String,
     cluster: String,
     port: u16,
     protocol: String,
@@ -29,7 +30,7 @@ struct Echo {
     authority: String,
     tls: bool,
     caller: Option<String>,
-    headers: BTreeMap<String, String>,
+    pub(super) headers: BTreeMap<String, String>,
 }
 
 /// Where a call came from and what kind it is.
@@ -56,7 +57,7 @@ impl Origin {
     }
 
     /// Whose record is the first of the way.
-    fn first_proxy(&self) -> Option<(&str, &'static str)> {
+    pub(super) fn first_proxy(&self) -> Option<(&str, &'static str)> {
         if self.through_sidecar {
             return Some((&self.caller, "outbound"));
         }
@@ -69,93 +70,6 @@ impl Origin {
 pub(super) struct Told {
     pub outcome: Outcome,
     pub decided_by: Vec<DecidedBy>,
-}
-
-/// Records of one batch of calls.
-#[derive(Debug, Default)]
-pub(super) struct Index {
-    by_id: HashMap<String, Vec<(String, CallRecord)>>,
-    /// Without an id: by owner.
-    connections: BTreeMap<String, Vec<CallRecord>>,
-    /// By gateway and the caller's address: the id under which it wrote the request down, which may be one of its own.
-    at_the_edge: HashMap<(String, String), String>,
-}
-
-impl Index {
-    pub(super) fn add(&mut self, records: Vec<(String, CallRecord)>) {
-        for (owner, record) in records {
-            match &record.request_id {
-                Some(id) if record.protocol != "tcp" => {
-                    if record.direction == "gateway" {
-                        self.at_the_edge.insert((owner.clone(), record.remote.clone()), id.clone());
-                    }
-                    self.by_id.entry(id.clone()).or_default().push((owner, record));
-                }
-                _ => self.connections.entry(owner).or_default().push(record),
-            }
-        }
-    }
-
-    /// Whether everything that is to be written down about these calls has been.
-    pub(super) fn complete(&self, origin: &Origin, seen: &[Seen], proxied: impl Fn(&str) -> bool) -> bool {
-        if !origin.http {
-            let mut callees: BTreeMap<String, usize> = BTreeMap::new();
-            for callee in seen.iter().filter_map(echo).map(|e| e.workload).filter(|w| proxied(w)) {
-                *callees.entry(callee).or_default() += 1;
-            }
-            let inbound = |callee: &String| {
-                let all = self.connections.get(callee).map(Vec::as_slice).unwrap_or_default();
-                all.iter().filter(|r| r.direction == "inbound").count()
-            };
-            if callees.iter().any(|(callee, calls)| inbound(callee) < *calls) {
-                return false;
-            }
-        }
-        seen.iter().all(|one| self.is_complete(origin, one, &proxied))
-    }
-
-    fn is_complete(&self, origin: &Origin, seen: &Seen, proxied: impl Fn(&str) -> bool) -> bool {
-        let echo = echo(seen);
-        let callee = echo.as_ref().map(|e| e.workload.as_str()).filter(|w| proxied(w));
-        if origin.http {
-            let records = self.of_request(origin, seen, echo.as_ref());
-            let has = |owner: &str| records.iter().any(|(o, _)| o == owner);
-            let answered_at_the_edge = origin.dialled_gateway && echo.is_none() && seen.status.parse::<u16>().is_ok();
-            return (!origin.through_sidecar || seen.dialled.is_none() || has(&origin.caller))
-                && (!answered_at_the_edge || !records.is_empty() || self.outbound(origin, seen).is_some())
-                && callee.is_none_or(has);
-        }
-        // A gateway that nobody listens on writes nothing down.
-        let heard = origin.through_sidecar || matches!(seen.status.as_str(), "ok" | "reset");
-        origin.first_proxy().is_none() || seen.dialled.is_none() || !heard || self.outbound(origin, seen).is_some()
-    }
-
-    fn of_request(&self, origin: &Origin, seen: &Seen, echo: Option<&Echo>) -> Vec<&(String, CallRecord)> {
-        // A gateway at the edge may have given the request an id of its own; the program saw that one, and the gateway wrote it down.
-        let at_the_edge = || {
-            let gateway = origin.dialled.clone().filter(|_| origin.dialled_gateway)?;
-            self.at_the_edge.get(&(gateway, seen.local?.to_string()))
-        };
-        let told = echo.and_then(|e| e.headers.get("x-request-id"));
-        let other = told.or_else(at_the_edge).filter(|id| **id != seen.request_id);
-        let ids = std::iter::once(&seen.request_id).chain(other);
-        ids.filter_map(|id| self.by_id.get(id)).flatten().collect()
-    }
-
-    fn outbound(&self, origin: &Origin, seen: &Seen) -> Option<&CallRecord> {
-        let local = seen.local?.to_string();
-        let (owner, direction) = origin.first_proxy()?;
-        self.connections.get(owner)?.iter().find(|r| r.direction == direction && r.remote == local)
-    }
-
-    /// Takes the callee's record of a connection: one from this very address, else the oldest of the identity expected.
-    fn take_inbound(&mut self, callee: &str, seen: &Seen) -> Option<CallRecord> {
-        let all = self.connections.get_mut(callee)?;
-        let local = seen.local.map(|a| a.to_string());
-        let exact = all.iter().position(|r| r.direction == "inbound" && Some(&r.remote) == local.as_ref());
-        let place = exact.or_else(|| all.iter().position(|r| r.direction == "inbound"))?;
-        Some(all.remove(place))
-    }
 }
 
 /// What the call got. `gateway_at` names the gateway of a wide-area address, `named` the service of a virtual address, `written` the
@@ -325,7 +239,7 @@ fn proxy_status(grpc: Option<u32>) -> Option<u16> {
     }
 }
 
-fn echo(seen: &Seen) -> Option<Echo> {
+pub(super) fn echo(seen: &Seen) -> Option<Echo> {
     let echo: Echo = serde_json::from_slice(&seen.body).ok()?;
     (echo.workload.split('/').count() == 3 || echo.cluster == "outside").then_some(echo)
 }

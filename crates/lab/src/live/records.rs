@@ -18,6 +18,8 @@ use crate::Handle;
 pub struct CallRecord {
     /// Counts up from 1 in each proxy.
     pub seq: u64,
+    /// When it began: RFC 3339, UTC.
+    pub time: String,
     /// `outbound`, `inbound` or `gateway`.
     pub direction: String,
     /// `HTTP/1.1`, `HTTP/2`, `tcp`.
@@ -46,6 +48,8 @@ pub struct CallRecord {
     pub peer: Option<String>,
     /// The caller's address.
     pub remote: String,
+    /// Where the caller meant to go.
+    pub original_destination: String,
     /// Tries.
     pub attempts: u32,
     /// Added by fault injection, in milliseconds.
@@ -99,6 +103,11 @@ impl EndpointRecord {
 }
 
 impl CallRecord {
+    /// On a callee's side: somebody's call, and not a proxy that looks whether the way is open.
+    pub fn is_received_call(&self) -> bool {
+        self.direction == "inbound" && !self.sni.as_deref().is_some_and(|name| name.starts_with("probe_."))
+    }
+
     /// On a callee's side: whether its program was given the request.
     pub fn reached_program(&self) -> bool {
         let failed_before =
