@@ -50,6 +50,7 @@ const WORDS: &[(i32, &str, &[&str])] = &[
     (2, "is 2 workloads", &["admin", "east/app", "/ready"]),
     (1, "404", &["admin", "east/app/client", "/nothing"]),
     (0, "LIVE", &["admin", "east/east-west", "/ready"]),
+    (0, "fairlead.endpoints_removed: ", &["admin", "east/app/client", "/stats?filter=endpoints_removed"]),
 ];
 
 #[test]
@@ -86,6 +87,12 @@ fn killed_whole_then_parts(mesh: &Mesh) {
     }
     assert_eq!(mesh.try_lab(&["drain", "north"]).code, 1, "its control plane is not there to be told");
     mesh.lab(&["heal", "north"]);
+    mesh.lab(&["detach", "west", "--by", "east", "--here"]);
+    mesh.lab(&["kill", "east/control"]);
+    let said = mesh.try_lab(&["heal", "west"]);
+    assert_eq!((said.code, said.err.contains("east/control")), (1, true), "only east could take it back: {said:?}");
+    mesh.lab(&["heal"]);
+    mesh.comes_to("east/app/client", "GET http://west-only/", ("200", "west/app/web-0"));
     mesh.comes_to("east/app/client", "GET http://north-only/", ("200", "north/app/far-0"));
 }
 

@@ -73,7 +73,7 @@ impl Lab {
         for other in others {
             match self.join(cluster, other).await {
                 Ok(()) => joined.push(other.as_str()),
-                Err(e) => failed.push(format!("{other}/control: {e}")),
+                Err(e) => failed.push(e.to_string()),
             }
         }
         if joined.is_empty() {
@@ -98,9 +98,11 @@ impl Lab {
 
     /// Joins a cluster by a fresh token of another.
     async fn join(&self, cluster: &str, other: &str) -> Result<(), LabError> {
-        let token = admin::post(&self.layout().admin(other), "/token", &json!({})).await?;
-        admin::post(&self.layout().admin(cluster), "/join", &json!({"token": token["token"]})).await?;
-        Ok(())
+        let refused = |by: &str, e: admin::AdminError| LabError::Refused(format!("{by}/control: {}", e.reason));
+        let token = admin::post(&self.layout().admin(other), "/token", &json!({})).await;
+        let token = token.map_err(|e| refused(other, e))?;
+        let joined = admin::post(&self.layout().admin(cluster), "/join", &json!({"token": token["token"]})).await;
+        joined.map(drop).map_err(|e| refused(cluster, e))
     }
 
     /// What its control plane and its proxies remember is of a cluster that is no more.

@@ -123,7 +123,10 @@ fn answer(admin: &Admin, door: Door, request: &Request<Incoming>) -> Response<Fu
     match (door, path) {
         (Door::Admin | Door::Ready, "/ready" | "/healthz/ready") => ready(admin),
         (Door::Admin | Door::Metrics, "/stats/prometheus" | "/metrics") => text(stats::prometheus(admin)),
-        (Door::Admin, "/stats") => text(stats::plain(admin)),
+        (Door::Admin, "/stats") => text(stats::plain(
+            admin,
+            query.split('&').find_map(|pair| pair.strip_prefix("filter=")).unwrap_or_default(),
+        )),
         (Door::Admin, "/" | "/help") => text(PAGES.into()),
         (Door::Admin, "/clusters") if json => as_json(&clusters::json(&admin.shared)),
         (Door::Admin, "/clusters") => text(clusters::text(&admin.shared)),

@@ -1,6 +1,7 @@
 //! `/stats` and `/stats/prometheus`.
 
 use super::server::Admin;
+use fairlead_runtime::metrics::Sample;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -32,8 +33,8 @@ pub fn prometheus(admin: &Admin) -> String {
     out
 }
 
-/// Envoy's `name: value` lines.
-pub fn plain(admin: &Admin) -> String {
+/// Envoy's `name: value` lines; of `filter` those that contain it. Labels follow the name, `;label=value` each.
+pub fn plain(admin: &Admin, filter: &str) -> String {
     let mut lines = Vec::new();
     let world = admin.shared.world.load();
     for (cluster, upstream) in &world.upstreams {
@@ -45,11 +46,23 @@ pub fn plain(admin: &Admin) -> String {
         lines.push(format!("fairlead.{name}: {value}"));
     }
     for sample in admin.shared.registry.samples() {
-        lines.push(format!("{sample:?}"));
+        lines.push(line(&sample));
     }
+    lines.retain(|line| line.contains(filter));
     lines.sort();
     lines.push(String::new());
     lines.join("\n")
+}
+
+fn line(sample: &Sample) -> String {
+    let mut out = sample.name.clone();
+    for (label, value) in &sample.labels {
+        // One line a number, whatever a caller has made a label of.
+        let value = value.replace(|c: char| c.is_control(), " ");
+        let _ = write!(out, ";{label}={value}");
+    }
+    let _ = write!(out, ": {}", sample.value);
+    out
 }
 
 type Read = fn(&crate::upstream::ClusterStats) -> u64;
@@ -83,4 +96,16 @@ fn own(admin: &Admin) -> Vec<(&'static str, u64)> {
 
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_one_line() {
+        let labels = [("reporter", "source"), ("request_host", "a\nb")].map(|(l, v)| (l.to_owned(), v.to_owned()));
+        let sample = Sample { name: "istio_requests_total".into(), labels: labels.into(), value: 3.0 };
+        assert_eq!(line(&sample), "istio_requests_total;reporter=source;request_host=a b: 3");
+    }
 }
