@@ -40,8 +40,8 @@ impl Discovery<Caller> for Streams {
         };
         let (reply, answer) = oneshot::channel();
         self.send(Event::Connected { stream: hello.stream, peer, client, freshness: hello.freshness, reply });
-        let stopping = |_| Refusal::Unavailable("the control plane is stopping".into());
-        let views = answer.await.map_err(stopping)?;
+        // No answer: it was dismissed before its first view, or the control plane stops.
+        let views = answer.await.unwrap_or_else(|_| Err("this stream was ended before it was served".into()));
         if views.is_err() {
             // Nobody else tells the owner of the end of a stream that was never let in.
             self.send(Event::Disconnected { stream: hello.stream });

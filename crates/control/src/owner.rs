@@ -41,6 +41,9 @@ pub struct Published {
     known: Option<Known>,
 }
 
+/// Events that change nothing are taken together up to this many, so that nobody keeps a change from being published.
+const AT_ONCE: usize = 256;
+
 impl Owner {
     /// Runs until every sender of events is gone.
     pub async fn run(mut self) {
@@ -55,11 +58,15 @@ impl Owner {
             let mut changed = self.take(event);
             if changed {
                 let until = tokio::time::Instant::now() + self.world.timings.coalesce;
-                while let Ok(Some(event)) = tokio::time::timeout_at(until, self.events.recv()).await {
+                // The clock is asked too: a wait does not time out while there is always something to take.
+                while tokio::time::Instant::now() < until
+                    && let Ok(Some(event)) = tokio::time::timeout_at(until, self.events.recv()).await
+                {
                     self.take(event);
                 }
             } else {
-                while let Ok(event) = self.events.try_recv() {
+                for _ in 0..AT_ONCE {
+                    let Ok(event) = self.events.try_recv() else { break };
                     changed |= self.take(event);
                 }
             }
@@ -94,6 +101,7 @@ impl Owner {
             Event::Membership => {}
             Event::Connected { stream, peer, client, freshness, reply } => {
                 if let Client::Proxy { workload, .. } = &client
+                    && world.streams.alike(&client) < PER_CLIENT
                     && let Some(why) = world.holds_back(workload, &freshness, self.published.known.as_ref(), now)
                 {
                     let _ = reply.send(Err(format!("this control plane is older than what {workload} has: {why}")));

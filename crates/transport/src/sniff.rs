@@ -13,6 +13,10 @@ use tokio::io::AsyncReadExt;
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Longest request line that is waited for before the bytes count as unknown.
 const MAX_REQUEST_LINE: usize = 16 * 1024;
+/// Bytes of empty lines before a request line.
+const MAX_EMPTY: usize = 16;
+/// Nothing that is sniffed is longer; what is not told apart by then is neither.
+const MAX_SNIFFED: usize = 128 * 1024;
 /// First read: most heads and hellos fit.
 const FIRST_READ: usize = 4096;
 
@@ -65,6 +69,9 @@ async fn read_until_known(io: &mut Raw, bytes: &mut BytesMut, want: SniffWant) -
         if let Some(verdict) = verdict(bytes, want) {
             return Ok(verdict);
         }
+        if bytes.len() > MAX_SNIFFED {
+            return Ok(Sniffed::default());
+        }
         bytes.reserve(FIRST_READ);
         if io.socket_mut().read_buf(bytes).await? == 0 {
             return Ok(Sniffed { silent: true, ..Sniffed::default() });
@@ -98,7 +105,9 @@ pub fn http_kind(bytes: &[u8]) -> Option<Option<HttpKind>> {
         return None;
     }
     // Empty lines before a request line are allowed (RFC 9112 §2.2).
-    let start = bytes.iter().position(|b| *b != b'\r' && *b != b'\n')?;
+    let Some(start) = bytes.iter().take(MAX_EMPTY + 1).position(|b| *b != b'\r' && *b != b'\n') else {
+        return if bytes.len() > MAX_EMPTY { Some(None) } else { None };
+    };
     let bytes = &bytes[start..];
     match bytes.iter().position(|b| !is_token(*b)) {
         None if bytes.len() > 32 => return Some(None),
@@ -143,6 +152,8 @@ mod tests {
             (b"\x00\x00\x00", Some(None)),
             (b"hello world\n", Some(None)),
             (b"EHLO x\r\n", Some(None)),
+            (b"\r\n\r\n", None),
+            (&[b'\n'; 17], Some(None)),
         ];
         for (bytes, want) in cases {
             assert_eq!(http_kind(bytes), *want, "{:?}", String::from_utf8_lossy(bytes));

@@ -22,12 +22,13 @@ pub fn load_assignment(input: &EndpointsInput) -> ee::ClusterLoadAssignment {
     let ranks: BTreeSet<u32> = placed.iter().map(|p| p.rank).collect();
     let priorities: BTreeMap<u32, u32> = ranks.into_iter().zip(0..).collect();
     let weights = first_weights(input, &placed);
+    let divisor = divisor(placed.iter().map(|p| p.endpoint.weight));
     // "Takes no new requests unless nothing else can serve": where all drain, none does.
     let all_drain = !placed.iter().any(|p| p.health == Health::Healthy);
     let mut groups: BTreeMap<(u32, &Locality), Vec<ee::LbEndpoint>> = BTreeMap::new();
     for p in &placed {
         let priority = priorities.get(&p.rank).copied().unwrap_or_default();
-        let host = lb_endpoint(input, p, all_drain);
+        let host = lb_endpoint(input, p, all_drain, divisor);
         groups.entry((priority, &p.endpoint.locality)).or_default().push(host);
     }
     let endpoints = groups.into_iter().map(|((priority, locality), lb_endpoints)| {
@@ -140,10 +141,16 @@ fn first_weights(input: &EndpointsInput, placed: &[Placed<'_>]) -> Option<BTreeM
 }
 
 fn total_weight(hosts: &[ee::LbEndpoint]) -> u32 {
-    hosts.iter().map(|h| h.load_balancing_weight.as_ref().map_or(1, |w| w.value)).sum()
+    hosts.iter().map(|h| h.load_balancing_weight.as_ref().map_or(1, |w| w.value)).fold(0, u32::saturating_add)
 }
 
-fn lb_endpoint(input: &EndpointsInput, p: &Placed<'_>, all_drain: bool) -> ee::LbEndpoint {
+/// What all weights are divided by, so that they sum to less than 2^32: Envoy refuses the resource otherwise.
+fn divisor(weights: impl Iterator<Item = u32>) -> u32 {
+    let sum: u64 = weights.map(|weight| u64::from(weight.max(1))).sum();
+    u32::try_from(sum.div_ceil(u64::from(u32::MAX / 2))).unwrap_or(u32::MAX).max(1)
+}
+
+fn lb_endpoint(input: &EndpointsInput, p: &Placed<'_>, all_drain: bool, divisor: u32) -> ee::LbEndpoint {
     let (endpoint, target) = (p.endpoint, &input.target);
     let (address, hostname) = match &p.reach {
         Reach::Gateway { network, cluster } => {
@@ -180,7 +187,7 @@ fn lb_endpoint(input: &EndpointsInput, p: &Placed<'_>, all_drain: bool) -> ee::L
             Health::Unhealthy => core::HealthStatus::Unhealthy,
         } as i32,
         metadata: (input.encryption != Encryption::Relay).then(|| labels(input, p)).flatten(),
-        load_balancing_weight: (endpoint.weight > 1).then(|| u32_value(endpoint.weight)).flatten(),
+        load_balancing_weight: Some(endpoint.weight / divisor).filter(|weight| *weight > 1).and_then(u32_value),
         host_identifier: Some(ee::lb_endpoint::HostIdentifier::Endpoint(ee::Endpoint {
             address,
             hostname,
@@ -233,4 +240,17 @@ fn labels(input: &EndpointsInput, p: &Placed<'_>) -> Option<core::Metadata> {
 /// The first label that is set (Istio's canonical service and revision).
 fn canonical<'a>(endpoint: &'a Endpoint, names: &[&str], or: &'a str) -> &'a str {
     names.iter().find_map(|name| endpoint.labels.get(*name)).map_or(or, String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn weights_are_made_to_fit() {
+        assert_eq!(super::divisor([0, 1, 1000].into_iter()), 1);
+        for weights in [[u32::MAX; 2], [1, u32::MAX], [u32::MAX / 2, u32::MAX / 3]] {
+            let by = super::divisor(weights.into_iter());
+            let sum: u64 = weights.into_iter().map(|weight| u64::from((weight / by).max(1))).sum();
+            assert!(u32::try_from(sum).is_ok(), "{weights:?} by {by}");
+        }
+    }
 }

@@ -36,10 +36,12 @@ pub fn distribute(
     let weights = parts.iter().flat_map(|part| {
         part.covered.iter().map(move |(locality, own)| {
             let share = match scale {
-                Some(scale) => (part.weight * own * scale + part.total / 2) / part.total,
-                None => (part.weight * own).div_ceil(part.total),
+                Some(scale) => {
+                    (part.product(*own) * u128::from(scale) + u128::from(part.total / 2)) / u128::from(part.total)
+                }
+                None => part.product(*own).div_ceil(u128::from(part.total)),
             };
-            (locality.clone(), share.clamp(1, MOST) as u32)
+            (locality.clone(), share.clamp(1, u128::from(MOST)) as u32)
         })
     });
     weights.collect()
@@ -52,6 +54,12 @@ struct Part {
     covered: Vec<(Locality, u64)>,
 }
 
+impl Part {
+    fn product(&self, own: u64) -> u128 {
+        u128::from(self.weight) * u128::from(own)
+    }
+}
+
 /// What all weights are multiplied with, so that no share of a part needs rounding.
 fn common_denominator(parts: &[Part]) -> u64 {
     let sum: u64 = parts.iter().map(|part| part.weight).sum();
@@ -59,9 +67,10 @@ fn common_denominator(parts: &[Part]) -> u64 {
     parts
         .iter()
         .try_fold(1u64, |scale, part| {
-            let own = part.covered.iter().fold(part.total, |divisor, (_, own)| gcd(divisor, part.weight * own));
+            let rest = |divisor: u64, own: u64| (part.product(own) % u128::from(divisor)) as u64;
+            let own = part.covered.iter().fold(part.total, |divisor, (_, own)| gcd(divisor, rest(divisor, *own)));
             let needed = part.total / own;
-            Some(scale / gcd(scale, needed) * needed).filter(fits)
+            (scale / gcd(scale, needed)).checked_mul(needed).filter(fits)
         })
         .unwrap_or(NEARLY)
 }
@@ -77,6 +86,17 @@ fn specificity(pattern: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_weights_do_not_overflow() {
+        let most = 60 * u64::from(u32::MAX);
+        let (to, present) = (&[("a/*", u32::MAX), ("b/*", u32::MAX)], &[("a/1", most), ("a/2", most - 1), ("b/1", 1)]);
+        for exact in [false, true] {
+            let got = shares(to, present, exact);
+            assert!(got[0].1.abs_diff(got[1].1) <= 1 + got[0].1 / 1_000_000, "{got:?}");
+            assert!(got.iter().map(|(_, weight)| u64::from(*weight)).sum::<u64>() <= 3 * MOST, "{got:?}");
+        }
+    }
 
     fn shares(to: &[(&str, u32)], present: &[(&str, u64)], exact: bool) -> Vec<(String, u32)> {
         let to = to.iter().map(|(p, w)| ((*p).to_owned(), *w)).collect();
