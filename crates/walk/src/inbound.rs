@@ -163,9 +163,24 @@ impl World {
                     {
                         Err(format!("cluster {} is revoked", member.cluster))
                     }
-                    Some(_) => Ok(Some(id.clone())),
+                    Some(member) => self.within_bounds(workload, member, id),
                 }
             }
+        }
+    }
+
+    /// Reserved identities stand outside namespaces.
+    fn within_bounds(&self, workload: &Workload, member: &Member, id: &str) -> Result<Option<String>, String> {
+        let parties = (workload.key.cluster.clone(), member.cluster.clone());
+        let namespace = id.split_once("/ns/").and_then(|(_, rest)| rest.split('/').next());
+        match (self.written.bounds.get(&parties), namespace) {
+            (Some(bounds), Some(namespace)) if !bounds.contains(namespace) => {
+                Err(format!("identities of {id}'s namespace are not accepted from {}", member.cluster))
+            }
+            (Some(_), None) if !id.contains("/fairlead/") => {
+                Err(format!("identities without a namespace are not accepted from {}", member.cluster))
+            }
+            _ => Ok(Some(id.to_owned())),
         }
     }
 
@@ -258,16 +273,18 @@ pub(crate) fn named_elsewhere(host: &str, port: u16, wire: &Wire) -> Arrival {
 }
 
 fn outside(destination: String, wire: &Wire) -> Arrival {
-    let status = match &wire.payload {
-        Payload::Http(_) => "200",
-        _ => "ok",
+    let request = match &wire.payload {
+        Payload::Http(request) | Payload::ProgramTls { inside: Some(request), .. } => Some(request),
+        Payload::Bytes | Payload::ProgramTls { inside: None, .. } => None,
     };
+    let status = if request.is_some() { "200" } else { "ok" };
+    let grpc_status = request.filter(|request| request.grpc).map(|_| 0);
     let tls = match &wire.security {
         Security::Tls(hello) => last_hop(true, hello.certificate != Certificate::None),
         Security::Plain => last_hop(wire.is_tls(), false),
     };
     let to = Some(format!("outside/{destination}"));
-    let outcome = Outcome { status: status.into(), to, tls: Some(tls), ..Outcome::default() };
+    let outcome = Outcome { status: status.into(), grpc_status, to, tls: Some(tls), ..Outcome::default() };
     Arrival { share: 1.0, outcome, ..Arrival::default() }
 }
 

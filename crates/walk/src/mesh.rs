@@ -16,6 +16,18 @@ use std::sync::Arc;
 /// The ports that objects declare of workloads that the lab runs, served by a Service or not.
 pub(crate) type DeclaredPorts = BTreeMap<WorkloadRef, BTreeSet<u16>>;
 
+/// What Peer objects say: of which namespaces a cluster takes another's identities. Nothing: of all.
+pub(crate) type PeerBounds = BTreeMap<(ClusterId, ClusterId), BTreeSet<String>>;
+
+/// What a world needs to know of objects beside what was resolved.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub ports: DeclaredPorts,
+    pub bounds: PeerBounds,
+    /// Clusters that a Peer object of another revokes.
+    pub revoked: BTreeSet<ClusterId>,
+}
+
 /// A mesh directory in memory.
 pub struct Mesh {
     pub name: String,
@@ -24,7 +36,7 @@ pub struct Mesh {
     pub diagnostics: Vec<Diagnostic>,
     pub(crate) clusters: BTreeMap<ClusterId, Cluster>,
     pub(crate) names: Names,
-    declared: Arc<DeclaredPorts>,
+    written: Arc<Written>,
 }
 
 pub(crate) struct Cluster {
@@ -95,9 +107,8 @@ impl Mesh {
             let settings = fairlead_resolve::settings(&directory.name, written.as_ref(), &members, &refs);
             clusters.insert(cluster, Cluster { objects, settings });
         }
-        let declared = Arc::new(declared_ports(&clusters));
         let mut mesh = Self {
-            declared,
+            written: Arc::new(Written::of(&clusters)),
             name: written.map_or_else(|| directory.name.clone(), |m| m.metadata.name.clone()),
             table: Table::default(),
             diagnostics: Vec::new(),
@@ -127,7 +138,8 @@ impl Mesh {
         Ok(self.build(conditions, &mut Vec::new()))
     }
 
-    fn build(&self, conditions: Conditions, diagnostics: &mut Vec<Diagnostic>) -> World {
+    fn build(&self, mut conditions: Conditions, diagnostics: &mut Vec<Diagnostic>) -> World {
+        conditions.revoked.extend(self.written.revoked.iter().cloned());
         let states = self.states(&conditions, diagnostics);
         let mut meshes: BTreeMap<ClusterId, Arc<ResolvedMesh>> = BTreeMap::new();
         for (cluster, state) in &states {
@@ -136,7 +148,7 @@ impl Mesh {
             diagnostics.extend(found);
             meshes.insert(cluster.clone(), Arc::new(mesh));
         }
-        World::new(meshes, conditions, self.declared.clone())
+        World::new(meshes, conditions, self.written.clone())
     }
 
     fn states(&self, conditions: &Conditions, diagnostics: &mut Vec<Diagnostic>) -> BTreeMap<ClusterId, ClusterState> {
@@ -158,6 +170,28 @@ impl Mesh {
             states.insert(id.clone(), state);
         }
         states
+    }
+}
+
+impl Written {
+    fn of(clusters: &BTreeMap<ClusterId, Cluster>) -> Self {
+        let mut written = Self { ports: declared_ports(clusters), ..Self::default() };
+        for (cluster, read) in clusters {
+            for (decoded, _) in &read.objects {
+                let Object::Peer(peer) = &decoded.object else { continue };
+                let other = ClusterId::from(&*decoded.key.name);
+                if other == *cluster {
+                    continue;
+                }
+                if peer.spec.revoked {
+                    written.revoked.insert(other.clone());
+                }
+                if let Some(namespaces) = &peer.spec.namespaces {
+                    written.bounds.insert((cluster.clone(), other), namespaces.iter().cloned().collect());
+                }
+            }
+        }
+        written
     }
 }
 

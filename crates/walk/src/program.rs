@@ -58,7 +58,7 @@ impl World {
     /// Ports that its object declares, and those that services send to it; a Pod that tells of none is taken to listen everywhere.
     fn listens(&self, workload: &Workload, port: u16) -> bool {
         workload.ports.contains_key(&port)
-            || match self.declared.get(&workload.key) {
+            || match self.written.ports.get(&workload.key) {
                 Some(declared) => declared.contains(&port),
                 None => workload.ports.is_empty(),
             }
