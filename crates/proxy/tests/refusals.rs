@@ -10,12 +10,13 @@ use fairlead_proto::envoy::network::rbac as tcp_rbac;
 use fairlead_proto::envoy::rbac as rb;
 use rustls::pki_types::UnixTime;
 use std::collections::HashMap;
+use std::time::Duration;
 use support::client::{caller, get, raw};
 use support::echo::Program;
 use support::resources::{self, Ep, inbound, outbound};
 use support::{Pki, id, options, start, told};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
 fn deny_all() -> rb::Rbac {
@@ -184,4 +185,50 @@ async fn revocation_closes_live_connections() {
         tokio::task::yield_now().await;
     }
     panic!("still served after revocation");
+}
+
+/// An upgraded connection is no HTTP connection any more: what watches those must go on watching it, on either side.
+#[tokio::test]
+async fn revocation_ends_websockets() {
+    for by_callee in [true, false] {
+        let pki = Pki::new(&["east", "west"]);
+        let program = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (own, theirs) = (pki.identity("east", "frontend"), pki.identity("west", "chat"));
+        let resources = inbound(program.local_addr().unwrap(), vec![]);
+        let callee = start(options("west", "chat"), resources, Some(theirs.clone())).await;
+        let endpoint = Ep::mesh(callee.listening("inbound").await, id("west", "chat").as_str(), "west", "chat");
+        let proxy = start(options("east", "frontend"), outbound(&[endpoint]), Some(own.clone())).await;
+        let mut caller = TcpStream::connect(proxy.listening("outbound").await).await.unwrap();
+        let request = b"GET /chat HTTP/1.1\r\nHost: chat\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        caller.write_all(request).await.unwrap();
+        let (mut called, _) = program.accept().await.unwrap();
+        head(&mut called).await;
+        let switched = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        called.write_all(switched).await.unwrap();
+        let answer = head(&mut caller).await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        let mut bytes = [0; 4];
+        caller.write_all(b"ping").await.unwrap();
+        called.read_exact(&mut bytes).await.unwrap();
+        called.write_all(b"pong").await.unwrap();
+        caller.read_exact(&mut bytes).await.unwrap();
+        let (judge, revoked) = if by_callee { (&theirs, "east") } else { (&own, "west") };
+        judge.trust(pki.bundles.with_revoked_domain(&support::domain(revoked)).unwrap());
+        let ended = async { tokio::join!(over(&mut caller), over(&mut called)) };
+        let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        assert_eq!(ended, Ok((true, true)), "the WebSocket outlived the trust in {revoked}");
+    }
+}
+
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Waits for what comes next; true: nothing does, the stream has ended.
+async fn over(stream: &mut TcpStream) -> bool {
+    !matches!(stream.read(&mut [0]).await, Ok(n) if n > 0)
 }

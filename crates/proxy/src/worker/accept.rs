@@ -15,7 +15,6 @@ use rustls::pki_types::UnixTime;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::sync::Notify;
 
 /// ALPN that a mesh caller may bring without HTTP being meant.
 const MESH_ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
@@ -46,10 +45,9 @@ pub async fn serve(worker: Rc<Worker>, name: &str, accepted: Accepted) {
     };
     let mut connection = Connection::new(listener.clone(), chain.clone(), peer, local, original);
     connection.sni = sniffed.tls.as_ref().and_then(|hello| hello.sni.clone());
-    let close = Rc::new(Notify::new());
     let stream = match &chain.tls {
         None => Stream::Plain(raw),
-        Some(context) => match terminate(&worker, raw, context, sniffed.tls.as_ref(), &mut connection, &close).await {
+        Some(context) => match terminate(&worker, raw, context, sniffed.tls.as_ref(), &mut connection).await {
             Ok(stream) => stream,
             Err(reason) => {
                 tracing::debug!(listener = %listener.name, %peer, reason, "TLS refused");
@@ -62,6 +60,7 @@ pub async fn serve(worker: Rc<Worker>, name: &str, accepted: Accepted) {
         },
     };
     let connection = Rc::new(connection);
+    let close = connection.close.clone();
     let http = sniffed.http;
     let serving = async {
         match chain.terminal() {
@@ -115,7 +114,6 @@ async fn terminate(
     context: &Arc<fairlead_engine::listener::TlsContext>,
     hello: Option<&ClientHello>,
     connection: &mut Connection,
-    close: &Rc<Notify>,
 ) -> Result<Stream, String> {
     let identity = worker.shared.identity.as_ref().ok_or("this proxy has no identity")?;
     let config = worker.server_configs.of(context, |context| {
@@ -144,7 +142,7 @@ async fn terminate(
             return Err(format!("{} is not among the identities this listener accepts", peer.spiffe_id.as_str()));
         }
         connection.set_leaf(facts.chain.first());
-        worker.live.watch(peer.clone(), close);
+        worker.live.watch(peer.clone(), &connection.close);
         connection.peer = Some(peer);
     } else if context.require_client_certificate {
         return Err("the client showed no certificate".to_owned());

@@ -1,6 +1,7 @@
 //! One downstream connection: what its filter chain and handshake made known, shared by all its requests.
 //!
-//! Invariant: `peer` is only ever set from a verified certificate chain.
+//! Invariant: `peer` is only ever set from a verified certificate chain; whoever goes on with the connection's bytes after its HTTP has
+//! ended (an upgrade) keeps this, and heeds `close`.
 
 use crate::telemetry::PeerInfo;
 use fairlead_engine::ConnectionInfo;
@@ -13,6 +14,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Facts of a downstream connection.
 pub struct Connection {
@@ -30,6 +32,8 @@ pub struct Connection {
     pub inbound: bool,
     /// SHA-256 of the caller's certificate, hex, for `x-forwarded-client-cert`.
     pub leaf_hash: Option<String>,
+    /// Notified when the connection must end, whatever it carries; see [`super::live::LiveConnections`].
+    pub close: Rc<Notify>,
     known: RefCell<Known>,
 }
 
@@ -61,6 +65,7 @@ impl Connection {
             alpn: None,
             inbound,
             leaf_hash: None,
+            close: Rc::default(),
             known: RefCell::default(),
         }
     }
