@@ -24,8 +24,12 @@ pub type TrustSource = Arc<dyn Fn() -> Arc<TrustBundleSet> + Send + Sync>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustBundleSet {
     domains: BTreeMap<TrustDomain, DomainTrust>,
+    /// What the membership said of each cluster when the set was made of it: the incarnation, and whether that is revoked.
+    standings: Standings,
     epoch: u64,
 }
+
+type Standings = BTreeMap<String, (u64, bool)>;
 
 /// What is believed of one trust domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +77,8 @@ pub enum NamespaceBound {
 #[serde(deny_unknown_fields)]
 struct SetForm {
     domains: BTreeMap<TrustDomain, DomainTrust>,
+    #[serde(default)]
+    standings: Standings,
 }
 
 impl TrustBundleSet {
@@ -97,13 +103,45 @@ impl TrustBundleSet {
                 _ => {}
             }
         }
-        Ok(Self::stamped(domains))
+        Ok(Self::stamped(domains, Standings::new()))
     }
 
     /// A set that believes nobody.
     #[must_use]
     pub fn empty() -> Self {
-        Self::stamped(BTreeMap::new())
+        Self::stamped(BTreeMap::new(), Standings::new())
+    }
+
+    /// This set, made of a membership that says this of each cluster: its incarnation, and whether that is revoked.
+    #[must_use]
+    pub fn made_of(self, standings: impl IntoIterator<Item = (String, (u64, bool))>) -> Self {
+        Self::stamped(self.domains, standings.into_iter().collect())
+    }
+
+    /// This set, but for what it knows less of than `held`: who was revoked there, and is not revoked or a younger incarnation here,
+    /// stays revoked. A control plane that was restored from an older state cannot take a revocation back by telling of it.
+    #[must_use]
+    pub fn keeping_revocations_of(self, held: &Self) -> Self {
+        let forgotten: Vec<_> = held
+            .standings
+            .iter()
+            .filter(|(cluster, standing)| standing.1 && self.standings.get(*cluster).is_none_or(|now| now < *standing))
+            .map(|(cluster, standing)| (cluster.clone(), *standing))
+            .collect();
+        if forgotten.is_empty() {
+            return self;
+        }
+        let Self { mut domains, mut standings, .. } = self;
+        for (cluster, standing) in forgotten {
+            for trust in domains.values_mut() {
+                trust.revoked |= trust.cluster.as_ref() == Some(&cluster);
+                for issuer in trust.issuers.values_mut() {
+                    issuer.revoked |= issuer.cluster == cluster;
+                }
+            }
+            standings.insert(cluster, standing);
+        }
+        Self::stamped(domains, standings)
     }
 
     /// A set of one domain without bounds: a single cluster on its own.
@@ -139,7 +177,7 @@ impl TrustBundleSet {
     pub fn with(&self, domain: TrustDomain, trust: DomainTrust) -> Result<Self, BundleError> {
         let mut domains = self.domains.clone();
         domains.insert(domain, trust);
-        Self::new(domains)
+        Ok(Self::stamped(Self::new(domains)?.domains, self.standings.clone()))
     }
 
     /// This set with a whole trust domain revoked, known or not.
@@ -172,7 +210,8 @@ impl TrustBundleSet {
         self.with(domain.clone(), trust)
     }
 
-    /// `{domains: {<td>: {bundle, cluster, namespaces, revoked, issuers}}}`, equal bytes for equal sets.
+    /// `{domains: {<td>: {bundle, cluster, namespaces, revoked, issuers}}, standings: {<cluster>: [incarnation, revoked]}}`, equal
+    /// bytes for equal sets.
     ///
     /// # Errors
     /// [`BundleError::Json`] never in practice.
@@ -189,8 +228,8 @@ impl TrustBundleSet {
     }
 
     /// The epoch is a digest of the serialised form, which is the same bytes for the same set.
-    fn stamped(domains: BTreeMap<TrustDomain, DomainTrust>) -> Self {
-        let mut set = Self { domains, epoch: 0 };
+    fn stamped(domains: BTreeMap<TrustDomain, DomainTrust>, standings: Standings) -> Self {
+        let mut set = Self { domains, standings, epoch: 0 };
         // Serialising cannot fail: every key is text. If it did, the epoch would be that of the debug form.
         let form = set.to_json().unwrap_or_else(|_| format!("{:?}", set.domains));
         let digest = Sha256::digest(form.as_bytes());
@@ -308,14 +347,17 @@ impl Serialize for TrustBundleSet {
         #[derive(Serialize)]
         struct Borrowed<'a> {
             domains: &'a BTreeMap<TrustDomain, DomainTrust>,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            standings: &'a Standings,
         }
-        Borrowed { domains: &self.domains }.serialize(serializer)
+        Borrowed { domains: &self.domains, standings: &self.standings }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for TrustBundleSet {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let form = SetForm::deserialize(deserializer)?;
-        Self::new(form.domains).map_err(serde::de::Error::custom)
+        let set = Self::new(form.domains).map_err(serde::de::Error::custom)?;
+        Ok(if form.standings.is_empty() { set } else { set.made_of(form.standings) })
     }
 }

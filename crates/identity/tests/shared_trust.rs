@@ -223,3 +223,27 @@ fn live_connections_get_the_verdict_of_a_new_handshake() {
     }
     assert_eq!(refusals, 6);
 }
+
+#[test]
+fn an_older_set_takes_no_revocation_back() {
+    let mesh = shared();
+    let leaf = mesh.leaf(&mesh.west);
+    let believed = |set: &TrustBundleSet| verdict(&leaf, set, at(START)).is_ok();
+    let says = |west: (u64, bool)| [("east".to_owned(), (3, false)), ("west".to_owned(), west)];
+    let before = mesh.set(mesh.trust()).made_of(says((5, false)));
+    assert!(believed(&before));
+    // What a control plane tells after the revocation, and then one that was restored from before it, or knows nothing.
+    let revoked = before.with_revoked_issuer(&mesh.domain, "west").unwrap().made_of(says((5, true)));
+    for older in [before.clone(), mesh.set(mesh.trust())] {
+        let kept = older.clone().keeping_revocations_of(&revoked);
+        assert!(!believed(&kept));
+        assert_eq!(TrustBundleSet::from_json(&kept.to_json().unwrap()).unwrap(), kept);
+        // Told again, it stays, and is the same set.
+        assert_eq!(older.keeping_revocations_of(&kept).epoch(), kept.epoch());
+    }
+    // West begins anew: a younger incarnation comes in, and then stays in.
+    let anew = before.clone().made_of(says((6, false)));
+    let kept = anew.clone().keeping_revocations_of(&revoked);
+    assert_eq!(kept, anew);
+    assert!(believed(&before.keeping_revocations_of(&kept)), "nothing is held against it any more");
+}

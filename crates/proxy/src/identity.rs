@@ -34,9 +34,11 @@ impl MeshIdentity {
         &self.spiffe
     }
 
-    /// Takes new trust, if it is other than what holds.
+    /// Takes new trust, if it is other than what holds. Invariant: whoever was told, nobody who was revoked comes back by it.
     pub fn trust(&self, bundles: TrustBundleSet) {
-        if bundles.epoch() != self.trust.load().epoch() {
+        let held = self.trust.load();
+        let bundles = bundles.keeping_revocations_of(&held);
+        if bundles.epoch() != held.epoch() {
             tracing::info!(epoch = bundles.epoch(), "trust changed");
             self.trust.publish(bundles);
         }
