@@ -281,6 +281,8 @@ pub fn tcp_filters(cluster: &str, rbac: Vec<tcp_rbac::Rbac>) -> Vec<l::Filter> {
     let proxy = tcp_proxy::TcpProxy {
         stat_prefix: "tcp".into(),
         cluster_specifier: Some(tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(cluster.into())),
+        // As control planes write it in profile fairlead.
+        max_connect_attempts: Some(UInt32Value { value: 4 }),
         ..Default::default()
     };
     let mut filters: Vec<l::Filter> =
