@@ -84,6 +84,9 @@ impl Index {
         if origin.http {
             let records = self.of_request(origin, seen, echo.as_ref());
             let has = |owner: &str| records.iter().any(|(o, _)| o == owner);
+            if records.is_empty() && self.outbound(origin, seen).is_some() {
+                return callee.is_none_or(|callee| self.received(callee).is_some());
+            }
             let answered_at_the_edge = origin.dialled_gateway && echo.is_none() && seen.status.parse::<u16>().is_ok();
             return (!origin.through_sidecar || seen.dialled.is_none() || has(&origin.caller))
                 && (!answered_at_the_edge || !records.is_empty() || self.outbound(origin, seen).is_some())
@@ -114,6 +117,11 @@ impl Index {
         }
         let local = seen.local?.to_string();
         all.iter().find(|r| r.direction == direction && r.remote == local)
+    }
+
+    /// The callee's newest record of a connection: of a request that went by unread, maybe with others.
+    pub(super) fn received(&self, callee: &str) -> Option<&CallRecord> {
+        self.connections.get(callee)?.iter().rev().find(|record| record.is_received_call())
     }
 
     /// Takes the callee's record of a connection: one from this very address, else the oldest of the identity expected.
@@ -189,6 +197,22 @@ mod tests {
         assert!(!index.complete(&origin(), &seen, |_| true));
         assert!(index.outbound(&origin(), &seen[0]).is_none());
         assert_eq!(index.outbound(&origin(), &seen[1]).unwrap().seq, 1);
+    }
+
+    #[test]
+    fn a_request_that_goes_by_unread_is_a_connection() {
+        let origin = Origin { http: true, ..origin() };
+        let callee = "east/shop/db".to_owned();
+        let body = br#"{"workload": "east/shop/db", "cluster": "east"}"#;
+        let seen = [Seen { status: "200".into(), body: body.to_vec(), ..call("a", 4000, "240.240.0.1:80") }];
+        let mut index = Index::default();
+        assert!(!index.complete(&origin, &seen, |_| true));
+        index.add(vec![record(1, 4000, "240.240.0.1:80")]);
+        assert!(!index.complete(&origin, &seen, |_| true), "the callee has not written it down yet");
+        let inbound = CallRecord { direction: "inbound".into(), protocol: "tcp".into(), ..CallRecord::default() };
+        index.add(vec![(callee.clone(), inbound)]);
+        assert!(index.complete(&origin, &seen, |_| true));
+        assert!(index.received(&callee).is_some());
     }
 
     #[test]

@@ -86,6 +86,9 @@ pub(super) fn outcome(
     let mut records: Vec<(String, CallRecord)> = Vec::new();
     if origin.http {
         records.extend(index.of_request(origin, seen, echo.as_ref()).into_iter().cloned());
+        if records.is_empty() {
+            records.extend(unread(origin, seen, index, echo.as_ref()));
+        }
     } else if let Some((owner, _)) = origin.first_proxy() {
         records.extend(index.outbound(origin, seen).cloned().map(|r| (owner.to_owned(), r)));
     }
@@ -140,6 +143,15 @@ pub(super) fn outcome(
         outcome.proxy_status = proxy_status(outcome.grpc_status);
     }
     Told { decided_by: decided_by(&records, written), outcome }
+}
+
+/// Records of the connection of an HTTP request that the proxies passed on as bytes.
+fn unread(origin: &Origin, seen: &Seen, index: &Index, echo: Option<&Echo>) -> Vec<(String, CallRecord)> {
+    let first =
+        origin.first_proxy().and_then(|(owner, _)| Some((owner.to_owned(), index.outbound(origin, seen)?.clone())));
+    let callee = echo.map(|echo| echo.workload.clone());
+    let last = callee.filter(|_| first.is_some()).and_then(|c| index.received(&c).cloned().map(|record| (c, record)));
+    first.into_iter().chain(last).collect()
 }
 
 /// The gateway that was dialled, when it answered by itself.
