@@ -6,6 +6,7 @@ use crate::arrival::{Arrival, Failure, merged};
 use crate::inbound::{Accepted, choose_chain};
 use crate::mesh::Mesh;
 use crate::place::Place;
+use crate::program::LastHop;
 use crate::request::{Resolved, payload};
 use crate::wire::{Hello, Payload, Security, Wire, certificate};
 use crate::world::World;
@@ -112,6 +113,10 @@ fn destination(world: &World, workload: &Workload, call: &TableCall) -> Result<R
 /// The program's connection, taken by its own sidecar.
 fn captured(world: &World, workload: &Arc<Workload>, wire: &Wire) -> Vec<Arrival> {
     let Some(snapshot) = world.snapshot(workload) else { return bare(world, workload, None, wire) };
+    if workload.addresses.contains(&wire.destination.ip()) {
+        // What a program sends to its own address never leaves the machine, and is captured nowhere.
+        return world.bare(workload, wire, &wire.payload, LastHop::default());
+    }
     let Some(capture) = snapshot.listener("virtualOutbound") else {
         return vec![Arrival::failed(Failure::Refused)];
     };
