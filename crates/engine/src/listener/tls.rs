@@ -57,6 +57,27 @@ pub enum SanKind {
     Dns,
 }
 
+impl SanMatch {
+    /// Whether `name`, of that kind in a certificate, is accepted. An exact DNS name is compared as Envoy does: case does not count,
+    /// and the certificate's leading `*` stands for one label.
+    pub fn accepts(&self, kind: SanKind, name: &str) -> bool {
+        self.kind == kind
+            && match (&self.value, kind) {
+                (StringMatch::Exact { text, .. }, SanKind::Dns) => certifies(name.as_bytes(), text),
+                (value, _) => value.is_match(name.as_bytes()),
+            }
+    }
+}
+
+fn certifies(certified: &[u8], wanted: &[u8]) -> bool {
+    let wildcard = || {
+        let domain = certified.strip_prefix(b"*").filter(|domain| domain.starts_with(b"."))?;
+        let label = wanted.iter().position(|byte| *byte == b'.').filter(|length| *length > 0)?;
+        Some(wanted[label..].eq_ignore_ascii_case(domain))
+    };
+    certified.eq_ignore_ascii_case(wanted) || wildcard().unwrap_or(false)
+}
+
 impl TlsContext {
     /// Whether a certificate that carries the URI `uri` satisfies `required_sans`.
     pub fn accepts_uri(&self, uri: &str) -> bool {
@@ -73,6 +94,11 @@ impl TlsContext {
                 let mut context = Self::common(&tls.common_tls_context).map_err(|e| e.inside("typed_config"))?;
                 context.sni = tls.sni.as_str().into();
                 context.auto_host_sni = tls.auto_host_sni;
+                let rootless = context.ca_file.is_none() && !context.system_roots;
+                if context.mode == Mode::Simple && rootless && !context.required_sans.is_empty() {
+                    let what = "typed_config.common_tls_context.validation_context.match_typed_subject_alt_names";
+                    return Err(DecodeError::new(what, "names prove nothing without roots"));
+                }
                 Ok(Some(context))
             }
             other => plaintext(other),
@@ -204,5 +230,65 @@ fn plaintext(type_name: &str) -> Decoded<Option<TlsContext>> {
         "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
         | "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport" => Ok(None),
         other => Err(DecodeError::new("typed_config", format!("unknown transport socket {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exact_dns_names_are_compared_as_envoy_does() {
+        let accepts = |wanted: &str, certified: &str| {
+            SanMatch { kind: SanKind::Dns, value: StringMatch::exact(wanted) }.accepts(SanKind::Dns, certified)
+        };
+        for (wanted, certified) in [
+            ("a.example", "a.example"),
+            ("a.example", "A.Example"),
+            ("a.example", "*.example"),
+            ("*.example", "*.example"),
+        ] {
+            assert!(accepts(wanted, certified), "{certified} is {wanted}");
+        }
+        for (wanted, certified) in [
+            ("a.example", "b.example"),
+            ("b.a.example", "*.example"),
+            ("example", "*.example"),
+            (".example", "*.example"),
+            ("aexample", "*example"),
+            ("a.example", "*"),
+            ("*.example", "a.example"),
+        ] {
+            assert!(!accepts(wanted, certified), "{certified} is not {wanted}");
+        }
+        let uri = SanMatch { kind: SanKind::Uri, value: StringMatch::exact("spiffe://a/b") };
+        assert!(uri.accepts(SanKind::Uri, "spiffe://a/b") && !uri.accepts(SanKind::Dns, "spiffe://a/b"));
+    }
+
+    #[test]
+    fn names_without_roots_are_refused() {
+        let name = proto::SubjectAltNameMatcher {
+            san_type: proto::subject_alt_name_matcher::SanType::Dns as i32,
+            matcher: Some(fairlead_proto::envoy::matcher::StringMatcher {
+                match_pattern: Some(fairlead_proto::envoy::matcher::string_matcher::MatchPattern::Exact("a".into())),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let socket = |names: Vec<proto::SubjectAltNameMatcher>| {
+            let validation =
+                proto::CertificateValidationContext { match_typed_subject_alt_names: names, ..Default::default() };
+            let tls = proto::UpstreamTlsContext {
+                common_tls_context: Some(proto::CommonTlsContext {
+                    validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            let config = fairlead_proto::any::pack(&tls);
+            TransportSocket { name: "tls".into(), config_type: Some(ConfigType::TypedConfig(config)) }
+        };
+        assert!(TlsContext::decode_upstream(&socket(vec![name])).is_err());
+        assert!(TlsContext::decode_upstream(&socket(Vec::new())).is_ok_and(|context| context.is_some()));
     }
 }

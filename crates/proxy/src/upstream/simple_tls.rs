@@ -1,14 +1,17 @@
 //! Ordinary TLS towards servers outside the mesh (DestinationRule `mode: SIMPLE`).
 //!
-//! Invariant: a server is verified by the roots its rule names; only a rule that names none skips verification, as in Envoy.
+//! Invariants: a server is verified by the roots its rule names, and only a rule that names none skips verification, as in Envoy;
+//! where a rule pins names, the certificate carries one of them (any), instead of the server name that was asked for.
 
-use fairlead_engine::listener::TlsContext;
+use fairlead_engine::listener::{SanKind, SanMatch, TlsContext};
 use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -20,7 +23,8 @@ const SYSTEM_ROOTS: [&str; 3] =
 #[derive(Debug, Default)]
 pub struct SimpleTls(Mutex<HashMap<Key, Arc<ClientConfig>>>);
 
-type Key = (Option<Arc<str>>, bool, Vec<Arc<str>>);
+/// Roots, ALPN, and the pinned names as text. A session that is resumed was verified by the same, since a configuration keeps its own.
+type Key = (Option<Arc<str>>, bool, Vec<Arc<str>>, String);
 
 impl SimpleTls {
     /// The client configuration of `context`.
@@ -28,7 +32,8 @@ impl SimpleTls {
     /// # Errors
     /// Its roots cannot be read.
     pub fn config(&self, context: &TlsContext) -> Result<Arc<ClientConfig>, String> {
-        let key = (context.ca_file.clone(), context.system_roots, context.alpn.clone());
+        let names = format!("{:?}", context.required_sans);
+        let key = (context.ca_file.clone(), context.system_roots, context.alpn.clone(), names);
         if let Some(known) = self.0.lock().get(&key) {
             return Ok(known.clone());
         }
@@ -69,7 +74,12 @@ fn build(context: &TlsContext) -> Result<ClientConfig, String> {
                 let certificate = certificate.map_err(|e| format!("{path}: {e}"))?;
                 roots.add(certificate).map_err(|e| format!("{path}: {e}"))?;
             }
-            builder.with_root_certificates(roots).with_no_client_auth()
+            if context.required_sans.is_empty() {
+                builder.with_root_certificates(roots).with_no_client_auth()
+            } else {
+                let verifier = Named { roots, names: context.required_sans.clone(), provider };
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+            }
         }
         None if context.system_roots => return Err("this machine has no list of roots".to_owned()),
         None => {
@@ -78,6 +88,65 @@ fn build(context: &TlsContext) -> Result<ClientConfig, String> {
     };
     config.alpn_protocols = context.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(config)
+}
+
+/// Chain and validity by the roots, the name by what the rule pins.
+#[derive(Debug)]
+struct Named {
+    roots: RootCertStore,
+    names: Vec<SanMatch>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Named {
+    fn carries_one(&self, leaf: &CertificateDer<'_>) -> Result<bool, webpki::Error> {
+        let leaf = webpki::EndEntityCert::try_from(leaf)?;
+        let accepted = |kind, name: &str| self.names.iter().any(|wanted| wanted.accepts(kind, name));
+        Ok(leaf.valid_dns_names().any(|name| accepted(SanKind::Dns, name))
+            || leaf.valid_uri_names().any(|name| accepted(SanKind::Uri, name)))
+    }
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        match self.carries_one(leaf) {
+            Ok(true) => Ok(ServerCertVerified::assertion()),
+            Ok(false) => Err(CertificateError::NotValidForName.into()),
+            Err(_) => Err(CertificateError::BadEncoding.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Istio's SIMPLE without `caCertificates` and with `insecureSkipVerify`: encrypts, believes anyone.
