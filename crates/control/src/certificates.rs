@@ -8,8 +8,11 @@ use crate::caller::{Caller, Who, workload_ref};
 use crate::event::Event;
 use crate::limiter::Limiter;
 use crate::listing;
+use bytes::Bytes;
+use fairlead_identity::workload_token::WorkloadTokenError;
 use fairlead_identity::{SpiffeId, WorkloadToken};
 use fairlead_proto::certificates::{BundlesRequest, BundlesResponse, Certificates, SignRequest, SignResponse};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -18,10 +21,24 @@ use tonic::{Request, Response, Status};
 /// Tokens that are no good, a second, before all callers with tokens must wait: guessing is hopeless and costs us HMACs.
 const BAD_TOKENS: u32 = 50;
 
+/// How long an answer that was lost may be asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(300);
+
 pub struct Issuer {
     authority: Arc<Authority>,
     events: mpsc::UnboundedSender<Event>,
     bad_tokens: Limiter,
+    redeemed: Mutex<Vec<Redeemed>>,
+}
+
+/// A token that this process has burned, and for which signing request: the very same may come again, since its answer can get lost.
+/// Whoever replays it gets a certificate for a key that is not his.
+struct Redeemed {
+    token: WorkloadToken,
+    csr: Bytes,
+    identity: SpiffeId,
+    workload: String,
+    at: Instant,
 }
 
 /// What the objects say of a workload.
@@ -34,7 +51,7 @@ enum Known {
 
 impl Issuer {
     pub fn new(authority: Arc<Authority>, events: mpsc::UnboundedSender<Event>) -> Self {
-        Self { authority, events, bad_tokens: Limiter::new(BAD_TOKENS, BAD_TOKENS) }
+        Self { authority, events, bad_tokens: Limiter::new(BAD_TOKENS, BAD_TOKENS), redeemed: Mutex::default() }
     }
 
     async fn issue(&self, caller: Option<&Caller>, request: &SignRequest) -> Result<SignResponse, Status> {
@@ -45,7 +62,7 @@ impl Issuer {
                 _ => return Err(Status::unauthenticated("show a token, or the current certificate of this cluster")),
             }
         } else {
-            self.redeem(&request.credential)?
+            self.redeem(&request.credential, &request.csr_der)?
         };
         self.is_known(&identity, &workload).await?;
         let wanted = Duration::from_secs(request.lifetime_seconds);
@@ -59,7 +76,7 @@ impl Issuer {
         })
     }
 
-    fn redeem(&self, credential: &str) -> Result<(SpiffeId, String), Status> {
+    fn redeem(&self, credential: &str, csr: &Bytes) -> Result<(SpiffeId, String), Status> {
         let refuse = |e: String| {
             if self.bad_tokens.take(Instant::now()) {
                 Status::unauthenticated(e)
@@ -68,12 +85,25 @@ impl Issuer {
             }
         };
         let token = WorkloadToken::parse(credential).map_err(|e| refuse(e.to_string()))?;
-        let claim = self
-            .authority
-            .tokens()
-            .redeem(&token, self.authority.store().as_ref(), now())
-            .map_err(|e| refuse(e.to_string()))?;
-        Ok((claim.spiffe_id, claim.workload))
+        match self.authority.tokens().redeem(&token, self.authority.store().as_ref(), now()) {
+            Ok(claim) => {
+                let (identity, workload) = (claim.spiffe_id, claim.workload);
+                let mut redeemed = self.redeemed.lock();
+                redeemed.retain(|known| known.at.elapsed() < ASK_AGAIN);
+                let (csr, at) = (csr.clone(), Instant::now());
+                redeemed.push(Redeemed { token, csr, identity: identity.clone(), workload: workload.clone(), at });
+                Ok((identity, workload))
+            }
+            Err(e) => {
+                let asked_again = matches!(e, WorkloadTokenError::Used { .. }).then(|| {
+                    let redeemed = self.redeemed.lock();
+                    let same = |known: &&Redeemed| known.token.as_str() == token.as_str() && known.csr == csr;
+                    let found = redeemed.iter().find(same).filter(|known| known.at.elapsed() < ASK_AGAIN);
+                    found.map(|known| (known.identity.clone(), known.workload.clone()))
+                });
+                asked_again.flatten().ok_or_else(|| refuse(e.to_string()))
+            }
+        }
     }
 
     async fn is_known(&self, identity: &SpiffeId, workload: &str) -> Result<(), Status> {

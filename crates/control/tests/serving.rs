@@ -4,6 +4,7 @@
 mod support;
 
 use fairlead_control::ControlTimings;
+use fairlead_identity::WorkloadKey;
 use fairlead_proto::ResourceType;
 use fairlead_proto::envoy::core::HealthStatus;
 use serde_json::json;
@@ -93,6 +94,22 @@ fn a_workload_token_is_good_once() {
     Identity::with(&plane, &credential).unwrap();
     let refused = Identity::with(&plane, &credential).err().unwrap();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused:?}");
+}
+
+#[test]
+fn an_answer_that_was_lost_can_be_asked_for_again() {
+    let mesh = mesh();
+    let plane = mesh.start("east");
+    let answer = plane.post("/workload-token", json!({"workload": "east/shop/frontend-1"}));
+    let credential = serde_json::from_value(answer).unwrap();
+    let request = || WorkloadKey::generate().unwrap().csr().unwrap().to_vec();
+    let (own, other) = (request(), request());
+    for _ in 0..2 {
+        Identity::ask(&plane, &credential, &own).unwrap();
+    }
+    let refused = Identity::ask(&plane, &credential, &other).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{refused:?}");
+    Identity::ask(&plane, &credential, &own).unwrap();
 }
 
 #[test]

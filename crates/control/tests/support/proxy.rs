@@ -109,6 +109,17 @@ impl Identity {
         (certificate::certificates_to_pem(&chain), trust)
     }
 
+    /// Whether a token and a signing request are answered with a certificate.
+    pub fn ask(plane: &Plane, credential: &WorkloadCredential, csr_der: &[u8]) -> Result<(), tonic::Status> {
+        let trust = Arc::new(TrustBundleSet::from_json(&credential.trust).unwrap());
+        let request = SignRequest {
+            csr_der: csr_der.to_vec().into(),
+            credential: credential.token.clone(),
+            ..SignRequest::default()
+        };
+        ask(&dialler(&trust, None), &plane.address, request).map(|_| ())
+    }
+
     /// A new certificate by the current one.
     pub fn renew(&self) -> Result<(), tonic::Status> {
         sign(&self.connect, &self.address, &self.key, "").map(|_| ())

@@ -104,12 +104,12 @@ pub(super) fn outcome(
         }
     }
     if to.is_none() {
-        // A program that answers otherwise does not say who it is; its proxy knows that it was reached.
-        to = records
-            .iter()
-            .rev()
-            .find(|(_, r)| r.direction == "inbound" && r.reached_program())
-            .map(|(owner, _)| owner.clone());
+        // A program that answers otherwise, or without a body, does not say who it is; its proxy knows that it was reached. Of
+        // several tries the last counts, which the caller's proxy names.
+        let last = first.as_ref().and_then(|f| f.endpoint.as_ref()?.name());
+        let reached = |(_, r): &&(String, CallRecord)| r.direction == "inbound" && r.reached_program();
+        let tried_last = records.iter().filter(reached).find(|(owner, _)| Some(owner) == last.as_ref());
+        to = tried_last.or_else(|| records.iter().rev().find(reached)).map(|(owner, _)| owner.clone());
     }
     let callee =
         to.as_ref().and_then(|to| records.iter().rev().find(|(owner, r)| owner == to && r.direction == "inbound"));
@@ -412,6 +412,14 @@ mod tests {
             vec![(CALLER.into(), other), (CALLER.into(), tcp(outbound("198.19.1.1:15443"))), (CALLEE.into(), denied)];
         let got = told(&origin(false), &seen("reset", ""), records);
         assert_eq!((got.to, got.denied_by.as_deref(), got.attempts), (None, Some("no-allow"), Some(1)));
+    }
+
+    #[test]
+    fn an_answer_without_a_body_is_of_the_last_try() {
+        let last = "west/shop/reviews-v3".to_owned();
+        let tried = ("west/shop/reviews-v9".to_owned(), CallRecord { status: 503, ..inbound() });
+        let records = vec![(CALLER.into(), outbound("198.19.1.1:15443")), (last.clone(), inbound()), tried];
+        assert_eq!(told(&origin(true), &seen("200", ""), records).to, Some(last));
     }
 
     #[test]

@@ -60,8 +60,10 @@ impl CertificateAgent {
         let client = CertificatesClient::new(planes.channel(nobody));
         let backoff = retry_backoff();
         let mut attempt = 0;
+        // One key for all attempts: the token is good for one signing request, and its answer may get lost.
+        let request = Asked::anew()?;
         let credentials = loop {
-            match sign(&client, &bootstrap.token).await {
+            match sign(&client, &bootstrap.token, &request).await {
                 Ok((credentials, bundles)) => {
                     trust.publish(bundles);
                     break credentials;
@@ -112,7 +114,11 @@ impl CertificateAgent {
                     Step::Renew => {}
                     Step::RenewExpired => tracing::error!("the certificate has expired; peers refuse it"),
                 }
-                match sign(client, "").await {
+                let signed = match Asked::anew() {
+                    Ok(request) => sign(client, "", &request).await,
+                    Err(error) => Err(error),
+                };
+                match signed {
                     Ok((credentials, bundles)) => {
                         self.identity.tls().credentials().swap(credentials);
                         self.identity.trust(bundles);
@@ -163,20 +169,34 @@ fn authenticated(
     Ok(planes.channel(config))
 }
 
+/// A key, and the signing request for it.
+struct Asked {
+    key: WorkloadKey,
+    csr: bytes::Bytes,
+}
+
+impl Asked {
+    fn anew() -> Result<Self, CertificateError> {
+        let unusable = |e: &dyn std::fmt::Display| CertificateError::Unusable(e.to_string());
+        let key = WorkloadKey::generate().map_err(|e| unusable(&e))?;
+        let csr = key.csr().map_err(|e| unusable(&e))?.into();
+        Ok(Self { key, csr })
+    }
+}
+
 async fn sign(
     client: &CertificatesClient,
     credential: &str,
+    asked: &Asked,
 ) -> Result<(Credentials, TrustBundleSet), CertificateError> {
     let unusable = |e: &dyn std::fmt::Display| CertificateError::Unusable(e.to_string());
-    let key = WorkloadKey::generate().map_err(|e| unusable(&e))?;
-    let csr = key.csr().map_err(|e| unusable(&e))?;
-    let request = SignRequest { csr_der: csr.into(), credential: credential.to_owned(), lifetime_seconds: 0 };
+    let request = SignRequest { csr_der: asked.csr.clone(), credential: credential.to_owned(), lifetime_seconds: 0 };
     let reply = tokio::time::timeout(CALL_TIMEOUT, client.sign(request))
         .await
         .map_err(|_| CertificateError::Refused(Box::new(tonic::Status::deadline_exceeded("no answer in 5 s"))))?
         .map_err(|status| CertificateError::Refused(Box::new(status)))?;
     let chain = certificates_from_pem(&reply.chain_pem.concat()).map_err(|e| unusable(&e))?;
-    let credentials = key.certified(chain).map_err(|e| unusable(&e))?;
+    let credentials = asked.key.certified(chain).map_err(|e| unusable(&e))?;
     let bundles = read_bundles(&reply.bundles_json).map_err(CertificateError::Unusable)?;
     Ok((credentials, bundles))
 }
