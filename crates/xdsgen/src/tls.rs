@@ -3,6 +3,7 @@
 //! Must never hold a key or a certificate: they are named (`default`, `ROOTCA`) and come by SDS from `sds-grpc`, which our
 //! proxy answers from its own identity. Invariant: a downstream context always demands a client certificate.
 
+use crate::clusters::Certified;
 use crate::wire::{bool_value, transport_socket};
 use fairlead_proto::envoy::{core, matcher, tls};
 
@@ -71,21 +72,23 @@ pub fn upstream(alpn: &[String], identities: &[String]) -> core::TransportSocket
 }
 
 /// TLS to a server outside the mesh, as any client makes it.
-pub fn upstream_simple(alpn: &[String], sni: &str, names: &[String], verify: bool) -> core::TransportSocket {
+pub fn upstream_simple(alpn: &[String], sni: &str, certified: &Certified) -> core::TransportSocket {
     use tls::common_tls_context::ValidationContextType;
-    let validation = verify.then(|| {
-        if names.is_empty() {
-            ValidationContextType::ValidationContextSdsSecretConfig(secret(SYSTEM_ROOTS))
-        } else {
-            ValidationContextType::CombinedValidationContext(
-                tls::common_tls_context::CombinedCertificateValidationContext {
-                    default_validation_context: Some(named(names)),
-                    validation_context_sds_secret_config: Some(secret(SYSTEM_ROOTS)),
-                    ..Default::default()
-                },
-            )
-        }
-    });
+    let combined = |context| {
+        ValidationContextType::CombinedValidationContext(
+            tls::common_tls_context::CombinedCertificateValidationContext {
+                default_validation_context: Some(context),
+                validation_context_sds_secret_config: Some(secret(SYSTEM_ROOTS)),
+                ..Default::default()
+            },
+        )
+    };
+    let validation = match certified {
+        Certified::Unverified => None,
+        Certified::As(names) => Some(combined(named(names))),
+        Certified::Below(domain) => Some(combined(below(domain))),
+        Certified::Chain => Some(ValidationContextType::ValidationContextSdsSecretConfig(secret(SYSTEM_ROOTS))),
+    };
     let context = tls::UpstreamTlsContext {
         common_tls_context: Some(tls::CommonTlsContext {
             alpn_protocols: alpn.to_vec(),
@@ -104,6 +107,19 @@ fn tls_1_2() -> Option<tls::TlsParameters> {
         tls_maximum_protocol_version: tls::tls_parameters::TlsProtocol::TlSv13 as i32,
         ..Default::default()
     })
+}
+
+/// The certificate of any name that ends so.
+fn below(domain: &str) -> tls::CertificateValidationContext {
+    let matcher = tls::SubjectAltNameMatcher {
+        san_type: tls::subject_alt_name_matcher::SanType::Dns as i32,
+        matcher: Some(matcher::StringMatcher {
+            match_pattern: Some(matcher::string_matcher::MatchPattern::Suffix(domain.to_owned())),
+            ignore_case: true,
+        }),
+        ..Default::default()
+    };
+    tls::CertificateValidationContext { match_typed_subject_alt_names: vec![matcher], ..Default::default() }
 }
 
 fn named(names: &[String]) -> tls::CertificateValidationContext {

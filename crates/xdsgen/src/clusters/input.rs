@@ -92,9 +92,21 @@ pub enum UpstreamTls {
     /// Towards the outside.
     Simple {
         sni: String,
-        names: Vec<String>,
-        verify: bool,
+        certified: Certified,
     },
+}
+
+/// What a server outside has to show besides a chain to the system's roots.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Certified {
+    /// Not even the chain: a rule says so.
+    Unverified,
+    /// One of these, DNS names or URIs.
+    As(Vec<String>),
+    /// Some name of this domain (`.example.com`): a wildcard host of which nobody says which name it has.
+    Below(String),
+    /// The chain only: nothing says a name.
+    Chain,
 }
 
 impl ClusterInput {

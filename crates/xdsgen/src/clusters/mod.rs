@@ -9,5 +9,5 @@ mod outbound;
 pub mod plan;
 mod protocol;
 
-pub use input::{ClusterInput, Upstream};
+pub use input::{Certified, ClusterInput, Upstream};
 pub use outbound::cluster;

@@ -168,8 +168,8 @@ fn encrypt(input: &ClusterInput, of: &Destination, cluster: &mut ec::Cluster) {
         UpstreamTls::Mutual { identities } => {
             cluster.transport_socket = Some(tls::upstream(&protocol::mesh_alpn(of, input.client), identities));
         }
-        UpstreamTls::Simple { sni, names, verify } => {
-            cluster.transport_socket = Some(tls::upstream_simple(&protocol::outside_alpn(of), sni, names, *verify));
+        UpstreamTls::Simple { sni, certified } => {
+            cluster.transport_socket = Some(tls::upstream_simple(&protocol::outside_alpn(of), sni, certified));
         }
     }
 }

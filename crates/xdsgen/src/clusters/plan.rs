@@ -1,6 +1,6 @@
 //! Inputs of Envoy clusters and endpoints for every destination that listeners and routes lead to.
 
-use super::input::{ClusterInput, Destination, Named, Upstream, UpstreamTls};
+use super::input::{Certified, ClusterInput, Destination, Named, Upstream, UpstreamTls};
 use crate::endpoints::reach::{Reach, reach};
 use crate::endpoints::{Caller, Encryption, EndpointsInput, LocalityRule, Target, locality_rule};
 use crate::generate::Plan;
@@ -213,14 +213,18 @@ fn encryption(
     match blocks.and_then(|b| b.tls.as_ref()) {
         Some(ClientTls::Disable) => (UpstreamTls::Plaintext, Encryption::Never),
         Some(ClientTls::Simple { sni, subject_alt_names, insecure_skip_verify }) => {
-            let host = (!service.key.host.starts_with('*')).then(|| service.key.host.clone());
+            let domain = service.key.host.strip_prefix('*');
+            let sni = sni.clone().or_else(|| domain.is_none().then(|| service.key.host.clone())).unwrap_or_default();
             let names = if subject_alt_names.is_empty() { &service.subject_alt_names } else { subject_alt_names };
-            let tls = UpstreamTls::Simple {
-                sni: sni.clone().or(host).unwrap_or_default(),
-                names: names.clone(),
-                verify: !insecure_skip_verify,
+            let certified = match domain {
+                _ if *insecure_skip_verify => Certified::Unverified,
+                _ if !names.is_empty() => Certified::As(names.clone()),
+                // Envoy does not compare the server name by itself.
+                _ if !sni.is_empty() => Certified::As(vec![sni.clone()]),
+                Some(domain) if !domain.is_empty() => Certified::Below(domain.to_owned()),
+                _ => Certified::Chain,
             };
-            (tls, Encryption::Never)
+            (UpstreamTls::Simple { sni, certified }, Encryption::Never)
         }
         Some(ClientTls::IstioMutual { sni, subject_alt_names }) => {
             let identities = if subject_alt_names.is_empty() { identities() } else { subject_alt_names.clone() };

@@ -3,7 +3,7 @@
 //! Sources: Istio protocol selection and h2UpgradePolicy; Envoy `HttpProtocolOptions`. Beware: Envoy picks its codec by an
 //! ALPN of exactly `h2`, so a server must answer `h2` and callers offer `istio-h2` beside it.
 
-use super::input::Destination;
+use super::input::{Certified, Destination, UpstreamTls};
 use crate::wire::{duration, u32_value};
 use fairlead_model::ClientKind;
 use fairlead_model::policy::H2Upgrade;
@@ -24,7 +24,8 @@ pub fn options(of: &Destination, client: ClientKind) -> HashMap<String, Any> {
         max_connection_duration: of.pool.max_connection_duration.and_then(duration),
         ..Default::default()
     };
-    let plain_h1 = speaks == Speaks::Http1 && common == core::HttpProtocolOptions::default();
+    let server_name = if client == ClientKind::Envoy { server_name_by_request(of) } else { None };
+    let plain_h1 = speaks == Speaks::Http1 && common == core::HttpProtocolOptions::default() && server_name.is_none();
     if speaks == Speaks::Bytes || (plain_h1 && client == ClientKind::Envoy) {
         return HashMap::new();
     }
@@ -51,10 +52,24 @@ pub fn options(of: &Destination, client: ClientKind) -> HashMap<String, Any> {
     };
     let options = upstream_http::HttpProtocolOptions {
         common_http_protocol_options: (common != Default::default()).then_some(common),
+        upstream_http_protocol_options: server_name,
         upstream_protocol_options: Some(protocol),
         ..Default::default()
     };
     HashMap::from([(OPTIONS.to_owned(), pack(&options))])
+}
+
+/// A wildcard host has no name to ask for: stock Envoy asks for each request's, as Istio has it do, and compares the certificate
+/// with it unless a rule says otherwise.
+fn server_name_by_request(of: &Destination) -> Option<core::UpstreamHttpProtocolOptions> {
+    match &of.tls {
+        UpstreamTls::Simple { sni, certified } if sni.is_empty() => Some(core::UpstreamHttpProtocolOptions {
+            auto_sni: true,
+            auto_san_validation: matches!(certified, Certified::Below(_) | Certified::Chain),
+            ..Default::default()
+        }),
+        _ => None,
+    }
 }
 
 /// What a caller follows: the protocol of the connection it serves.
