@@ -22,8 +22,8 @@ pub const ALL: &[Code] = &[
     },
     Code {
         code: TRUST_CONFLICT,
-        meaning: "Members of the mesh claim the same trust domain or issuing key, so that they cannot be told apart; none of them is believed.",
-        remedy: "Give each cluster its own trust domain or intermediate, or detach the false one.",
+        meaning: "Members of the mesh claim the same trust domain or issuing key, or two authorities claim one name, so that they cannot be told apart; none of them is believed.",
+        remedy: "Give each cluster its own trust domain or intermediate, or detach the false one; a contested name: detach it, then join the real cluster again.",
     },
     Code {
         code: NOT_ADMITTED,

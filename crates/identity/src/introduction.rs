@@ -1,8 +1,9 @@
 //! Signed statements about members: introductions and revocations, as control planes pass them on.
 //!
 //! A statement is believed when its signer is the control plane of a member that is not revoked, by its certificate at the time of
-//! signing. A member may be introduced by any other (revision 0); later changes of its record only it may sign. What is
-//! signed are the bytes as sent, so a newer version's unknown fields survive the journey through an older one.
+//! signing. A member may be introduced by any other (revision 0); later changes of its record only it may sign. An incarnation more
+//! than a day ahead is refused, so that nobody is banned for ever by a number that no clock reaches. What is signed are the bytes as
+//! sent, so a newer version's unknown fields survive the journey through an older one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,6 +27,8 @@ use crate::workload_key::WorkloadKey;
 pub const MAX_STATEMENT_BYTES: usize = 256 * 1024;
 /// How far ahead of ours a signer's clock may be; as far as certificates are backdated.
 const MAX_AHEAD: Duration = ca::BACKDATE;
+/// How far ahead of our clock an incarnation, in Unix seconds, may be: clocks of clusters that join differ, and joining anew counts up.
+const MAX_INCARNATION_AHEAD: Duration = Duration::from_secs(24 * 3600);
 const LABEL: &[u8] = b"fairlead membership statement v1\0";
 
 /// What is said.
@@ -91,6 +94,11 @@ pub enum IntroductionError {
     ClusterId(String),
     #[error("it was signed at {signed_at} (unix seconds), which is in the future here ({now})")]
     FromTheFuture { signed_at: u64, now: u64 },
+    #[error(
+        "incarnation {incarnation} of cluster {cluster} (unix seconds) is more than a day ahead of the clock here ({now}); set the \
+         clocks, or distrust whoever said it"
+    )]
+    IncarnationAhead { cluster: String, incarnation: u64, now: u64 },
     #[error("signer: {0}")]
     Signer(#[from] VerifyError),
     #[error("signed by {0}, which is no control plane")]
@@ -113,6 +121,21 @@ impl Statement {
             Self::Introduce(member) => &member.cluster,
             Self::Revoke(tombstone) => &tombstone.cluster,
         }
+    }
+
+    /// Can a cluster have begun the incarnation it speaks of, by our clock?
+    ///
+    /// # Errors
+    /// [`IntroductionError::IncarnationAhead`].
+    pub fn check_incarnation(&self, now: UnixTime) -> Result<(), IntroductionError> {
+        let (cluster, incarnation) = match self {
+            Self::Introduce(member) => (&member.cluster, member.incarnation),
+            Self::Revoke(tombstone) => (&tombstone.cluster, tombstone.incarnation),
+        };
+        if incarnation <= instant::later(now, MAX_INCARNATION_AHEAD).as_secs() {
+            return Ok(());
+        }
+        Err(IntroductionError::IncarnationAhead { cluster: cluster.clone(), incarnation, now: now.as_secs() })
     }
 
     /// Signs it as a control plane and gives it back verified: one's own word needs no proof.
@@ -157,6 +180,7 @@ impl SignedStatement {
         let statement: Statement =
             serde_json::from_str(&self.body).map_err(|error| IntroductionError::Malformed(error.to_string()))?;
         check_cluster_id(statement.cluster())?;
+        statement.check_incarnation(now)?;
         let chain = self.decode_chain()?;
         let signed_at = UnixTime::since_unix_epoch(Duration::from_secs(self.signed_at));
         let signer = verdict(&chain, trust, signed_at)?;
@@ -229,13 +253,14 @@ impl Introduction {
 
 impl Membership {
     /// Everything this control plane knows, said anew in its own name: what a newcomer is told, who may not know (or no
-    /// longer be able to believe) those who said it first.
+    /// longer be able to believe) those who said it first. Of a contested name both claims, so that it is contested there too.
     ///
     /// # Errors
     /// As [`Statement::sign`].
     pub fn reintroduce(&self, signer: Signer<'_>, now: UnixTime) -> Result<Vec<SignedStatement>, IntroductionError> {
-        let introductions = self.members().map(|member| Statement::Introduce(Member { revision: 0, ..member.clone() }));
-        let revocations = self.tombstones().cloned().map(Statement::Revoke);
+        let introductions =
+            self.introductions().map(|member| Statement::Introduce(Member { revision: 0, ..member.clone() }));
+        let revocations = self.revocations().map(|(tombstone, _)| Statement::Revoke(tombstone.clone()));
         introductions.chain(revocations).map(|statement| Ok(statement.sign(signer, now)?.signed)).collect()
     }
 

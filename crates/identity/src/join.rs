@@ -105,6 +105,8 @@ pub enum JoinRefused {
     NotUnderSharedRoot,
     #[error("cluster {cluster} shares its issuing key with {other}; give each its own intermediate")]
     IssuingKeyShared { cluster: String, other: String },
+    #[error("the name {0} is claimed by two authorities already; detach {0}, then join again")]
+    Contested(String),
     #[error("cluster {cluster} was detached at incarnation {revoked}; it joins again only with a higher one")]
     Detached { cluster: String, revoked: u64 },
     #[error("the answer is not proven; whoever answered does not know the token's secret")]
@@ -221,6 +223,9 @@ impl Roster<'_> {
         {
             return Err(JoinRefused::NotUnderSharedRoot);
         }
+        if self.membership.claims(&newcomer.cluster).count() > 1 {
+            return Err(JoinRefused::Contested(newcomer.cluster.clone()));
+        }
         let others = self.membership.members().filter(|known| known.cluster != self.me.cluster);
         for known in others.chain([self.me]) {
             self.admits_beside(newcomer, known)?;
@@ -231,7 +236,7 @@ impl Roster<'_> {
     fn admits_beside(&self, newcomer: &Member, known: &Member) -> Result<(), JoinRefused> {
         if known.cluster == newcomer.cluster {
             // The same cluster may join again (it lost its state, or dials another member); another one may not.
-            return if known.same_authority(newcomer) {
+            return if known.same_authority(newcomer, self.shared) {
                 Ok(())
             } else {
                 Err(JoinRefused::ClusterIdTaken(newcomer.cluster.clone()))

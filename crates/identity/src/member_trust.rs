@@ -1,8 +1,8 @@
 //! The trust that follows from the membership: pure, so that every replica and every restart derives the same.
 //!
-//! Members that cannot be told apart (one trust domain, or one issuing key, for two clusters) are left out *both*, and reported: a
-//! false claim may cost a connection but never opens one, and never keeps a revocation from taking effect. The own trust domain
-//! and issuing keys are nobody else's to claim or revoke.
+//! Members that cannot be told apart (one trust domain, or one issuing key, for two clusters; one name for two authorities) are left
+//! out *both*, and reported: a false claim may cost a connection but never opens one, and never keeps a revocation from taking effect.
+//! The own name, trust domain and issuing keys are nobody else's to claim or revoke.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,8 +16,6 @@ use crate::trust::{DomainTrust, IssuerTrust, NamespaceBound, TrustBundleSet};
 /// How trust is made of the membership.
 #[derive(Debug, Clone, Copy)]
 pub struct TrustPolicy<'a> {
-    /// `trust: shared`: members are told apart by issuing key, not by trust domain.
-    pub shared: bool,
     /// `Peer.spec.namespaces` by cluster; clusters without an entry are unbounded.
     pub namespaces: &'a BTreeMap<String, NamespaceBound>,
     /// Clusters detached only here (`detach --here`).
@@ -37,6 +35,8 @@ pub enum TrustConflict {
     NotShared { cluster: String, domain: TrustDomain },
     /// The detached cluster used an issuing key that another one uses; both are out.
     DetachedWithOthers { cluster: String, clusters: BTreeSet<String> },
+    /// Two authorities claim one name; neither is believed. Each with the key that tells it from the other, and its incarnation.
+    Contested { cluster: String, claims: Vec<(SpkiHash, u64)> },
 }
 
 impl Membership {
@@ -52,8 +52,10 @@ impl Membership {
         policy: TrustPolicy<'_>,
     ) -> Result<(TrustBundleSet, Vec<TrustConflict>), BundleError> {
         let mut derivation = Derivation { cluster, own, own_keys, policy, conflicts: Vec::new() };
-        let domains = if policy.shared { derivation.shared(self) } else { derivation.per_cluster(self) };
-        Ok((TrustBundleSet::new(domains)?, derivation.conflicts))
+        derivation.contested(self);
+        let domains = if self.is_shared() { derivation.shared(self) } else { derivation.per_cluster(self) };
+        let standings = self.standing().map(|(cluster, s)| (cluster.to_owned(), (s.incarnation, s.revoked)));
+        Ok((TrustBundleSet::new(domains)?.made_of(standings), derivation.conflicts))
     }
 
     /// As [`Membership::trust_and_conflicts`], without the report.
@@ -91,6 +93,16 @@ impl Derivation<'_> {
             .collect()
     }
 
+    /// Contested names are no members, so nothing follows from them but the report; that of the own name too, as the others do not
+    /// believe this cluster then.
+    fn contested(&mut self, membership: &Membership) {
+        let shared = membership.is_shared();
+        for (cluster, claims) in membership.contested() {
+            let claims = claims.filter_map(|claim| Some((claim.authority_key(shared)?, claim.incarnation))).collect();
+            self.conflicts.push(TrustConflict::Contested { cluster: cluster.to_owned(), claims });
+        }
+    }
+
     fn bound(&self, cluster: &str) -> NamespaceBound {
         self.policy.namespaces.get(cluster).cloned().unwrap_or_default()
     }
@@ -107,8 +119,9 @@ impl Derivation<'_> {
                     self.domain_conflict(&domain, &claimants, Some(self.cluster));
                 }
                 [(member, detached)] => {
-                    let mut trust = DomainTrust::new(member.bundle.clone(), Some(member.cluster.clone()))
-                        .within(self.bound(&member.cluster));
+                    let mut trust =
+                        DomainTrust::new(member.believed_bundle().into_owned(), Some(member.cluster.clone()))
+                            .within(self.bound(&member.cluster));
                     trust.revoked = *detached;
                     domains.insert(domain, trust);
                 }
@@ -227,6 +240,13 @@ impl fmt::Display for TrustConflict {
                  intermediates of their own",
                 names(clusters)
             ),
+            Self::Contested { cluster, claims } => {
+                write!(f, "the name {cluster} is claimed by two authorities")?;
+                for (n, (key, incarnation)) in claims.iter().enumerate() {
+                    write!(f, "{} {key} (incarnation {incarnation})", if n == 0 { ":" } else { " and" })?;
+                }
+                write!(f, "; neither is believed; detach {cluster}, then join the real one again")
+            }
         }
     }
 }

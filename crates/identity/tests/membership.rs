@@ -18,7 +18,7 @@ use mesh::{Mesh, START, at, domain};
 fn everyone() -> TrustPolicy<'static> {
     static NO_BOUNDS: BTreeMap<String, NamespaceBound> = BTreeMap::new();
     static NOBODY: BTreeSet<String> = BTreeSet::new();
-    TrustPolicy { shared: false, namespaces: &NO_BOUNDS, detached_here: &NOBODY, admitted: None }
+    TrustPolicy { namespaces: &NO_BOUNDS, detached_here: &NOBODY, admitted: None }
 }
 
 fn trust_of(ca: &Ca, membership: &Membership) -> TrustBundleSet {
@@ -92,6 +92,7 @@ fn two_introductions_of_one_name_with_different_roots_are_a_clash() {
     let other = Ca::create_root("west", &domain("west"), at(START), &mut SystemRandom).unwrap();
     let merged = membership.merge(control.introduce(member(&other, 2, 0)));
     assert_eq!(merged, Merged::Clash { cluster: "west".to_owned() });
+    assert!(membership.member("west").is_none(), "neither is a member");
 }
 
 #[test]
@@ -172,7 +173,7 @@ fn trust_follows_admission_bounds_and_local_detachment() {
     let bounds = BTreeMap::from([("north".to_owned(), NamespaceBound::Only(BTreeSet::from(["shop".to_owned()])))]);
     let here = BTreeSet::from(["west".to_owned()]);
     let admitted = BTreeSet::from(["north".to_owned()]);
-    let policy = |detached_here, admitted| TrustPolicy { shared: false, namespaces: &bounds, detached_here, admitted };
+    let policy = |detached_here, admitted| TrustPolicy { namespaces: &bounds, detached_here, admitted };
     let east = mesh.ca("east");
     let keys = BTreeSet::from([east.issuing_key()]);
     let nobody = BTreeSet::new();
@@ -191,12 +192,11 @@ fn shared_trust_follows_issuing_keys() {
     let ca = |cluster: &str| root.intermediate(cluster, at(START), &mut SystemRandom).unwrap();
     let (east, north, west) = (ca("east"), ca("north"), ca("west"));
     let control = Control::of(&east);
-    let mut membership = Membership::default();
+    let mut membership = Membership::new(true);
     membership.merge(control.introduce(member(&north, 1, 0)));
     membership.merge(control.revoke(&member(&west, 1, 0)));
-    let policy = TrustPolicy { shared: true, ..everyone() };
     let keys = BTreeSet::from([east.issuing_key()]);
-    let set = membership.trust("east", east.bundle(), &keys, policy).unwrap();
+    let set = membership.trust("east", east.bundle(), &keys, everyone()).unwrap();
     let issuers = &set.domain("cluster.local").unwrap().issuers;
     assert_eq!(issuers.len(), 3);
     assert!(issuers[&west.issuing_key()].revoked);
@@ -205,7 +205,7 @@ fn shared_trust_follows_issuing_keys() {
     let mut same_key = member(&north, 1, 0);
     same_key.cluster = "south".to_owned();
     membership.merge(control.introduce(same_key));
-    let (set, conflicts) = membership.trust_and_conflicts("east", east.bundle(), &keys, policy).unwrap();
+    let (set, conflicts) = membership.trust_and_conflicts("east", east.bundle(), &keys, everyone()).unwrap();
     let issuers = &set.domain("cluster.local").unwrap().issuers;
     assert!(!issuers.contains_key(&north.issuing_key()), "neither is believed");
     assert!(issuers[&west.issuing_key()].revoked, "and revocations go on taking effect");
@@ -215,7 +215,7 @@ fn shared_trust_follows_issuing_keys() {
     let mut thief = member(&east, 1, 0);
     thief.cluster = "thief".to_owned();
     membership.merge(control.revoke(&thief));
-    let set = membership.trust("east", east.bundle(), &keys, policy).unwrap();
+    let set = membership.trust("east", east.bundle(), &keys, everyone()).unwrap();
     let own = &set.domain("cluster.local").unwrap().issuers[&east.issuing_key()];
     assert_eq!((own.cluster.as_str(), own.revoked), ("east", false));
 }

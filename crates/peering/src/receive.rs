@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 /// Most services and endpoints a peer may tell.
 const MAX_SERVICES: usize = 20_000;
 const MAX_ENDPOINTS: usize = 200_000;
-/// Two about each of as many members as a mesh may have.
-const MAX_STATEMENTS: usize = 2 * fairlead_identity::membership::MAX_MEMBERS;
+/// About each of as many members as a mesh may have: a tombstone and two claims, each as it was said and by the peer's own word.
+const MAX_STATEMENTS: usize = 6 * fairlead_identity::membership::MAX_MEMBERS;
 
 /// What a peer's stream has told.
 #[derive(Debug)]

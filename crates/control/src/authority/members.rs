@@ -54,6 +54,9 @@ impl Authority {
             }
             own => own,
         };
+        if statement.cluster() != self.cluster {
+            statement.check_incarnation(now())?;
+        }
         let introduction = statement.sign(Signer { key: &self.key, chain: &chain }, now())?;
         self.merge([introduction])
     }
@@ -107,7 +110,9 @@ impl Authority {
         let shares = |c: &TrustConflict| match c {
             TrustConflict::IssuingKey { clusters, .. } => clusters.contains(cluster),
             TrustConflict::DetachedWithOthers { cluster: detached, .. } => detached == cluster,
-            TrustConflict::TrustDomain { .. } | TrustConflict::NotShared { .. } => false,
+            TrustConflict::TrustDomain { .. } | TrustConflict::NotShared { .. } | TrustConflict::Contested { .. } => {
+                false
+            }
         };
         match state.conflicts.iter().find(|c| state.settings.shared && shares(c)) {
             Some(conflict) => bail!(
@@ -117,11 +122,13 @@ impl Authority {
         }
     }
 
-    /// Joining counts as a new incarnation, so that it beats a revocation of the one before.
+    /// Joining counts as a new incarnation, so that it beats a revocation of the one before, and whatever else was said of this cluster.
     pub fn reincarnate(&self) -> anyhow::Result<()> {
         let me = {
             let mut state = self.state.lock();
-            let incarnation = now().as_secs().max(state.me.incarnation + 1);
+            let said = state.membership.standing().find(|(cluster, _)| *cluster == self.cluster);
+            let last = said.map_or(0, |(_, said)| said.incarnation).max(state.me.incarnation);
+            let incarnation = now().as_secs().max(last + 1);
             self.store.save(Bucket::Authority, "incarnation", &incarnation)?;
             state.me.incarnation = incarnation;
             state.me.revision += 1;
@@ -141,15 +148,14 @@ impl Authority {
         self.state.lock().settings.shared
     }
 
-    /// Revokes a cluster mesh-wide, also one that is dead.
+    /// Revokes a cluster mesh-wide, also one that is dead, and whoever claims its name.
     pub fn detach(&self, cluster: &str) -> anyhow::Result<()> {
         self.refuse_ambiguous(cluster)?;
         let tombstone = self
             .state
             .lock()
             .membership
-            .member(cluster)
-            .map(Member::tombstone)
+            .tombstone_of(cluster)
             .with_context(|| format!("{cluster} is no member of this mesh"))?;
         self.declare(Statement::Revoke(tombstone))?;
         Ok(())
@@ -161,6 +167,7 @@ impl Authority {
         if state.settings == settings {
             return Ok(());
         }
+        state.membership = std::mem::take(&mut state.membership).with_shared(settings.shared);
         state.settings = settings;
         self.settle(&mut state)
     }
@@ -188,12 +195,9 @@ impl Authority {
         for introduction in introductions {
             match state.membership.merge(introduction) {
                 Merged::Unchanged => {}
-                Merged::Clash { cluster } => {
-                    changed = true;
-                    tracing::error!("two clusters call themselves {cluster}: rename one of them");
-                }
                 Merged::Full => tracing::error!("the mesh has too many members; one is left out"),
-                Merged::Changed { .. } => changed = true,
+                // A clash is reported with the other conflicts.
+                Merged::Changed { .. } | Merged::Clash { .. } => changed = true,
             }
         }
         if changed {
@@ -226,7 +230,6 @@ impl Authority {
         let detached: BTreeSet<String> = state.detached_here.union(&state.settings.revoked).cloned().collect();
         let admitted = state.admitted(membership);
         let policy = TrustPolicy {
-            shared: state.settings.shared,
             namespaces: &state.settings.namespaces,
             detached_here: &detached,
             admitted: admitted.as_ref(),
@@ -248,7 +251,15 @@ impl Authority {
         // What was told of ourselves before a restart has a revision; it stands if nothing changed, else the next follows.
         let me = {
             let mut state = self.state.lock();
-            let last = state.membership.member(&self.cluster).cloned();
+            let shared = state.settings.shared;
+            let of_us = |said: &&Member| said.same_authority(&state.me, shared);
+            let last = state.membership.claims(&self.cluster).find(of_us).cloned();
+            // Another member told our record anew as of a later incarnation: what we say of ourselves must not stay behind it.
+            if let Some(last) = last.as_ref().filter(|last| last.incarnation > state.me.incarnation) {
+                let incarnation = last.incarnation + 1;
+                self.store.save(Bucket::Authority, "incarnation", &incarnation)?;
+                state.me.incarnation = incarnation;
+            }
             // Networks are known when the objects are.
             state.me.networks = last.as_ref().map(|m| m.networks.clone()).unwrap_or_default();
             state.me.revision = last.as_ref().map_or(1, |m| m.revision);

@@ -6,6 +6,8 @@
 mod admission;
 mod members;
 mod own;
+#[cfg(test)]
+mod tests;
 mod vouch;
 
 use crate::store::{Bucket, Store};
@@ -106,7 +108,7 @@ impl Authority {
         let domain = TrustDomain::new(opening.trust_domain)?;
         store.forget_expired(now())?;
         let ca = own::ca(opening.cluster, &domain, opening.cacerts, &store)?;
-        let me = own::member(&ca, own::incarnation(&store)?, opening.advertise);
+        let me = own::member(&ca, own::incarnation(&store)?, opening.advertise)?;
         let key = WorkloadKey::generate()?;
         let own = CertHandle::new(key.certified(own::chain(&ca, &key, &domain)?)?);
         let first = TrustBundleSet::of(ca.bundle().clone(), Some(opening.cluster.into()))?;
@@ -130,7 +132,7 @@ impl Authority {
             tls,
             certificate_lifetime: opening.certificate_lifetime,
             state: Mutex::new(State {
-                membership: Membership::default(),
+                membership: Membership::new(opening.shared),
                 me,
                 detached_here,
                 introduced_here,

@@ -6,7 +6,9 @@ use super::{OWN_LIFETIME, now};
 use crate::store::{Bucket, Store};
 use anyhow::Context as _;
 use fairlead_identity::membership::Member;
-use fairlead_identity::{Ca, CaPem, LeafRequest, RandomSource as _, SystemRandom, TrustDomain, WorkloadKey};
+use fairlead_identity::{
+    Ca, CaPem, LeafRequest, RandomSource as _, SystemRandom, TrustBundle, TrustDomain, WorkloadKey,
+};
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -64,17 +66,25 @@ pub(super) fn chain(ca: &Ca, key: &WorkloadKey, domain: &TrustDomain) -> anyhow:
 }
 
 /// The record in which this cluster introduces itself.
-pub(super) fn member(ca: &Ca, incarnation: u64, advertise: &[String]) -> Member {
-    Member {
+pub(super) fn member(ca: &Ca, incarnation: u64, advertise: &[String]) -> anyhow::Result<Member> {
+    Ok(Member {
         cluster: ca.cluster().to_owned(),
         incarnation,
         revision: 0,
         state: Default::default(),
-        bundle: ca.bundle().clone(),
+        bundle: issuing_first(ca)?,
         issuing_keys: BTreeSet::from([ca.issuing_key()]),
         control_addresses: advertise.to_vec(),
         networks: Default::default(),
         version: env!("CARGO_PKG_VERSION").into(),
         capabilities: BTreeSet::new(),
-    }
+    })
+}
+
+/// The CA's roots, first the one it issues under: by that one the others know this cluster, whatever the order of the file.
+fn issuing_first(ca: &Ca) -> anyhow::Result<TrustBundle> {
+    let issuing = ca.root_fingerprint();
+    let mut roots: Vec<_> = ca.bundle().roots().cloned().zip(ca.bundle().fingerprints()).collect();
+    roots.sort_by_key(|(_, key)| Some(*key) != issuing);
+    Ok(TrustBundle::new(ca.trust_domain().clone(), ca.bundle().sequence(), roots.into_iter().map(|(root, _)| root))?)
 }

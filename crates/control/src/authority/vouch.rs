@@ -3,17 +3,14 @@
 //! A statement that a member signed itself is worth nothing to a peer that never met it; the introduction by somebody the peer
 //! knows comes first. Invariant: equal content is signed once, so that what peers hold does not change by being said again.
 
-use super::{Authority, now};
+use super::{Authority, State, now};
 use fairlead_identity::introduction::Signer;
-use fairlead_identity::{Member, SignedStatement, Statement, Tombstone};
+use fairlead_identity::{Member, SignedStatement, Statement, TrustBundleSet};
 use std::collections::BTreeMap;
 
-/// Our word for others, by cluster.
+/// Our word for others, by what is said.
 #[derive(Debug, Default)]
-pub(super) struct Vouched {
-    members: BTreeMap<String, (Member, SignedStatement)>,
-    tombstones: BTreeMap<String, (Tombstone, SignedStatement)>,
-}
+pub(super) struct Vouched(BTreeMap<String, SignedStatement>);
 
 impl Authority {
     /// Everything to be told to peers, and a number that grows when it changes; nothing if it is still `known`.
@@ -27,37 +24,30 @@ impl Authority {
         let mut state = self.state.lock();
         let state = &mut *state;
         let mut statements: Vec<SignedStatement> = state.membership.statements().cloned().collect();
-        let mut members = std::mem::take(&mut state.vouched.members);
-        let others = state.membership.members().filter(|m| m.cluster != self.cluster);
-        let vouched: Vec<Member> = others.filter(|m| !state.is_out(m)).cloned().collect();
-        for member in vouched {
-            // Revision 0 is what anybody may say of another; the member's own, later word beats it.
-            let said = Member { revision: 0, ..member };
-            let signed = match members.remove(&said.cluster).filter(|(last, _)| *last == said) {
-                Some((_, signed)) => signed,
-                None => Statement::Introduce(said.clone()).sign(signer, now())?.signed().clone(),
+        let mut last = std::mem::take(&mut state.vouched.0);
+        for said in state.own_word(&self.cluster, &trust) {
+            let text = serde_json::to_string(&said)?;
+            let signed = match last.remove(&text) {
+                Some(signed) => signed,
+                None => said.sign(signer, now())?.signed().clone(),
             };
             statements.push(signed.clone());
-            state.vouched.members.insert(said.cluster.clone(), (said, signed));
-        }
-        let mut tombstones = std::mem::take(&mut state.vouched.tombstones);
-        for tombstone in state.membership.tombstones() {
-            let held = state.membership.statements().find(|s| is_about(s, &tombstone.cluster));
-            if held.is_some_and(|s| s.verify(&trust, now()).is_ok()) {
-                continue;
-            }
-            // Whoever said it is no longer believed; the revocation stands by our word.
-            let signed = match tombstones.remove(&tombstone.cluster).filter(|(last, _)| last == tombstone) {
-                Some((_, signed)) => signed,
-                None => Statement::Revoke(tombstone.clone()).sign(signer, now())?.signed().clone(),
-            };
-            statements.push(signed.clone());
-            state.vouched.tombstones.insert(tombstone.cluster.clone(), (tombstone.clone(), signed));
+            state.vouched.0.insert(text, signed);
         }
         Ok(Some((state.revision, statements)))
     }
 }
 
-fn is_about(statement: &SignedStatement, cluster: &str) -> bool {
-    serde_json::from_str::<Statement>(&statement.body).is_ok_and(|s| s.cluster() == cluster)
+impl State {
+    /// What we say ourselves.
+    fn own_word(&self, own: &str, trust: &TrustBundleSet) -> Vec<Statement> {
+        // Both claims to a contested name: a peer that believes the false one because it never met the real one hears of that too.
+        let others = self.membership.introductions().filter(|m| m.cluster != own && !self.is_out(m));
+        // Revision 0 is what anybody may say of another; the member's own, later word beats it.
+        let members = others.map(|member| Statement::Introduce(Member { revision: 0, ..member.clone() }));
+        // Whoever revoked may be believed no longer; the revocation stands by our word. Also of a cluster that came back since: a peer
+        // that did not hear of it would take the two for claims to one name.
+        let unproven = self.membership.revocations().filter(|(_, signed)| signed.verify(trust, now()).is_err());
+        members.chain(unproven.map(|(tombstone, _)| Statement::Revoke(tombstone.clone()))).collect()
+    }
 }
