@@ -157,6 +157,12 @@ impl Mesh {
 pub struct Report(Child);
 
 impl Report {
+    /// As Ctrl-C does, and harder.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
     pub fn end(self) -> Value {
         let said = said(self.0.wait_with_output().unwrap());
         serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"))

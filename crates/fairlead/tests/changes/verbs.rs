@@ -70,6 +70,25 @@ fn each_verb_says_what_it_did_and_a_refusal_changes_nothing() {
     explained_where_it_runs(&mesh);
     killed_whole_then_parts(&mesh);
     drained_stays_drained(&mesh);
+    load_ends_with_its_client(&mesh);
+}
+
+/// Load whose client was killed does not go on for its whole time.
+fn load_ends_with_its_client(mesh: &Mesh) {
+    let name = "cluster.outbound|80||north-only.app.svc.cluster.local.upstream_rq_total: ";
+    let count = || {
+        let page = mesh.page("east/app/client", "/stats?filter=north-only.app.svc.cluster.local.upstream_rq_total");
+        page.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok()).unwrap()
+    };
+    let before = count();
+    let load = mesh.begin(&["load", "east/app/client", "GET http://north-only/", "--rate", "500", "--for", "600s"]);
+    until("load is on its way", || if count() > before { Ok(()) } else { Err("none".into()) });
+    load.kill();
+    // Between two looks a command is started and ended: many requests would have been sent.
+    until("no request is sent any more", || match (count(), count()) {
+        (one, other) if one == other => Ok(()),
+        counts => Err(format!("{counts:?}")),
+    });
 }
 
 /// While a mesh runs, `explain` needs no directory.

@@ -88,11 +88,14 @@ impl Server {
     async fn connection(&self, stream: UnixStream) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut line = String::new();
-        BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+        let mut read = BufReader::new(read.take(LONGEST));
+        read.read_line(&mut line).await?;
+        let request: Result<Request, serde_json::Error> = serde_json::from_str(&line);
+        let measures = matches!(request, Ok(Request::Load { .. } | Request::Hold { .. }));
         let (sender, mut replies) = mpsc::unbounded_channel();
         let server = self.clone();
         let work = async move {
-            let done = match serde_json::from_str(&line) {
+            let done = match request {
                 Ok(request) => {
                     let told = sender.clone();
                     let progress: Progress = Arc::new(move |text| drop(told.send(Reply::Progress(text))));
@@ -102,9 +105,24 @@ impl Server {
             };
             let _ = sender.send(done.map_or_else(Reply::Error, Reply::Done));
         };
-        // The work goes on when the client has gone: half a change would be worse.
-        tokio::spawn(work);
-        while let Some(reply) = replies.recv().await {
+        let work = tokio::spawn(work);
+        // A change goes on when the client has gone: half of it would be worse. A measurement is nobody's then.
+        let gone = async {
+            match measures {
+                true => drop(read.read(&mut [0]).await),
+                false => std::future::pending().await,
+            }
+        };
+        tokio::pin!(gone);
+        loop {
+            let reply = tokio::select! {
+                reply = replies.recv() => reply,
+                () = &mut gone => {
+                    work.abort();
+                    return Ok(());
+                }
+            };
+            let Some(reply) = reply else { break };
             let mut line = serde_json::to_vec(&reply)?;
             line.push(b'\n');
             write.write_all(&line).await?;
