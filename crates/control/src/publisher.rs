@@ -17,6 +17,7 @@ use fairlead_xds::{Resource, ResourceView, Resources, Snapshot};
 use fairlead_xdsgen::Memo;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{oneshot, watch};
@@ -142,18 +143,30 @@ impl Shared {
                 continue;
             }
             work.edition = edition.number;
-            let made = match &slot.client {
-                Client::Proxy { workload, identity, kind, .. } => {
-                    self.proxy(&mut work, &edition, workload, identity, *kind)
-                }
-                Client::Peer { cluster } => {
-                    let summary = fairlead_resolve::export(&edition.state, cluster);
-                    let view = work.sender.view(edition.number, &summary, &edition.statements);
-                    Ok(view.map(|view| Arc::new(view) as Arc<dyn ResourceView>))
-                }
-            };
+            // A defect in what is made for one costs that one its change, and nobody else anything.
+            let made = std::panic::catch_unwind(AssertUnwindSafe(|| self.make(&mut work, &edition, &slot.client)));
+            let made = made.unwrap_or_else(|_| {
+                tracing::error!(client = ?slot.client, "its configuration cannot be made, which is a defect; what it has stays");
+                Err("its configuration cannot be made; the control plane's log says where".into())
+            });
             slot.offered.store(edition.mesh.generation, Ordering::Relaxed);
             give(&mut work, made);
+        }
+    }
+
+    fn make(
+        &self,
+        work: &mut Work,
+        edition: &Edition,
+        client: &Client,
+    ) -> Result<Option<Arc<dyn ResourceView>>, String> {
+        match client {
+            Client::Proxy { workload, identity, kind, .. } => self.proxy(work, edition, workload, identity, *kind),
+            Client::Peer { cluster } => {
+                let summary = fairlead_resolve::export(&edition.state, cluster);
+                let view = work.sender.view(edition.number, &summary, &edition.statements);
+                Ok(view.map(|view| Arc::new(view) as Arc<dyn ResourceView>))
+            }
         }
     }
 

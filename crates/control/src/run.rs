@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 
 /// How often `mesh.yaml` is looked at; it changes rarely and is small.
 const MESH_POLL: Duration = Duration::from_millis(500);
@@ -88,18 +89,20 @@ pub async fn serve(
         events: inbox,
         published: Published::default(),
     };
-    tokio::spawn(owner.run());
-    tokio::spawn(watch_mesh(options.directory.join(mesh_file::NAME), events.clone()));
-    tokio::spawn(renew(authority.clone()));
-    tokio::spawn(tell_of_trust(authority.clone(), events.clone()));
+    // Without one of these the process would look alive and do half of its work.
+    let mut vital = JoinSet::new();
+    vital.spawn(owner.run());
+    vital.spawn(watch_mesh(options.directory.join(mesh_file::NAME), events.clone()));
+    vital.spawn(renew(authority.clone()));
+    vital.spawn(tell_of_trust(authority.clone(), events.clone()));
 
     let connections = Arc::new(Connections::default());
     let trusted = authority.clone();
-    tokio::spawn(connections.clone().follow(authority.trust_changes(), move || trusted.trust()));
+    vital.spawn(connections.clone().follow(authority.trust_changes(), move || trusted.trust()));
     let (into, accepted) = mpsc::channel(64);
     for listener in listeners {
         tracing::info!(address = ?listener.local_addr(), cluster = options.cluster, "serving proxies and peers");
-        tokio::spawn(accept(listener, authority.clone(), connections.clone(), into.clone()));
+        vital.spawn(accept(listener, authority.clone(), connections.clone(), into.clone()));
     }
     let changed = {
         let events = events.clone();
@@ -119,11 +122,23 @@ pub async fn serve(
     tokio::select! {
         served = router.serve_with_incoming(incoming) => served?,
         served = admin::serve(admin, socket) => served?,
+        defect = defect(&mut vital) => anyhow::bail!("a task that nothing works without has ended: {defect}"),
         () = end => {
             let _left = drain.run(DRAIN).await;
         }
     }
     Ok(())
+}
+
+/// Waits until one of the tasks panics.
+async fn defect(tasks: &mut JoinSet<()>) -> JoinError {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return error,
+            None => return std::future::pending().await,
+        }
+    }
 }
 
 /// The mesh's name when its object has none: its folder's.

@@ -25,8 +25,29 @@ pub(crate) struct Exchange<'a> {
     pub accepted: &'a Accepted<'a>,
     pub plan: &'a RoutePlan,
     pub backend: &'a Backend,
+    /// As the backend gets it.
     pub request: Arc<HttpRequest>,
+    /// Before what is done for one backend.
+    original: &'a HttpRequest,
     pub depth: u8,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(
+        accepted: &'a Accepted<'a>,
+        plan: &'a RoutePlan,
+        backend: &'a Backend,
+        original: &'a HttpRequest,
+        depth: u8,
+    ) -> Self {
+        let request = Arc::new(prepared(accepted, plan, backend, original));
+        Self { accepted, plan, backend, request, original, depth }
+    }
+
+    /// The same request at another backend of the plan.
+    pub fn at(&self, backend: &'a Backend) -> Self {
+        Self::new(self.accepted, self.plan, backend, self.original, self.depth)
+    }
 }
 
 impl World {
@@ -118,17 +139,13 @@ impl World {
     ) -> Vec<Arrival> {
         let snapshot = accepted.snapshot;
         let from = &accepted.workload.key.cluster;
-        let usable = |backend: &Backend| {
-            let cluster = snapshot.cluster(&backend.cluster);
-            cluster.is_some_and(|c| self.balancer(snapshot, from, c).is_none_or(|b| b.is_usable()))
-        };
+        let usable = |backend: &Backend| self.is_usable(snapshot, from, &backend.cluster);
         let mut arrivals = Vec::new();
         for (backend, share) in plan.backends.iter().zip(decide::backend_shares(plan, usable)) {
             if share <= 0.0 {
                 continue;
             }
-            let request = Arc::new(prepared(accepted, plan, backend, request));
-            let exchange = Exchange { accepted, plan, backend, request, depth };
+            let exchange = Exchange::new(accepted, plan, backend, request, depth);
             arrivals.extend(self.tries(&exchange).into_iter().map(|a| a.scaled(share)));
         }
         for arrival in &mut arrivals {

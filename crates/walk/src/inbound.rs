@@ -9,7 +9,8 @@ use crate::wire::{Certificate, Hello, Payload, Security, Wire};
 use crate::world::World;
 use fairlead_calls::Outcome;
 use fairlead_calls::names::short_form;
-use fairlead_engine::listener::{FilterChain, Listener, NetworkFilter, Sniffed, TlsContext, Transport};
+use fairlead_engine::listener::{FilterChain, Listener, NetworkFilter, SanMatch, Sniffed, TlsContext, Transport};
+use fairlead_engine::matching::StringMatch;
 use fairlead_engine::{ConnectionInfo, RequestInfo, Snapshot, decide};
 use fairlead_model::mesh::{GatewayKind, Member, Workload};
 use fairlead_model::settings::Trust;
@@ -273,6 +274,13 @@ pub(crate) fn named_elsewhere(host: &str, port: u16, wire: &Wire) -> Arrival {
 }
 
 fn outside(destination: String, wire: &Wire) -> Arrival {
+    if let Security::Tls(hello) = &wire.security
+        && hello.names.as_ref().is_some_and(|names| pins_nobody(names))
+    {
+        let mut refused = Arrival::failed(Failure::Closed);
+        refused.notes.push(format!("{destination}: handshake refused: nobody has a name that the caller's rule accepts"));
+        return refused;
+    }
     let request = match &wire.payload {
         Payload::Http(request) | Payload::ProgramTls { inside: Some(request), .. } => Some(request),
         Payload::Bytes | Payload::ProgramTls { inside: None, .. } => None,
@@ -286,6 +294,13 @@ fn outside(destination: String, wire: &Wire) -> Arrival {
     let to = Some(format!("outside/{destination}"));
     let outcome = Outcome { status: status.into(), grpc_status, to, tls: Some(tls), ..Outcome::default() };
     Arrival { share: 1.0, outcome, ..Arrival::default() }
+}
+
+/// A server outside is taken to be who it should be, but names below `.invalid` are nobody's (RFC 2606): a refused TLS block pins one.
+fn pins_nobody(names: &TlsContext) -> bool {
+    let of_nobody =
+        |san: &SanMatch| matches!(&san.value, StringMatch::Exact { text, .. } if text.ends_with(b".invalid"));
+    !names.required_sans.is_empty() && names.required_sans.iter().all(of_nobody)
 }
 
 /// Where a proxy's own connections leave from.

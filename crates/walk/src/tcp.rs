@@ -24,7 +24,7 @@ impl World {
         for (backend, share) in proxy.backends.iter().zip(self.tcp_shares(accepted.workload, accepted.snapshot, proxy))
         {
             if share > 0.0 {
-                let arrivals = self.connect(accepted, proxy, &backend.cluster, depth);
+                let arrivals = self.connect(accepted, proxy, backend, depth, 1, Standing::first());
                 all.extend(arrivals.into_iter().map(|a| a.scaled(share)));
             }
         }
@@ -42,24 +42,40 @@ impl World {
     /// What each backend of a TCP proxy gets while some are wholly down.
     pub(crate) fn tcp_shares(&self, workload: &Workload, snapshot: &Snapshot, proxy: &TcpProxy) -> Vec<f64> {
         let from = &workload.key.cluster;
-        decide::tcp_backend_shares(proxy, |backend: &TcpBackend| {
-            let cluster = snapshot.cluster(&backend.cluster);
-            cluster.is_some_and(|c| self.balancer(snapshot, from, c).is_none_or(|b| b.is_usable()))
-        })
+        decide::tcp_backend_shares(proxy, |backend: &TcpBackend| self.is_usable(snapshot, from, &backend.cluster))
     }
 
     /// All ways in which the tries of a connection can go.
-    fn connect(&self, accepted: &Accepted<'_>, proxy: &TcpProxy, cluster: &str, depth: u8) -> Vec<Arrival> {
-        let Some(cluster) = accepted.snapshot.cluster(cluster) else {
+    fn connect(
+        &self,
+        accepted: &Accepted<'_>,
+        proxy: &TcpProxy,
+        backend: &TcpBackend,
+        depth: u8,
+        first: u32,
+        standing: Standing,
+    ) -> Vec<Arrival> {
+        let (snapshot, from) = (accepted.snapshot, &accepted.workload.key.cluster);
+        let Some(cluster) = snapshot.cluster(&backend.cluster) else {
             return vec![Arrival::reset(&["NC"])];
         };
-        let balancer = self.balancer(accepted.snapshot, &accepted.workload.key.cluster, cluster);
+        let balancer = self.balancer(snapshot, from, cluster);
         let limit = decide::connect_attempts(proxy, balancer.as_ref().map_or(1, |b| b.endpoints().len()));
-        let mut level = vec![Standing::first()];
+        let mut level = vec![standing];
         let mut all = Vec::new();
-        for number in 1..=limit {
+        for number in first..=limit {
             let mut next: BTreeMap<Vec<(usize, bool)>, Standing> = BTreeMap::new();
             for standing in level {
+                let used_up = balancer.as_ref().is_some_and(|b| b.is_used_up(&standing.tried));
+                let more = |other: &TcpBackend| self.has_more(snapshot, from, &other.cluster, &standing.tried);
+                let siblings = if used_up { decide::tcp_sibling_shares(proxy, backend, more) } else { Vec::new() };
+                if !siblings.is_empty() {
+                    for (sibling, share) in siblings {
+                        let there = Standing { weight: standing.weight * share, known: Vec::new(), ..standing.clone() };
+                        all.extend(self.connect(accepted, proxy, sibling, depth, number, there));
+                    }
+                    continue;
+                }
                 let targets = targets(balancer.as_ref(), &standing.tried, Avoid::Elsewhere);
                 if targets.is_empty() {
                     let mut arrival = Arrival::reset(&["UH"]);
@@ -69,7 +85,7 @@ impl World {
                 }
                 for (index, target, share) in targets {
                     let wary = balancer.as_ref().is_some_and(|b| standing.doubts_the_way(b, &target));
-                    let tls = Hop::to(cluster, &target, &accepted.workload.key.cluster).tls;
+                    let tls = Hop::to(cluster, &target, from).tls;
                     for arrival in self.attempt(accepted, cluster, &target, &accepted.wire.payload, depth, wary) {
                         let weight = standing.weight * share * arrival.share;
                         if weight < NEGLIGIBLE {

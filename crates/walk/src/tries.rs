@@ -10,7 +10,9 @@ use crate::wire::Payload;
 use crate::world::World;
 use fairlead_calls::DecidedBy;
 use fairlead_engine::balance::{Avoid, Balancer, Tried};
+use fairlead_engine::decide;
 use fairlead_engine::retry::{self, Attempt, Decision, RetryKind, Stop};
+use fairlead_engine::route::Backend;
 use fairlead_engine::upstream::{EnvoyCluster, UpstreamTransport};
 use fairlead_model::ClusterId;
 use http::HeaderMap;
@@ -21,13 +23,14 @@ use std::time::Duration;
 const MAX_TRIES: u32 = 16;
 
 /// Where a request stands before its next try.
+#[derive(Clone)]
 pub(crate) struct Standing {
     pub weight: f64,
     pub tried: Tried,
     /// Indices of the endpoints tried, and whether the way there is in doubt; sorted.
     pub known: Vec<(usize, bool)>,
     /// Since the first try began.
-    elapsed: Duration,
+    pub elapsed: Duration,
 }
 
 impl Standing {
@@ -60,6 +63,11 @@ struct Judged {
 impl World {
     /// All ways in which the tries of a request can go.
     pub(crate) fn tries(&self, exchange: &Exchange<'_>) -> Vec<Arrival> {
+        self.tries_from(exchange, 1, Standing::first())
+    }
+
+    /// Those from try `first` on.
+    fn tries_from(&self, exchange: &Exchange<'_>, first: u32, standing: Standing) -> Vec<Arrival> {
         let accepted = exchange.accepted;
         let grpc = exchange.request.grpc;
         let Some(cluster) = accepted.snapshot.cluster(&exchange.backend.cluster) else {
@@ -69,11 +77,19 @@ impl World {
         let payload = Payload::Http(exchange.request.clone());
         // What a try at a target brings depends on earlier ones only in which gateways are known to fail.
         let mut brought: BTreeMap<(usize, bool), Vec<Arrival>> = BTreeMap::new();
-        let mut level = vec![Standing::first()];
+        let mut level = vec![standing];
         let mut all = Vec::new();
-        for number in 1..=MAX_TRIES {
+        for number in first..=MAX_TRIES {
             let mut next: BTreeMap<(Vec<(usize, bool)>, Duration), Standing> = BTreeMap::new();
             for standing in level {
+                let siblings = self.elsewhere(exchange, balancer.as_ref(), &standing.tried);
+                if !siblings.is_empty() {
+                    for (sibling, share) in siblings {
+                        let there = Standing { weight: standing.weight * share, known: Vec::new(), ..standing.clone() };
+                        all.extend(self.tries_from(&exchange.at(sibling), number, there));
+                    }
+                    continue;
+                }
                 let targets = targets(balancer.as_ref(), &standing.tried, Avoid::of(exchange.plan));
                 if targets.is_empty() {
                     all.push(nobody(cluster, number, grpc).scaled(standing.weight));
@@ -114,6 +130,22 @@ impl World {
             }
         }
         merged(all)
+    }
+
+    /// Siblings of a backend of which all was tried.
+    fn elsewhere<'e>(
+        &self,
+        exchange: &Exchange<'e>,
+        balancer: Option<&Balancer>,
+        tried: &Tried,
+    ) -> Vec<(&'e Backend, f64)> {
+        if !exchange.plan.sibling_failover || !balancer.is_some_and(|b| b.is_used_up(tried)) {
+            return Vec::new();
+        }
+        let (snapshot, from) = (exchange.accepted.snapshot, &exchange.accepted.workload.key.cluster);
+        decide::sibling_shares(exchange.plan, exchange.backend, |other| {
+            self.has_more(snapshot, from, &other.cluster, tried)
+        })
     }
 
     fn judge(

@@ -9,7 +9,7 @@ use crate::wire::{Certificate, Hello, Payload, Security, Wire};
 use crate::world::World;
 use fairlead_calls::DecidedBy;
 use fairlead_engine::Snapshot;
-use fairlead_engine::balance::{Balancer, Condition, EndpointState, Ramp};
+use fairlead_engine::balance::{Balancer, Condition, EndpointState, Ramp, Tried};
 use fairlead_engine::listener::{Mode, TlsContext};
 use fairlead_engine::upstream::{
     ClusterKind, Endpoint, EndpointAddress, EnvoyCluster, UpstreamProtocol, UpstreamTransport,
@@ -28,6 +28,18 @@ pub(crate) enum Target {
 }
 
 impl World {
+    /// Whether an Envoy cluster has an endpoint that may be chosen.
+    pub(crate) fn is_usable(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &str) -> bool {
+        let cluster = snapshot.cluster(cluster);
+        cluster.is_some_and(|c| self.balancer(snapshot, from, c).is_none_or(|b| b.is_usable()))
+    }
+
+    /// Whether it has one, and not only such as were tried.
+    pub(crate) fn has_more(&self, snapshot: &Snapshot, from: &ClusterId, cluster: &str, tried: &Tried) -> bool {
+        let balancer = snapshot.cluster(cluster).and_then(|c| self.balancer(snapshot, from, c));
+        balancer.is_some_and(|b| b.is_usable() && !b.is_used_up(tried))
+    }
+
     /// The balancer of an Envoy cluster as the proxy of `from` would have it; `None` for ORIGINAL_DST.
     pub(crate) fn balancer(
         &self,
@@ -260,7 +272,7 @@ impl World {
                 _ => Certificate::None,
             },
             expect: endpoint.identity().filter(|_| mesh).map(ToString::to_string),
-            names: mesh.then(|| tls.clone()),
+            names: (mesh || !tls.required_sans.is_empty()).then(|| tls.clone()),
             anyone: !mesh && tls.ca_file.is_none() && !tls.system_roots && tls.required_sans.is_empty(),
         }
     }

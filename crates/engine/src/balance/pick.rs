@@ -122,6 +122,16 @@ impl Tried {
 }
 
 impl Balancer {
+    /// Whether there is something to choose, and all of it was tried: another try here would be at one that failed.
+    pub fn is_used_up(&self, tried: &Tried) -> bool {
+        if tried.is_empty() {
+            return false;
+        }
+        let shares = self.shares();
+        let mut chosen = self.endpoints().iter().zip(shares).filter(|(_, share)| *share > 0.0).peekable();
+        chosen.peek().is_some() && chosen.all(|(endpoint, _)| tried.contains(&endpoint.key))
+    }
+
     /// Picks an endpoint for a request that was allowed.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ trait Sharing {
     fn weight(&self) -> u32;
     /// Empty: no sibling of anything.
     fn host(&self) -> &str;
+    fn cluster(&self) -> &str;
 }
 
 impl Sharing for Backend {
@@ -20,6 +21,10 @@ impl Sharing for Backend {
     fn host(&self) -> &str {
         &self.host
     }
+
+    fn cluster(&self) -> &str {
+        &self.cluster
+    }
 }
 
 impl Sharing for TcpBackend {
@@ -29,6 +34,10 @@ impl Sharing for TcpBackend {
 
     fn host(&self) -> &str {
         &self.host
+    }
+
+    fn cluster(&self) -> &str {
+        &self.cluster
     }
 }
 
@@ -46,6 +55,37 @@ pub fn choose_backend(plan: &RoutePlan, random: u64, available: impl Fn(&Backend
     choose(&plan.backends, plan.total_weight, plan.sibling_failover, random, available)
 }
 
+/// Where the tries of a request go on whose backend has no endpoint left that was not tried: the siblings that may be chosen, and the
+/// share of each. Empty where the plan has no `sibling_failover`, or there is none: they stay.
+pub fn sibling_shares<'p>(
+    plan: &'p RoutePlan,
+    of: &Backend,
+    available: impl Fn(&Backend) -> bool,
+) -> Vec<(&'p Backend, f64)> {
+    siblings(&plan.backends, plan.sibling_failover, of, available)
+}
+
+/// Where the tries of a connection go, as [`sibling_shares`].
+pub fn tcp_sibling_shares<'p>(
+    proxy: &'p TcpProxy,
+    of: &TcpBackend,
+    available: impl Fn(&TcpBackend) -> bool,
+) -> Vec<(&'p TcpBackend, f64)> {
+    siblings(&proxy.backends, proxy.sibling_failover, of, available)
+}
+
+fn siblings<'p, B: Sharing>(
+    backends: &'p [B],
+    may_move: bool,
+    of: &B,
+    available: impl Fn(&B) -> bool,
+) -> Vec<(&'p B, f64)> {
+    let may = |other: &&B| may_move && other.cluster() != of.cluster() && is_sibling(of, *other) && available(other);
+    let siblings: Vec<&B> = backends.iter().filter(may).collect();
+    let total: f64 = siblings.iter().map(|other| f64::from(other.weight())).sum();
+    siblings.into_iter().map(|other| (other, f64::from(other.weight()) / total)).collect()
+}
+
 /// Share of each backend of a TCP proxy, as [`backend_shares`].
 pub fn tcp_backend_shares(proxy: &TcpProxy, available: impl Fn(&TcpBackend) -> bool) -> Vec<f64> {
     shares(&proxy.backends, proxy.total_weight, proxy.sibling_failover, available)
@@ -59,6 +99,9 @@ pub fn choose_tcp_backend(proxy: &TcpProxy, random: u64, available: impl Fn(&Tcp
 /// Tries that a connection is given: nothing of its bytes was sent, so each is safe; one at the same endpoint would bring nothing new.
 /// At most `max_connect_attempts` (Envoy's TCP proxy; 4 in profile fairlead, 1 in profile istio).
 pub fn connect_attempts(proxy: &TcpProxy, endpoints: usize) -> u32 {
+    if proxy.sibling_failover && proxy.backends.len() > 1 {
+        return proxy.max_connect_attempts.max(1);
+    }
     proxy.max_connect_attempts.min(u32::try_from(endpoints).unwrap_or(u32::MAX)).max(1)
 }
 

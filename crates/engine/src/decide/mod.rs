@@ -10,7 +10,10 @@ mod listener;
 mod route;
 
 pub use authorize::{Allowed, Denied, ShadowVerdict, authorize};
-pub use backend::{backend_shares, choose_backend, choose_tcp_backend, connect_attempts, tcp_backend_shares};
+pub use backend::{
+    backend_shares, choose_backend, choose_tcp_backend, connect_attempts, sibling_shares, tcp_backend_shares,
+    tcp_sibling_shares,
+};
 pub use client_address::{client_address, forwarded_hop};
 pub use filter_chain::filter_chain;
 pub use listener::listener;

@@ -59,7 +59,7 @@ pub struct UpArgs {
 const STATE: &str = "FAIRLEAD_UP_STATE";
 const KEEP: &str = "FAIRLEAD_UP_KEEP";
 /// Per-call records that a proxy keeps: more than the longest call of a table makes.
-const RECORDS: usize = 20_000;
+const RECORDS: usize = 5_000;
 
 /// Runs `up`, outside or inside.
 pub fn run(role: Role, args: &UpArgs) -> anyhow::Result<ExitCode> {

@@ -179,7 +179,8 @@ struct Exchange<'a> {
     source: Option<Rc<Source>>,
     deadline: Option<Instant>,
     record: Box<RequestRecord>,
-    /// Drawn once: a repeat stays with its weighted backend (Envoy), unless that has become unusable meanwhile.
+    /// Drawn once: a repeat stays with its weighted backend (Envoy), unless that has become unusable meanwhile or has no endpoint
+    /// that was not tried, and siblings help each other.
     draw: u64,
     /// The virtual host asks for `x-envoy-attempt-count`.
     count_attempts: bool,
@@ -209,7 +210,7 @@ impl Exchange<'_> {
                 // What was learned since the last try (an endpoint gone, a path down) counts for this one.
                 self.world = self.context.worker.world();
             }
-            let (backend, upstream) = self.choose()?;
+            let (backend, upstream) = self.choose(&tried)?;
             if upstream.is_itself(&self.context.connection) {
                 self.record.upstream = Some(upstream);
                 return Err(Ended { error: ProxyError::NoHealthyUpstream, sent: false, reason: None });
@@ -268,8 +269,10 @@ impl Exchange<'_> {
         }
     }
 
-    fn choose(&self) -> Result<(usize, Arc<Upstream>), Ended> {
-        let usable = |backend: &Backend| self.world.is_usable(&backend.cluster);
+    fn choose(&self, tried: &Tried) -> Result<(usize, Arc<Upstream>), Ended> {
+        let usable = |backend: &Backend| {
+            self.world.is_usable(&backend.cluster) && !self.world.is_used_up(&backend.cluster, tried)
+        };
         let chosen = decide::choose_backend(&self.plan, self.draw, usable);
         let index = self.plan.backends.iter().position(|b| std::ptr::eq(b, chosen)).unwrap_or(0);
         match self.world.upstream(&chosen.cluster) {

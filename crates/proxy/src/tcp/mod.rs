@@ -11,7 +11,7 @@ use fairlead_engine::RequestInfo;
 use fairlead_engine::balance::{Avoid, Tried};
 use fairlead_engine::decide::{self, Allowed};
 use fairlead_engine::errors::ProxyError;
-use fairlead_engine::listener::{FilterChain, TcpProxy};
+use fairlead_engine::listener::{FilterChain, TcpBackend, TcpProxy};
 use fairlead_engine::outlier::TryResult;
 use fairlead_transport::relay::{Counts, RelayEnd};
 use fairlead_transport::{Stream, relay};
@@ -65,16 +65,14 @@ async fn reach(
     allowed: &Allowed,
     record: &mut TcpRecord,
 ) -> Result<Reached, ProxyError> {
-    let chosen = {
-        let world = worker.world();
-        decide::choose_tcp_backend(proxy, fastrand::u64(..), |backend| world.is_usable(&backend.cluster))
-    };
-    let backend = chosen.cluster.clone();
+    let draw = fastrand::u64(..);
     let mut tried = Tried::default();
     let mut failed_gateway = None;
     loop {
         let world = worker.world();
-        let upstream = world.upstream(&backend).cloned().ok_or(ProxyError::ClusterNotFound)?;
+        let usable = |to: &TcpBackend| world.is_usable(&to.cluster) && !world.is_used_up(&to.cluster, &tried);
+        let backend = &decide::choose_tcp_backend(proxy, draw, usable).cluster;
+        let upstream = world.upstream(backend).cloned().ok_or(ProxyError::ClusterNotFound)?;
         record.upstream = Some(upstream.clone());
         if upstream.is_itself(connection) {
             return Err(ProxyError::NoHealthyUpstream);

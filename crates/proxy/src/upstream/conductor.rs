@@ -16,6 +16,7 @@ use fairlead_engine::balance::{Balancer, Condition, EndpointState, Ramp};
 use fairlead_engine::path::{Path, PathEvent};
 use fairlead_engine::upstream::{ClusterKind, Endpoint, EndpointAddress, Endpoints, EnvoyCluster};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -291,13 +292,13 @@ impl Conductor {
             let jitter = Duration::from_millis(fastrand::u64(..IDLE_PROBE.as_millis() as u64));
             let way = self.paths.entry(address).or_insert_with(|| Way {
                 path: Path::new(),
-                cluster,
+                cluster: cluster.clone(),
                 probing: false,
                 routine: Instant::now().checked_sub(jitter).unwrap_or_else(Instant::now),
                 group: None,
                 sample,
             });
-            (way.group, way.sample) = (group, sample);
+            (way.cluster, way.group, way.sample) = (cluster, group, sample);
         }
     }
 
@@ -405,7 +406,11 @@ fn wanted_paths(snapshot: &Snapshot, own: &str) -> BTreeMap<SocketAddr, (Arc<str
                 }
                 _ => continue,
             };
-            wanted.insert(address, leads_to);
+            // What an endpoint says of itself does not change whose gateway an address is.
+            match wanted.entry(address) {
+                Entry::Occupied(known) if hop_to.is_none() && known.get().1.is_none() => {}
+                entry => drop(entry.insert_entry(leads_to)),
+            }
         }
     }
     wanted

@@ -55,6 +55,11 @@ impl World {
     pub fn is_usable(&self, cluster: &str) -> bool {
         self.upstream(cluster).is_some_and(|upstream| upstream.is_usable())
     }
+
+    /// Whether all that may be chosen of an Envoy cluster was tried.
+    pub fn is_used_up(&self, cluster: &str, tried: &Tried) -> bool {
+        !tried.is_empty() && self.upstream(cluster).is_some_and(|upstream| upstream.balancer.load().is_used_up(tried))
+    }
 }
 
 impl Upstream {
