@@ -363,6 +363,14 @@ fn pool_kind(upstream: &Upstream, member: &Member, outgoing: &Outgoing) -> PoolK
     }
     let protocol = upstream.cluster.protocol;
     match upstream.cluster.transport_of(&member.endpoint) {
+        // Where nobody has said what the program speaks, it gets what the caller spoke: the callee's proxy knows no more than this.
+        UpstreamTransport::Tls(tls)
+            if tls.mode == Mode::Mesh
+                && protocol == UpstreamProtocol::UseDownstream
+                && outgoing.version != Version::HTTP_2 =>
+        {
+            PoolKind::Http1
+        }
         // Between two proxies of the mesh HTTP travels as HTTP/2 whenever both can.
         UpstreamTransport::Tls(tls) if tls.mode == Mode::Mesh => PoolKind::Negotiated,
         UpstreamTransport::Tls(_) if protocol == UpstreamProtocol::Auto => PoolKind::Negotiated,
