@@ -110,7 +110,11 @@ async fn watch(lab: &Lab, groups: &[(State, Vec<Prepared<'_>>)]) -> BTreeMap<Str
             continue;
         }
         // One that cannot be read shows itself when a state is waited for.
-        let baseline = settle::rotation(lab, &owner).await.unwrap_or_default().into_keys().collect();
+        let held = settle::rotation(lab, &owner).await.unwrap_or_default();
+        // What the lab does not run, and objects say is not ready, comes back by no deed of ours.
+        let ours = |workload: &str| lab.spec().workload(workload).is_some();
+        let baseline =
+            held.into_iter().filter(|((_, name), held)| held.healthy || ours(name)).map(|(key, _)| key).collect();
         let cluster = owner.split('/').next().unwrap_or_default().to_owned();
         watched.insert(owner.clone(), Watched { owner, cluster, baseline });
     }
