@@ -278,7 +278,7 @@ fn outside(destination: String, wire: &Wire) -> Arrival {
         && hello.names.as_ref().is_some_and(|names| pins_nobody(names))
     {
         let mut refused = Arrival::failed(Failure::Closed);
-        refused.notes.push(format!("{destination}: handshake refused: nobody has a name that the caller's rule accepts"));
+        refused.notes.push(format!("{destination}: handshake refused: nobody has a name the caller's rule takes"));
         return refused;
     }
     let request = match &wire.payload {
