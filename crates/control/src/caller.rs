@@ -8,7 +8,9 @@ use crate::connections::Connections;
 use fairlead_identity::{Expected, SpiffeId, VerifiedPeer, join, still_believed, tls::ClientAuth, verdict};
 use fairlead_model::WorkloadRef;
 use fairlead_xds::server::Identified;
-use std::net::SocketAddr;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +21,8 @@ use tokio_rustls::TlsAcceptor;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Handshakes under way at once.
 const HANDSHAKES: usize = 256;
+/// Of them, from one address: silent connections of one stranger keep nobody else out.
+const HANDSHAKES_EACH: usize = 64;
 
 /// What the TLS layer knows of a caller.
 #[derive(Clone, Debug)]
@@ -82,6 +86,40 @@ pub fn workload_ref(text: &str) -> Option<WorkloadRef> {
     parts.next().is_none().then_some(found)
 }
 
+/// Unfinished handshakes by source.
+type Sources = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One unfinished handshake.
+struct Place {
+    sources: Sources,
+    source: IpAddr,
+}
+
+impl Place {
+    /// None: there are [`HANDSHAKES_EACH`] from there already.
+    fn of(sources: &Sources, source: IpAddr) -> Option<Self> {
+        let mut all = sources.lock();
+        let count = all.entry(source).or_default();
+        if *count >= HANDSHAKES_EACH {
+            return None;
+        }
+        *count += 1;
+        Some(Self { sources: sources.clone(), source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.sources.lock();
+        if let Some(count) = all.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.source);
+            }
+        }
+    }
+}
+
 /// Accepts, shakes hands and passes on; one bad client costs itself.
 pub async fn accept(
     listener: TcpListener,
@@ -95,6 +133,7 @@ pub async fn accept(
     };
     let acceptor = TlsAcceptor::from(config);
     let room = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
+    let sources = Sources::default();
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -104,13 +143,17 @@ pub async fn accept(
                 continue;
             }
         };
+        let Some(place) = Place::of(&sources, address.ip()) else {
+            tracing::debug!(%address, "too many unfinished handshakes from there");
+            continue;
+        };
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         let (acceptor, authority, into) = (acceptor.clone(), authority.clone(), into.clone());
         let connections = connections.clone();
         tokio::spawn(async move {
             let shaken =
                 tokio::time::timeout(HANDSHAKE, handshake(&acceptor, &authority, &connections, stream, address)).await;
-            drop(permit);
+            drop((permit, place));
             match shaken {
                 Ok(Ok(identified)) => drop(into.send(Ok(identified)).await),
                 Ok(Err(e)) => tracing::info!(%address, "a caller is refused: {e:#}"),
@@ -138,4 +181,22 @@ async fn handshake(
     };
     let counted = connections.admit(peer.as_ref())?;
     Ok(Identified::new(counted.guard(tls), Caller { peer, exporter, address }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_cannot_take_every_handshake() {
+        let sources = Sources::default();
+        let [stranger, proxy] = [1, 2].map(|n| IpAddr::from([192, 0, 2, n]));
+        let mut held: Vec<Place> = std::iter::from_fn(|| Place::of(&sources, stranger)).collect();
+        assert_eq!(held.len(), HANDSHAKES_EACH);
+        assert!(HANDSHAKES_EACH < HANDSHAKES && Place::of(&sources, proxy).is_some());
+        held.pop();
+        assert!(Place::of(&sources, stranger).is_some(), "a place that was left is free again");
+        held.clear();
+        assert!(sources.lock().is_empty(), "and nothing is kept of those that are gone");
+    }
 }

@@ -20,6 +20,8 @@ use tokio::sync::mpsc;
 /// Most services and endpoints a peer may tell.
 const MAX_SERVICES: usize = 20_000;
 const MAX_ENDPOINTS: usize = 200_000;
+/// Names of what could not be taken that are kept.
+const MAX_REFUSED: usize = 10_000;
 /// About each of as many members as a mesh may have: a tombstone and two claims, each as it was said and by the peer's own word.
 const MAX_STATEMENTS: usize = 6 * fairlead_identity::membership::MAX_MEMBERS;
 
@@ -192,7 +194,10 @@ impl Handler for Receiver {
                 }
                 Err(reason) => {
                     rejections.push(Rejection::new(resource.name.clone(), reason));
-                    self.refused.insert(key);
+                    // One that sends so much nonsense is never whole; it costs itself.
+                    if self.refused.len() < MAX_REFUSED {
+                        self.refused.insert(key);
+                    }
                 }
             }
         }
