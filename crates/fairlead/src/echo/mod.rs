@@ -17,6 +17,7 @@ use record::Workload;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use tls::Tls;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -38,11 +39,21 @@ pub struct EchoArgs {
     /// A file that says how to answer while it exists: `503`, `grpc-14`, `reset` or `delay 2s`.
     #[arg(long, env = "FAIRLEAD_ANSWERS")]
     answers: Option<PathBuf>,
+    /// Folder of a CA (ca-cert.pem, ca-key.pem) that issues the certificates of TLS connections.
+    #[arg(long)]
+    issuer: Option<PathBuf>,
+    /// A name that those certificates have beside the one asked for: a DNS name or a URI; may be given several times.
+    #[arg(long = "name")]
+    names: Vec<String>,
 }
 
 /// Serves until the process is told to stop (SIGTERM, SIGINT).
 pub async fn run(args: EchoArgs) -> anyhow::Result<()> {
-    let program = Arc::new(Program { workload: Workload::parse(&args.workload)?, answers: Answers::new(args.answers) });
+    let program = Arc::new(Program {
+        workload: Workload::parse(&args.workload)?,
+        answers: Answers::new(args.answers),
+        tls: Tls::new(args.issuer.as_deref(), args.names)?,
+    });
     for port in args.ports {
         let address = SocketAddr::new(args.bind, port);
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
@@ -58,6 +69,7 @@ pub async fn run(args: EchoArgs) -> anyhow::Result<()> {
 }
 
 struct Program {
+    tls: Tls,
     workload: Workload,
     answers: Answers,
 }
@@ -95,7 +107,7 @@ async fn connection(stream: TcpStream, program: Arc<Program>) -> anyhow::Result<
         Protocol::Http2 => http::serve_http2(stream, arrival, program).await,
         Protocol::Tcp => tcp::serve(stream, arrival, &program).await,
         Protocol::Tls => {
-            let stream = tls::accept(stream).await?;
+            let stream = program.tls.accept(stream).await?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let mut stream = BufReader::new(stream);
             let first = stream.fill_buf().await?;

@@ -9,9 +9,10 @@ use fairlead_lab::live::records::OriginRecord;
 use fairlead_lab::live::{ClusterMesh, ExternalServer, MeshSpec, MeshWorkload, Part, Probe, ProbeKind};
 use fairlead_model::matching::selects;
 use fairlead_model::mesh::{GatewayKind, Workload};
+use fairlead_model::policy::ClientTls;
 use fairlead_model::service::Resolution;
 use fairlead_model::settings::Trust;
-use fairlead_model::{ClusterId, Profile, ResolvedMesh};
+use fairlead_model::{ClusterId, Profile, ResolvedMesh, Service};
 use fairlead_resources::fairlead::{WorkloadSpec, probe_address};
 use fairlead_resources::field::IntOrString;
 use fairlead_resources::{Object, decode};
@@ -229,9 +230,11 @@ fn servers(view: &ResolvedMesh, gateway: &Workload) -> Vec<(u16, Vec<String>)> {
 /// Servers that are no workloads: addresses of ServiceEntries, and addresses that tables dial.
 fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<ExternalServer> {
     let mut found: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+    let mut names: BTreeSet<String> = BTreeSet::new();
     let mut hosts: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
     for view in world.meshes.values() {
         for service in view.services.values() {
+            names.extend(pinned(service));
             for endpoint in service.endpoints.iter().filter(|e| world.workload(&e.workload).is_none()) {
                 // A name that is a service of the mesh needs no server.
                 if let Some(host) = endpoint
@@ -270,7 +273,8 @@ fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<Externa
     taken.extend(spec.clusters.values().flat_map(|c| c.gateway.iter().flatten()));
     taken.extend(spec.workloads().flat_map(|(_, w)| w.addresses.iter().chain(&w.wan)));
     let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !taken.contains(ip);
-    let server = |(address, ports): (IpAddr, BTreeSet<u16>)| ExternalServer { host: None, address, ports };
+    let server =
+        |(address, ports): (IpAddr, BTreeSet<u16>)| ExternalServer { host: None, address, ports, names: names.clone() };
     let mut servers: Vec<ExternalServer> = found
         .iter()
         .filter(|(ip, ports)| usable(ip) && !ports.is_empty())
@@ -280,8 +284,21 @@ fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<Externa
     let mut free = (1..=254).map(|n| IpAddr::from([203, 0, 113, n])).filter(|ip| usable(ip) && !found.contains_key(ip));
     for (host, ports) in hosts {
         if let Some(address) = free.next() {
-            servers.push(ExternalServer { host: Some(host), address, ports });
+            servers.push(ExternalServer { host: Some(host), address, ports, names: names.clone() });
         }
     }
     servers
+}
+
+/// Names that rules pin for the certificates of a service's servers, but for such as nobody can have (RFC 6761 `invalid`).
+fn pinned(service: &Service) -> BTreeSet<String> {
+    let policies = service.policies.iter().map(|scoped| &scoped.policy);
+    let all = policies.flat_map(|p| std::iter::once(&p.policy).chain(p.subsets.values().map(|subset| &subset.policy)));
+    let blocks = all.flat_map(|policy| std::iter::once(&policy.default).chain(policy.ports.values()));
+    let simple = blocks.filter_map(|blocks| match &blocks.tls {
+        Some(ClientTls::Simple { subject_alt_names, .. }) => Some(subject_alt_names),
+        _ => None,
+    });
+    let names = simple.chain([&service.subject_alt_names]).flatten();
+    names.filter(|name| !name.ends_with(".invalid")).cloned().collect()
 }

@@ -1,4 +1,5 @@
-//! The CAs of a lab: it makes each cluster's and gives it to the control plane, so that it can mint what call tables ask for.
+//! The CAs of a lab: it makes each cluster's and gives it to the control plane, so that it can mint what call tables ask for; and one for
+//! the servers outside, which stands for the authorities that everybody knows.
 //!
 //! Must never touch a proxy's own credentials. Invariant: `trust: perCluster` gives every cluster a root of its own, `shared` one
 //! root and an intermediate with a key of its own per cluster (Istio's `cacerts` layout in both cases).
@@ -34,6 +35,9 @@ impl Authorities {
             ),
             false => None,
         };
+        let outside = Ca::create_root("outside", &domain("outside.invalid")?, now(), &mut SystemRandom);
+        let outside = outside.map_err(|e| e.to_string())?.to_pem();
+        write(&outside, &layout.outside()).map_err(|e| format!("{}: {e}", layout.outside().display()))?;
         let authorities = Self { shared, clusters: Mutex::default() };
         for (name, cluster) in &spec.clusters {
             let folder = layout.cacerts(name);

@@ -56,6 +56,11 @@ impl Layout {
         self.root.join(cluster).join("cacerts")
     }
 
+    /// The CA of servers outside.
+    pub fn outside(&self) -> PathBuf {
+        self.root.join("outside")
+    }
+
     /// State of a proxy. `owner` is a name of the plan.
     pub fn proxy(&self, owner: &str) -> PathBuf {
         self.root.join("proxies").join(owner.replace(['/', '@', ':'], "_"))

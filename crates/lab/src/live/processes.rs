@@ -109,7 +109,8 @@ impl Parts<'_> {
             .arguments(["--control-identity".to_owned(), format!("spiffe://{trust_domain}/fairlead/control")])
             .arguments([OsString::from("--credentials-from"), self.layout.admin(cluster).into()])
             .arguments([OsString::from("--state"), self.layout.proxy(owner).into()])
-            .arguments(["--records".to_owned(), self.options.records.to_string()]);
+            .arguments(["--records".to_owned(), self.options.records.to_string()])
+            .environment("SSL_CERT_FILE", self.layout.outside().join("root-cert.pem"));
         if let Some(control) = self.plan.address(owner, &format!("{cluster}/control")) {
             process = process.arguments(["--control".to_owned(), SocketAddr::new(control, CONTROL_PORT).to_string()]);
         }
@@ -176,7 +177,11 @@ impl Parts<'_> {
         let mut process = self
             .process(&format!("outside/{}", server.name()), PROGRAM)
             .arguments(["echo".to_owned(), "--workload".into(), format!("outside/server/{}", server.name())])
-            .arguments(["--bind".to_owned(), server.address.to_string()]);
+            .arguments(["--bind".to_owned(), server.address.to_string()])
+            .arguments([OsString::from("--issuer"), self.layout.outside().into()]);
+        for name in &server.names {
+            process = process.arguments(["--name", name]);
+        }
         for port in &server.ports {
             process = process.arguments(["--port".to_owned(), port.to_string()]);
         }

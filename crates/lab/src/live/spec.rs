@@ -179,6 +179,8 @@ pub struct ExternalServer {
     pub address: IpAddr,
     /// Its ports.
     pub ports: BTreeSet<u16>,
+    /// Names that rules pin for its certificate, beside the one that a caller asks for.
+    pub names: BTreeSet<String>,
 }
 
 impl MeshSpec {

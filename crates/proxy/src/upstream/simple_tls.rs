@@ -63,7 +63,10 @@ fn build(context: &TlsContext) -> Result<ClientConfig, String> {
         .map_err(|e| e.to_string())?;
     let path = match (&context.ca_file, context.system_roots) {
         (Some(path), _) => Some(path.to_string()),
-        (None, true) => SYSTEM_ROOTS.iter().find(|path| std::path::Path::new(path).exists()).map(|p| (*p).to_owned()),
+        // As OpenSSL and others have it, the variable says where this machine's list is.
+        (None, true) => std::env::var("SSL_CERT_FILE")
+            .ok()
+            .or_else(|| SYSTEM_ROOTS.iter().find(|path| std::path::Path::new(path).exists()).map(|p| (*p).to_owned())),
         (None, false) => None,
     };
     let mut config = match path {
