@@ -12,6 +12,9 @@ use std::process::ExitCode;
 /// Tell which objects and lines decide where a request goes: name, route, subset, every candidate endpoint with the reason it
 /// was taken or not, gateways, policies.
 ///
+/// It reads the files: what `fairlead lab` has broken, and last good versions of objects with errors, are the running mesh's
+/// (`fairlead get endpoints`, `fairlead lab call`).
+///
 /// Example: fairlead explain east/shop/frontend "GET http://reviews.shop:9080/" examples/shop
 #[derive(Args, Debug)]
 pub struct ExplainArgs {

@@ -89,11 +89,21 @@ pub fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
     let (path, columns) = listing(args.what);
     let sockets = at(&args.at)?;
     let rows = if args.what == What::Proxies && args.at.cluster.is_none() {
-        let mut all = Vec::new();
+        let (mut all, mut silent) = (Vec::new(), Vec::new());
         for socket in &sockets {
-            if let Value::Array(rows) = ask(socket, path, None)? {
-                all.extend(rows);
+            match ask(socket, path, None) {
+                Ok(Value::Array(rows)) => all.extend(rows),
+                Ok(_) => {}
+                Err(e) => silent.push(e),
             }
+        }
+        if silent.len() == sockets.len()
+            && let Some(first) = silent.pop()
+        {
+            return Err(first);
+        }
+        for e in silent {
+            eprintln!("fairlead: {e:#}; the proxies of its cluster are not listed");
         }
         Value::Array(all)
     } else {

@@ -44,6 +44,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
             diagnostic.file, diagnostic.line, diagnostic.code, diagnostic.object, diagnostic.message
         );
     }
+    found_any(&mesh, args.only.as_deref())?;
     let mut results = Vec::new();
     let mut failed = 0;
     let mut last: Option<(fairlead_calls::Given, Rc<World>)> = None;
@@ -66,6 +67,19 @@ pub fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
         print_rows(&results, args.output)?;
     }
     Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+/// A misspelt `--only` must not pass.
+///
+/// # Errors
+/// It leaves no call.
+pub fn found_any(mesh: &Mesh, only: Option<&str>) -> anyhow::Result<()> {
+    match only {
+        Some(only) if selected(mesh, Some(only)).next().is_none() => {
+            anyhow::bail!("no call has `{only}` in its why, from or request: `fairlead test DIR` lists them")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Calls that `--only` leaves.

@@ -8,7 +8,7 @@ mod mesh_spec;
 mod table;
 
 use crate::cli::output::Output;
-use crate::cli::test::{TestArgs, print_rows, row, selected, verdict};
+use crate::cli::test::{TestArgs, found_any, print_rows, row, selected, verdict};
 use crate::lab_state;
 use anyhow::Context as _;
 use clap::Args;
@@ -18,6 +18,7 @@ use fairlead_lab::live::server::{self, Server};
 use fairlead_lab::live::start::Progress;
 use fairlead_lab::live::{Lab, Layout, StartOptions, protocol};
 use fairlead_lab::{EnterError, Role};
+use fairlead_model::Severity;
 use fairlead_walk::Mesh;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -112,6 +113,14 @@ pub fn directory_of(layout: &Layout) -> Option<PathBuf> {
 fn outside(directory: &Path, state: Option<&Path>) -> anyhow::Result<ExitCode> {
     // What cannot be read is said here, once, before anything is started.
     let mesh = Mesh::open(directory).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let count = |severity| mesh.diagnostics.iter().filter(|d| d.severity == severity).count();
+    match (count(Severity::Error), count(Severity::Warning)) {
+        (0, 0) => {}
+        (errors, warnings) => eprintln!(
+            "{errors} error(s), {warnings} warning(s) in the objects: `fairlead analyze {}`, or `fairlead get diagnostics` while it runs",
+            directory.display()
+        ),
+    }
     let keep = state.is_some();
     let state = match state {
         Some(state) => std::path::absolute(state)?,
@@ -230,6 +239,7 @@ fn hints(lab: &Lab) {
 
 fn calls(directory: &Path, only: Option<&str>) -> anyhow::Result<Vec<TableCall>> {
     let mesh = Mesh::open(directory).map_err(|e| anyhow::anyhow!("{e}"))?;
+    found_any(&mesh, only)?;
     Ok(selected(&mesh, only).cloned().collect())
 }
 

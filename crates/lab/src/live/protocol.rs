@@ -181,8 +181,9 @@ pub async fn ask(
     line.push(b'\n');
     stream.write_all(&line).await?;
     let mut lines = BufReader::new(tokio::io::AsyncReadExt::take(stream, LONGEST)).lines();
-    if tokio::time::timeout(SILENCE, lines.get_mut().fill_buf()).await.is_err() {
-        progress("waiting: the mesh is still starting, or this takes a while");
+    let takes_its_time = matches!(request, Request::Load { .. } | Request::Hold { .. } | Request::Test { .. });
+    if !takes_its_time && tokio::time::timeout(SILENCE, lines.get_mut().fill_buf()).await.is_err() {
+        progress("waiting for the mesh, which may still be starting");
     }
     while let Some(line) = lines.next_line().await? {
         match serde_json::from_str(&line)? {
