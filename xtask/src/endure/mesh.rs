@@ -43,7 +43,13 @@ impl Mesh {
         let log = std::fs::File::create(folder.join("up.log"))?;
         let began = Instant::now();
         let mut up = command(&folder, uid);
-        up.arg("up").arg(folder.join("mesh")).stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
+        // Few records, so that their rings are full before growth is looked for.
+        up.arg("up")
+            .arg(folder.join("mesh"))
+            .args(["--records", "500"])
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .stdin(Stdio::null());
         if let Some(life) = certificates {
             up.arg("--certificate-lifetime").arg(format!("{}s", life.as_secs()));
         }

@@ -70,11 +70,13 @@ pub fn run(mesh: &Mesh, rate: u32, minutes: u64) -> anyhow::Result<Verdict> {
     // A minute for what the load left open.
     std::thread::sleep(Duration::from_secs(60));
     let end = held(&mesh.binary());
-    let mut lasted = 0;
+    let (mut lasted, samples) = (0, (minutes - WARM.min(minutes / 2)) as usize + 1);
     for (process, history) in &mut warm {
         let Some(is) = end.get(process) else { continue };
         history.push(*is);
-        // One that was started anew on the way has another history.
+        if history.len() < samples {
+            continue; // it was started anew on the way
+        }
         let (first, second) = history.split_at(history.len() / 2);
         let least = |of: fn(&Held) -> u64, held: &[Held]| held.iter().map(of).min().unwrap_or_default();
         let (was, now) = (least(|h| h.anonymous, first), least(|h| h.anonymous, second));

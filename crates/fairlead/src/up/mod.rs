@@ -54,13 +54,16 @@ pub struct UpArgs {
     /// Life of workload certificates, for example 20s; default: the control plane's.
     #[arg(long, value_parser = crate::control::duration)]
     certificate_lifetime: Option<Duration>,
+    /// Records of calls that each proxy keeps. Call tables need more than the longest call is made times (5,000 by default).
+    #[arg(long, default_value_t = RECORDS)]
+    records: usize,
 }
 
 /// Told to the inner process: where state goes, and whether it goes away at the end.
 const STATE: &str = "FAIRLEAD_UP_STATE";
 const KEEP: &str = "FAIRLEAD_UP_KEEP";
-/// Per-call records that a proxy keeps: more than the longest call of a table makes.
-const RECORDS: usize = 5_000;
+/// Several times what the longest call of a table makes, for what its tries leave too.
+const RECORDS: usize = 20_000;
 
 /// Runs `up`, outside or inside.
 pub fn run(role: Role, args: &UpArgs) -> anyhow::Result<ExitCode> {
@@ -89,6 +92,7 @@ pub fn test_live(role: Role, args: &TestArgs) -> anyhow::Result<ExitCode> {
         output: args.output,
         state: None,
         certificate_lifetime: None,
+        records: RECORDS,
     };
     run(role, &args)
 }
@@ -180,7 +184,7 @@ async fn up(args: &UpArgs, state: PathBuf) -> anyhow::Result<ExitCode> {
     // With --check standard output is for the results.
     let progress: Progress = Arc::new(move |line| if check { eprintln!("{line}") } else { println!("{line}") });
     let listener = if check { None } else { Some(server::bind(&Layout::existing(&state))?) };
-    let options = StartOptions { state, records: RECORDS, certificate_lifetime: args.certificate_lifetime };
+    let options = StartOptions { state, records: args.records, certificate_lifetime: args.certificate_lifetime };
     let lab = match fairlead_lab::live::start(spec, names, options.clone(), progress.clone()).await {
         Ok(lab) => lab,
         Err(e) => anyhow::bail!("{e}\nlogs are in {}", options.state.join("logs").display()),
