@@ -65,3 +65,10 @@ pub enum Client {
     Proxy { workload: WorkloadRef, identity: String, kind: ClientKind, version: String },
     Peer { cluster: ClusterId },
 }
+
+impl Event {
+    /// Whether what is known of other clusters may be another after it.
+    pub fn tells_of_others(&self) -> bool {
+        matches!(self, Self::Peer(_) | Self::Membership)
+    }
+}

@@ -55,6 +55,7 @@ impl Owner {
                 () = tokio::time::sleep_until(deadline.into()) => Some(Event::Membership),
             };
             let Some(event) = event else { return };
+            let mut heard = event.tells_of_others();
             let mut changed = self.take(event);
             if changed {
                 let until = tokio::time::Instant::now() + self.world.timings.coalesce;
@@ -67,13 +68,14 @@ impl Owner {
             } else {
                 for _ in 0..AT_ONCE {
                     let Ok(event) = self.events.try_recv() else { break };
+                    heard |= event.tells_of_others();
                     changed |= self.take(event);
                 }
             }
             if changed && self.world.is_known() {
                 self.publish();
             }
-            if !changed && self.published.known.is_some() {
+            if heard && !changed && self.published.known.is_some() {
                 // Nothing waits to be published: all that was heard is in what was.
                 self.published.known = Some(Known::of(&self.world));
             }

@@ -46,6 +46,14 @@ fn state(mesh: &Mesh) -> PathBuf {
     mesh.folder.path().join("state-east")
 }
 
+/// East begins again with the state of back then.
+fn restore(mesh: &Mesh, east: &mut Plane, backup: &Path) {
+    east.kill();
+    std::fs::remove_dir_all(state(mesh)).unwrap();
+    copy(backup, &state(mesh));
+    east.start();
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for file in std::fs::read_dir(from).unwrap().flatten() {
@@ -64,11 +72,8 @@ fn a_proxy_that_knows_more_keeps_what_it_has_until_this_one_has_heard_it() {
     let (versions, saved) = (proxy.versions(), proxy.saved());
     assert!(saved.freshness.contains("west="), "{}", saved.freshness);
     drop(proxy);
-    east.kill();
     west.kill();
-    std::fs::remove_dir_all(state(&mesh)).unwrap();
-    copy(&backup, &state(&mesh));
-    east.start();
+    restore(&mesh, &mut east, &backup);
     let back = identity.subscribe(Some(saved));
     let row = east.until("/proxies", "with a proxy that waits", held_back);
     assert!(row[0]["reason"].as_str().unwrap().contains("cluster west"), "{row}");
@@ -91,11 +96,8 @@ fn nobody_waits_for_ever() {
     let Scene { mesh, mut east, mut west, identity, proxy, backup } = scene(timings);
     let saved = proxy.saved();
     drop(proxy);
-    east.kill();
     west.kill();
-    std::fs::remove_dir_all(state(&mesh)).unwrap();
-    copy(&backup, &state(&mesh));
-    east.start();
+    restore(&mesh, &mut east, &backup);
     let back = identity.subscribe(Some(saved));
     east.until("/proxies", "with a proxy that waits", held_back);
     // West stays away. What only it knew is lost; the own cluster's configuration goes on.

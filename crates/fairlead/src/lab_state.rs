@@ -92,6 +92,16 @@ pub fn remember(state: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Leaves nothing of a lab that has ended and whose folder is gone: not its name, and not the place if nothing else is in it.
+pub fn forget(state: &Path) {
+    let Ok(base) = base() else { return };
+    let latest = base.join(LATEST);
+    if std::fs::read_to_string(&latest).is_ok_and(|noted| Path::new(&noted) == state) {
+        let _ = std::fs::remove_file(latest);
+    }
+    let _ = std::fs::remove_dir(base);
+}
+
 /// The labs that run, the one started last first.
 pub fn running() -> anyhow::Result<Vec<PathBuf>> {
     let base = base()?;

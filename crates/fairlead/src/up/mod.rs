@@ -151,6 +151,9 @@ fn outside(directory: &Path, state: Option<&Path>) -> anyhow::Result<ExitCode> {
                 let _ = std::fs::remove_dir_all(layout.root());
             }
             drop(claim);
+            if !layout.root().exists() {
+                lab_state::forget(layout.root());
+            }
             Ok(ExitCode::from(code))
         }
         Err(EnterError::Refused(refusal)) => anyhow::bail!("{refusal}"),

@@ -52,7 +52,7 @@ pub fn unverified() -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?;
-    let verifier = Arc::new(Unverified(provider));
+    let verifier = Arc::new(Verifier { believes: Believes::Anyone, provider });
     Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
 }
 
@@ -80,37 +80,44 @@ fn build(context: &TlsContext) -> Result<ClientConfig, String> {
             if context.required_sans.is_empty() {
                 builder.with_root_certificates(roots).with_no_client_auth()
             } else {
-                let verifier = Named { roots, names: context.required_sans.clone(), provider };
+                let believes = Believes::Named { roots, names: context.required_sans.clone() };
+                let verifier = Verifier { believes, provider };
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
             }
         }
         None if context.system_roots => return Err("this machine has no list of roots".to_owned()),
         None => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))).with_no_client_auth()
+            let verifier = Verifier { believes: Believes::Anyone, provider };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
         }
     };
     config.alpn_protocols = context.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Ok(config)
 }
 
-/// Chain and validity by the roots, the name by what the rule pins.
+/// Verifies as a rule asks for, where rustls' own verifier does something else.
 #[derive(Debug)]
-struct Named {
-    roots: RootCertStore,
-    names: Vec<SanMatch>,
+struct Verifier {
+    believes: Believes,
     provider: Arc<CryptoProvider>,
 }
 
-impl Named {
-    fn carries_one(&self, leaf: &CertificateDer<'_>) -> Result<bool, webpki::Error> {
-        let leaf = webpki::EndEntityCert::try_from(leaf)?;
-        let accepted = |kind, name: &str| self.names.iter().any(|wanted| wanted.accepts(kind, name));
-        Ok(leaf.valid_dns_names().any(|name| accepted(SanKind::Dns, name))
-            || leaf.valid_uri_names().any(|name| accepted(SanKind::Uri, name)))
-    }
+#[derive(Debug)]
+enum Believes {
+    /// Istio's SIMPLE without `caCertificates` and with `insecureSkipVerify`: encrypts, believes anyone.
+    Anyone,
+    /// Chain and validity by the roots, the name by what the rule pins.
+    Named { roots: RootCertStore, names: Vec<SanMatch> },
 }
 
-impl ServerCertVerifier for Named {
+fn carries_one(leaf: &CertificateDer<'_>, names: &[SanMatch]) -> Result<bool, webpki::Error> {
+    let leaf = webpki::EndEntityCert::try_from(leaf)?;
+    let accepted = |kind, name: &str| names.iter().any(|wanted| wanted.accepts(kind, name));
+    Ok(leaf.valid_dns_names().any(|name| accepted(SanKind::Dns, name))
+        || leaf.valid_uri_names().any(|name| accepted(SanKind::Uri, name)))
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -119,10 +126,13 @@ impl ServerCertVerifier for Named {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Believes::Named { roots, names } = &self.believes else {
+            return Ok(ServerCertVerified::assertion());
+        };
         let algorithms = self.provider.signature_verification_algorithms.all;
         let parsed = ParsedCertificate::try_from(leaf)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
-        match self.carries_one(leaf) {
+        verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)?;
+        match carries_one(leaf, names) {
             Ok(true) => Ok(ServerCertVerified::assertion()),
             Ok(false) => Err(CertificateError::NotValidForName.into()),
             Err(_) => Err(CertificateError::BadEncoding.into()),
@@ -149,44 +159,5 @@ impl ServerCertVerifier for Named {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Istio's SIMPLE without `caCertificates` and with `insecureSkipVerify`: encrypts, believes anyone.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

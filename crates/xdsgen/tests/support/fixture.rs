@@ -1,5 +1,6 @@
 //! A small resolved mesh written in YAML: model types with every unwritten field at a plain default.
 
+use super::values::{durations, over, seconds, typed};
 use fairlead_model::mesh::{Member, ResolvedMesh, Workload};
 use fairlead_model::{ProxyDescription, Service};
 use serde_json::{Map, Value, json};
@@ -60,69 +61,6 @@ impl Fixture {
             proxies,
             show: typed(root.get("show").cloned().unwrap_or(json!([]))),
         }
-    }
-}
-
-fn typed<T: serde::de::DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{e} in {value:#}"))
-}
-
-/// What is written over what is default, object by object.
-pub fn over(default: Value, written: Value) -> Value {
-    match (default, written) {
-        (Value::Object(mut default), Value::Object(written)) => {
-            for (key, value) in written {
-                let merged = match default.remove(&key) {
-                    Some(below) => over(below, value),
-                    None => value,
-                };
-                default.insert(key, merged);
-            }
-            Value::Object(default)
-        }
-        (default, Value::Null) => default,
-        (_, written) => written,
-    }
-}
-
-fn seconds(s: u64) -> Value {
-    json!({"secs": s, "nanos": 0})
-}
-
-/// Durations are written as whole seconds or `250ms`.
-pub fn durations(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => Value::Object(
-            fields
-                .into_iter()
-                .map(|(key, value)| {
-                    let timed = matches!(
-                        key.as_str(),
-                        "timeout"
-                            | "for_time"
-                            | "per_try_timeout"
-                            | "backoff"
-                            | "interval"
-                            | "base_ejection_time"
-                            | "connect_timeout"
-                            | "tcp_idle_timeout"
-                            | "http_idle_timeout"
-                            | "max_connection_duration"
-                    );
-                    let value = match &value {
-                        Value::Number(n) if timed => seconds(n.as_u64().unwrap_or_default()),
-                        Value::String(text) if timed => {
-                            let ms: u64 = text.trim_end_matches("ms").parse().expect("milliseconds");
-                            json!({"secs": ms / 1000, "nanos": ms % 1000 * 1_000_000})
-                        }
-                        _ => durations(value),
-                    };
-                    (key, value)
-                })
-                .collect(),
-        ),
-        Value::Array(items) => Value::Array(items.into_iter().map(durations).collect()),
-        other => other,
     }
 }
 

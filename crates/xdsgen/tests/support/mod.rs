@@ -4,6 +4,7 @@
 pub mod envoy;
 pub mod fixture;
 pub mod render;
+mod values;
 
 use fairlead_xdsgen::json::Descriptors;
 use std::path::{Path, PathBuf};
