@@ -24,6 +24,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("proxy", 3),
     ("walk", 3),
     ("lab", 3),
+    ("install", 3),
     ("control", 4),
     ("fairlead", 5),
 ];
@@ -39,6 +40,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("engine", &["tokio", "fairlead-resources", "hyper"]),
     ("proxy", &["fairlead-resources", "fairlead-resolve", "fairlead-xdsgen"]),
     ("walk", &["tokio", "hyper"]),
+    ("install", &["tokio", "kube", "k8s-openapi", "hyper", "fairlead-resolve"]),
     ("lab", &["fairlead-resolve", "fairlead-xdsgen", "fairlead-engine"]),
 ];
 

@@ -1,0 +1,6 @@
+//! What Fairlead puts into a Kubernetes cluster, as values: the objects of an installation and the changes to an injected pod.
+//!
+//! Must never see: sockets, files, `kube`, the clock. Values in, Kubernetes objects out as `serde_json` values; who applies them is
+//! `fairlead` (command line) or `control` (webhooks). Invariant: equal values render equal objects, in equal order.
+
+pub mod inject;
