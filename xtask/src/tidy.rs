@@ -21,6 +21,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("xdsgen", 2),
     ("engine", 2),
     ("transport", 2),
+    ("capture", 2),
     ("proxy", 3),
     ("walk", 3),
     ("lab", 3),
@@ -40,6 +41,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("engine", &["tokio", "fairlead-resources", "hyper"]),
     ("proxy", &["fairlead-resources", "fairlead-resolve", "fairlead-xdsgen"]),
     ("walk", &["tokio", "hyper"]),
+    ("capture", &["tokio", "hyper", "kube", "k8s-openapi"]),
     ("install", &["tokio", "kube", "k8s-openapi", "hyper", "fairlead-resolve"]),
     ("lab", &["fairlead-resolve", "fairlead-xdsgen", "fairlead-engine"]),
 ];

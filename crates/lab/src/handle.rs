@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use fairlead_capture::Capture;
+use fairlead_capture::netlink::NetlinkError;
+use fairlead_capture::rules::{self, Table};
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::JoinSet;
 
-use crate::capture::Capture;
 use crate::faults::{self, Down, Fault, Faults, Heal};
-use crate::netlink::NetlinkError;
 use crate::netns::{NetNs, NetNsError};
 use crate::process::{Event, ProcessError, ProcessSpec, State, Status, Supervisor};
-use crate::rules::{self, Table};
 use crate::topology::{ApplyError, Plan, Topology};
 
 /// Why something could not be done in a running lab.

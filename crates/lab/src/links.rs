@@ -7,12 +7,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use fairlead_capture::netlink::{Attributes, Batch, NetlinkError, Protocol, Socket};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use serde::Serialize;
-
-use crate::netlink::{Attributes, Batch, NetlinkError, Protocol, Socket};
 
 /// One route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -2,11 +2,11 @@
 //!
 //! Must never conclude from a setting that it cannot work: settings only explain a failure that has happened.
 
+use fairlead_capture::rules;
+use fairlead_capture::{Capture, LoopGuard};
 use nix::errno::Errno;
 
-use crate::capture::{Capture, LoopGuard};
 use crate::namespace::{self, EnterError, Refusal};
-use crate::rules;
 
 /// Makes a lab (namespaces, a link, a rule) and lets it go. The program's `main` must call [`crate::role`] first, as for
 /// [`crate::enter`].

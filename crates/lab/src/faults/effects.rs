@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use fairlead_capture::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict, only};
+
 use super::{Fault, Faults};
-use crate::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict, only};
 use crate::topology::{NETWORK_DEVICE, Namespace, Plan, Role, WAN_DEVICE};
 
 /// The name of the table that carries faults.

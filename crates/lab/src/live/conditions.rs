@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use fairlead_calls::Answer;
+use fairlead_capture::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
 use ipnet::IpNet;
 use serde_json::json;
 
@@ -15,7 +16,6 @@ use super::lab::{Lab, LabError};
 use super::processes::{CONTROL, PROBE_ADDRESS, PROXY};
 use super::spec::{EAST_WEST, Part, SYSTEM_NAMESPACE};
 use crate::Done;
-use crate::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
 
 /// What is not as it was started, beside the faults of the substrate.
 #[derive(Debug, Clone, Default)]

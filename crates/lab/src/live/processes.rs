@@ -8,10 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fairlead_capture::PROXY_MARK;
+
 use super::layout::Layout;
 use super::spec::{MeshSpec, MeshWorkload, Part, Probe, ProbeKind};
 use super::start::StartOptions;
-use crate::capture::PROXY_MARK;
 use crate::process::{EtcFiles, ProcessSpec, Ready};
 use crate::topology::Plan;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_calls::Names;
+use fairlead_capture::{Capture, LoopGuard, PROXY_MARK};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -19,10 +20,10 @@ use super::lab::{Lab, LabError};
 use super::layout::Layout;
 use super::processes::{Parts, RELAY_PORT};
 use super::spec::{EAST_WEST, MeshSpec, Part, SYSTEM_NAMESPACE};
-use crate::capture::{Capture, LoopGuard, PROXY_MARK};
+use crate::Handle;
+use crate::node;
 use crate::process::ProcessSpec;
 use crate::topology::{self, NETWORK_DEVICE, Plan, Role, Topology};
-use crate::{Handle, rules};
 
 /// The longest that a start may take before it is called failed. (The promise for the shop is 15 s.)
 const LONGEST: Duration = Duration::from_secs(90);
@@ -168,7 +169,7 @@ async fn capture(lab: &Lab) -> Result<(), LabError> {
     }
     for (name, cluster) in nodes(&plan) {
         if let Some(mesh) = lab.spec().clusters.get(&cluster) {
-            tables.push((name, rules::services(NETWORK_DEVICE, &mesh.service_ranges(), RELAY_PORT)));
+            tables.push((name, node::rules::services(NETWORK_DEVICE, &mesh.service_ranges(), RELAY_PORT)));
         }
     }
     all(tables.into_iter().map(|(name, table)| {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use inside::{Inside, Role, role};
 pub(crate) use outside::try_enter;
 pub use outside::{enter, enter_with};
-pub(crate) use syscalls::{extended_acknowledgements, place};
+pub(crate) use syscalls::place;
 
 /// Set for the program that is to become the lab: the descriptor of its channel to the outside, and the outside's process id.
 pub(crate) const VARIABLE: &str = "FAIRLEAD_LAB";

@@ -1,5 +1,5 @@
 //! The few calls that have no safe form.
-#![allow(unsafe_code)] // fork, pre_exec, adopting inherited descriptors, one socket option: no safe form exists for these.
+#![allow(unsafe_code)] // fork, pre_exec, adopting inherited descriptors: no safe form exists for these.
 
 use std::ffi::CString;
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -148,22 +148,5 @@ pub(crate) fn place(command: &mut Command, namespace: &NetNs, covers: Vec<(Optio
             }
             Ok(())
         });
-    }
-}
-
-/// Asks the kernel to explain its refusals in words. Kernels without it go on giving numbers.
-pub(crate) fn extended_acknowledgements(socket: &OwnedFd) {
-    let on: libc::c_int = 1;
-    for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
-        // SAFETY: the pointer and length describe `on`, which outlives the call.
-        unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_NETLINK,
-                option,
-                (&raw const on).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            );
-        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod names;
 mod relay;
+pub mod rules;
 mod table;
 
 use std::net::{IpAddr, SocketAddr};

@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
+use fairlead_capture::netlink::NetlinkError;
+use fairlead_capture::rules;
+
 use super::derive::WAN_BRIDGE;
 use super::plan::{Namespace, Plan};
 use crate::links::{self, LinkError};
-use crate::netlink::NetlinkError;
 use crate::netns::{NetNs, NetNsError};
-use crate::rules;
+use crate::node;
 
 /// Why a plan could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +141,7 @@ impl Topology {
         .map_err(refused)?
         .map_err(link)?;
         if let Some(device) = &namespace.masquerade {
-            net.run(|| rules::install(&rules::masquerade(device)))
+            net.run(|| rules::install(&node::rules::masquerade(device)))
                 .map_err(refused)?
                 .map_err(|source| ApplyError::Rule { namespace: name.to_owned(), source })?;
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use fairlead_capture::rules::only;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::addresses::{Assigner, Pool};
@@ -10,7 +11,6 @@ use super::plan::{Leg, Namespace, Note, Plan, Role};
 use super::spec::{ClusterSpec, Spec, WorkloadSpec};
 use super::{NETWORK_DEVICE, WAN_DEVICE};
 use crate::links::{Route, RouteAction};
-use crate::rules::only;
 
 /// Why a description cannot be built. All problems are reported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,11 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fairlead_lab::capture::{Capture, LoopGuard, PROXY_MARK};
+use fairlead_capture::{Capture, LoopGuard, PROXY_MARK};
 use fairlead_lab::faults::{Fault, Heal};
 use fairlead_lab::process::{EtcFiles, ProcessError, ProcessSpec, Ready, State};
 use fairlead_lab::topology::{self, ClusterSpec, GatewaySpec, Spec, Topology, WorkloadSpec};
-use fairlead_lab::{Handle, HandleError, rules};
+use fairlead_lab::{Handle, HandleError, node};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -155,7 +155,7 @@ async fn capture(handle: &Handle) {
 
 async fn services(handle: &Handle) {
     let ranges = ["240.240.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap()];
-    handle.install("east/node", rules::services(topology::NETWORK_DEVICE, &ranges, 15999)).await.unwrap();
+    handle.install("east/node", node::rules::services(topology::NETWORK_DEVICE, &ranges, 15999)).await.unwrap();
     let listener = handle.namespace("east/node").unwrap().listen("0.0.0.0:15999".parse().unwrap()).unwrap();
     for service in ["240.240.3.4:80", "10.96.0.10:443"] {
         let (_caller, arrived) = tokio::join!(connect(handle, "east/shop/b", service), listener.accept());

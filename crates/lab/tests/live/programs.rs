@@ -94,7 +94,7 @@ fn connect_marked(target: SocketAddr, source: Option<Ipv4Addr>) -> TcpStream {
     use std::os::fd::AsRawFd;
     let SocketAddr::V4(target) = target else { panic!("{target}") };
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    setsockopt(&socket, sockopt::Mark, &fairlead_lab::capture::PROXY_MARK).unwrap();
+    setsockopt(&socket, sockopt::Mark, &fairlead_capture::PROXY_MARK).unwrap();
     if let Some(source) = source {
         bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0))).unwrap();
     }

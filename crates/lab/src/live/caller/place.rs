@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::pin;
 
+use fairlead_capture::PROXY_MARK;
 use nix::sys::socket::{SockaddrStorage, getsockname, setsockopt, sockopt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use crate::capture::PROXY_MARK;
 use crate::netns::NetNs;
 
 /// A place in the network.

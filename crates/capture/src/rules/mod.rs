@@ -5,7 +5,6 @@
 //! syntax, for people and goldens; the kernel gets the netlink form ([`encode`]), since a fresh machine has no `nft`.
 
 mod encode;
-mod node;
 mod text;
 
 use std::net::IpAddr;
@@ -14,8 +13,6 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::netlink::{NetlinkError, Protocol, Socket};
-
-pub use node::{masquerade, services};
 
 /// A named set of chains for IPv4 and IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -138,6 +135,6 @@ pub fn remove(name: &str) -> Result<(), NetlinkError> {
 }
 
 /// The prefix that is this address alone.
-pub(crate) fn only(address: IpAddr) -> IpNet {
+pub fn only(address: IpAddr) -> IpNet {
     IpNet::from(address)
 }

@@ -1,8 +1,7 @@
 //! Rules of a cluster's node: its way to the wide-area network, and the stand-in for kube-proxy.
 
+use fairlead_capture::rules::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
 use ipnet::IpNet;
-
-use super::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
 
 /// Connections that leave by `device` carry its address: pod addresses mean nothing outside their network.
 pub fn masquerade(device: &str) -> Table {

@@ -10,9 +10,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
     sockopt,
 };
+use nix::{libc, setsockopt_impl, sockopt_impl};
 
 use super::message::Batch;
-use crate::namespace::extended_acknowledgements;
 
 /// Which part of the kernel is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,9 @@ impl Socket {
         // A large batch is one datagram; the default send buffer (208 KiB) holds about 1,500 rules. Failing to raise it only
         // lowers that bound, and the send then says so.
         let _ = setsockopt(&fd, sockopt::SndBuf, &(1 << 20));
-        extended_acknowledgements(&fd);
+        // Kernels without them go on giving numbers.
+        let _ = setsockopt(&fd, ExplainRefusals, &true);
+        let _ = setsockopt(&fd, ShortRefusals, &true);
         Ok(Self { fd })
     }
 
@@ -107,6 +109,15 @@ impl Socket {
         first.map_or(Ok(()), Err)
     }
 }
+
+sockopt_impl!(
+    /// The kernel says in words why it refuses.
+    ExplainRefusals, SetOnly, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, bool
+);
+sockopt_impl!(
+    /// It does not send the refused message back with it.
+    ShortRefusals, SetOnly, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, bool
+);
 
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_CAPPED: u16 = 0x100;
