@@ -4,3 +4,9 @@
 //! `fairlead` (command line) or `control` (webhooks). Invariant: equal values render equal objects, in equal order.
 
 pub mod inject;
+mod values;
+
+pub use values::{
+    Admission, ControlValues, DEFAULT_REVISION, Expose, GatewayValues, MeshValues, NAMESPACE, Profile, ProxyValues,
+    PullPolicy, Trust, VALUES_CONFIG_MAP, VALUES_KEY, ValueError, Values,
+};

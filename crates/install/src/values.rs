@@ -1,0 +1,403 @@
+//! What an operator decides about an installation; everything else follows from it.
+//!
+//! Must never hold a secret: the values are stored in the cluster (ConfigMap `fairlead-values`) so that the next install, the
+//! injector and `fairlead check` know them. Invariant: a `Values` that passed [`Values::validate`] renders valid objects.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Where everything that is not per application namespace lives.
+pub const NAMESPACE: &str = "fairlead-system";
+/// The revision whose objects carry no suffix.
+pub const DEFAULT_REVISION: &str = "default";
+/// The ConfigMap that holds the values, and its key.
+pub const VALUES_CONFIG_MAP: &str = "fairlead-values";
+/// Key of [`VALUES_CONFIG_MAP`].
+pub const VALUES_KEY: &str = "values.json";
+
+/// A refused value, by its name as `--set` has it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}; {remedy}")]
+pub struct ValueError {
+    /// Dotted name.
+    pub field: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to write.
+    pub remedy: String,
+}
+
+/// The values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Values {
+    /// This cluster's name in the mesh; no other member may have it.
+    pub cluster: String,
+    /// Its network; clusters that reach each other's pods directly share one. Empty: the cluster's name.
+    pub network: String,
+    /// `default`, or the name that the objects of this control plane carry.
+    pub revision: String,
+    /// Names that injection labels may use instead of the revision's.
+    pub tags: Vec<String>,
+    /// The one image.
+    pub image: String,
+    /// `IfNotPresent`, `Always` or `Never`.
+    pub image_pull_policy: PullPolicy,
+    /// How other clusters reach the control plane and the gateway.
+    pub expose: Expose,
+    /// What holds for the whole mesh.
+    pub mesh: MeshValues,
+    /// The control plane.
+    pub control: ControlValues,
+    /// The east-west gateway.
+    pub gateway: GatewayValues,
+    /// What injection adds to a pod.
+    pub proxy: ProxyValues,
+}
+
+/// When the kubelet asks a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PullPolicy {
+    /// Unless the node has it.
+    IfNotPresent,
+    /// For each start.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// How others reach in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expose {
+    /// Services of type LoadBalancer.
+    LoadBalancer,
+    /// Services of type NodePort.
+    NodePort,
+    /// Services of type ClusterIP: this cluster only dials out.
+    None,
+}
+
+/// Mesh-wide settings, written into the object `Mesh`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MeshValues {
+    /// The mesh's trust domain; with `perCluster` trust a cluster's is `<cluster>.<this>`.
+    pub trust_domain: String,
+    /// One root per cluster, or one for all.
+    pub trust: Trust,
+    /// Whose defaults hold.
+    pub profile: Profile,
+    /// Whether clusters that a member introduces are admitted at once.
+    pub admission: Admission,
+}
+
+/// How roots are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trust {
+    /// A domain and root for each cluster.
+    PerCluster,
+    /// One domain for all.
+    Shared,
+}
+
+/// Whose defaults hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Ours.
+    Fairlead,
+    /// Istio's.
+    Istio,
+}
+
+/// What happens to a cluster that a member introduces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admission {
+    /// It is a member at once.
+    Open,
+    /// It waits for a `Peer` object.
+    Approve,
+}
+
+/// The control plane's Deployment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ControlValues {
+    /// How many.
+    pub replicas: u32,
+    /// Kubernetes' `resources` of the container.
+    pub resources: Value,
+}
+
+/// The east-west gateway's Deployment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GatewayValues {
+    /// False where every cluster is in one flat network, or where another revision's gateway serves.
+    pub enabled: bool,
+    /// How many.
+    pub replicas: u32,
+    /// Kubernetes' `resources` of the container.
+    pub resources: Value,
+}
+
+/// What injection adds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ProxyValues {
+    /// As an init container with `restartPolicy: Always`; false: as an ordinary container.
+    pub native_sidecar: bool,
+    /// Kubernetes' `resources` of the proxy's container.
+    pub resources: Value,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self {
+            cluster: String::new(),
+            network: String::new(),
+            revision: DEFAULT_REVISION.into(),
+            tags: Vec::new(),
+            image: "fairlead.dev/fairlead:dev".into(),
+            image_pull_policy: PullPolicy::IfNotPresent,
+            expose: Expose::LoadBalancer,
+            mesh: MeshValues::default(),
+            control: ControlValues::default(),
+            gateway: GatewayValues::default(),
+            proxy: ProxyValues::default(),
+        }
+    }
+}
+
+impl Default for MeshValues {
+    fn default() -> Self {
+        Self {
+            trust_domain: "fairlead.mesh".into(),
+            trust: Trust::PerCluster,
+            profile: Profile::Fairlead,
+            admission: Admission::Approve,
+        }
+    }
+}
+
+impl Default for ControlValues {
+    fn default() -> Self {
+        Self { replicas: 1, resources: requests("100m", "128Mi") }
+    }
+}
+
+impl Default for GatewayValues {
+    fn default() -> Self {
+        Self { enabled: true, replicas: 1, resources: requests("50m", "64Mi") }
+    }
+}
+
+impl Default for ProxyValues {
+    fn default() -> Self {
+        Self { native_sidecar: true, resources: requests("10m", "32Mi") }
+    }
+}
+
+fn requests(cpu: &str, memory: &str) -> Value {
+    serde_json::json!({"requests": {"cpu": cpu, "memory": memory}})
+}
+
+impl Values {
+    /// Reads values from JSON, over the defaults; an error names the field.
+    pub fn read(tree: Value) -> Result<Self, ValueError> {
+        serde_json::from_value(tree).map_err(|e| ValueError {
+            field: "values".into(),
+            problem: e.to_string(),
+            remedy: "docs/kubernetes.md lists every value".into(),
+        })
+    }
+
+    /// The values with `key=value` pairs over them; a value is read as YAML (`3`, `true`, `{cpu: 1}`).
+    pub fn set(&self, pairs: &[String]) -> Result<Self, ValueError> {
+        let refused = |field: &str, problem: String, remedy: &str| ValueError {
+            field: field.to_owned(),
+            problem,
+            remedy: remedy.to_owned(),
+        };
+        let mut tree = self.tree();
+        for pair in pairs {
+            let Some((key, text)) = pair.split_once('=') else {
+                return Err(refused(pair, "has no `=`".into(), "write --set control.replicas=3"));
+            };
+            let value: Value = serde_saphyr::from_str(text)
+                .map_err(|e| refused(key, format!("`{text}` is no YAML ({e})"), "quote it"))?;
+            let mut place = &mut tree;
+            for part in key.split('.') {
+                let Value::Object(map) = place else {
+                    return Err(refused(key, "no value has this name".into(), "docs/kubernetes.md lists every value"));
+                };
+                place = map.entry(part).or_insert(Value::Object(serde_json::Map::new()));
+            }
+            *place = value;
+            Self::read(tree.clone()).map_err(|e| refused(key, e.problem, &e.remedy))?;
+        }
+        Self::read(tree)
+    }
+
+    /// As JSON.
+    pub fn tree(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// Whether objects can be made of these; the first thing that is wrong.
+    pub fn validate(&self) -> Result<(), ValueError> {
+        label("cluster", &self.cluster, "name this cluster: --cluster east")?;
+        if !self.network.is_empty() {
+            label("network", &self.network, "write --network NAME")?;
+        }
+        label("revision", &self.revision, "write --revision canary")?;
+        for (n, tag) in self.tags.iter().enumerate() {
+            label(&format!("tags[{n}]"), tag, "write --set 'tags=[prod]'")?;
+            if *tag == self.revision {
+                return Err(ValueError {
+                    field: format!("tags[{n}]"),
+                    problem: format!("`{tag}` is the revision itself"),
+                    remedy: "leave it out".into(),
+                });
+            }
+        }
+        for part in self.mesh.trust_domain.split('.') {
+            label("mesh.trustDomain", part, "write a DNS name such as shop.mesh")?;
+        }
+        if self.image.is_empty() || self.image.contains(char::is_whitespace) {
+            return Err(ValueError {
+                field: "image".into(),
+                problem: format!("`{}` is no image", self.image),
+                remedy: "write --image NAME:TAG".into(),
+            });
+        }
+        let counts = [("control.replicas", self.control.replicas), ("gateway.replicas", self.gateway.replicas)];
+        for (field, count) in counts {
+            if count == 0 {
+                return Err(ValueError {
+                    field: field.into(),
+                    problem: "0 serves nobody".into(),
+                    remedy: "write 1 or more; --set gateway.enabled=false leaves the gateway out".into(),
+                });
+            }
+        }
+        let resources = [
+            ("control.resources", &self.control.resources),
+            ("gateway.resources", &self.gateway.resources),
+            ("proxy.resources", &self.proxy.resources),
+        ];
+        for (field, value) in resources {
+            if !value.is_object() {
+                return Err(ValueError {
+                    field: field.into(),
+                    problem: "must be an object".into(),
+                    remedy: "write {requests: {cpu: 100m, memory: 128Mi}}".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The network's name.
+    pub fn network(&self) -> &str {
+        if self.network.is_empty() { &self.cluster } else { &self.network }
+    }
+
+    /// `base`, or `base-REV`.
+    pub fn named(&self, base: &str) -> String {
+        if self.revision == DEFAULT_REVISION { base.to_owned() } else { format!("{base}-{}", self.revision) }
+    }
+
+    /// The trust domain of this cluster's identities.
+    pub fn trust_domain(&self) -> String {
+        match self.mesh.trust {
+            Trust::PerCluster => format!("{}.{}", self.cluster, self.mesh.trust_domain),
+            Trust::Shared => self.mesh.trust_domain.clone(),
+        }
+    }
+
+    /// Where proxies of this cluster find the control plane.
+    pub fn control_address(&self) -> String {
+        format!("{}.{NAMESPACE}.svc:15012", self.named("fairlead-control"))
+    }
+
+    /// The identity it shows them.
+    pub fn control_identity(&self) -> String {
+        format!("spiffe://{}/fairlead/control", self.trust_domain())
+    }
+
+    /// The audience of the tokens with which proxies of this cluster ask for their first certificate.
+    pub fn audience(&self) -> String {
+        format!("fairlead.dev/{}", self.cluster)
+    }
+}
+
+/// A DNS label (RFC 1123).
+fn label(field: &str, text: &str, remedy: &str) -> Result<(), ValueError> {
+    let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let fits = (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|c| good(*c) || *c == b'-')
+        && bytes.first().is_some_and(|c| good(*c))
+        && bytes.last().is_some_and(|c| good(*c));
+    if fits {
+        return Ok(());
+    }
+    let problem = if text.is_empty() {
+        "is empty".to_owned()
+    } else {
+        format!("`{text}` is no DNS label (lower case letters, digits, `-`; at most 63)")
+    };
+    Err(ValueError { field: field.to_owned(), problem, remedy: remedy.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn east() -> Values {
+        Values { cluster: "east".into(), ..Values::default() }
+    }
+
+    #[test]
+    fn names_follow_cluster_and_revision() {
+        let values = east();
+        assert_eq!(values.validate(), Ok(()));
+        assert_eq!(values.network(), "east");
+        assert_eq!(values.control_address(), "fairlead-control.fairlead-system.svc:15012");
+        assert_eq!(values.control_identity(), "spiffe://east.fairlead.mesh/fairlead/control");
+        let canary = values.set(&["revision=canary".into(), "mesh.trust=shared".into()]).unwrap();
+        assert_eq!(canary.control_address(), "fairlead-control-canary.fairlead-system.svc:15012");
+        assert_eq!(canary.control_identity(), "spiffe://fairlead.mesh/fairlead/control");
+    }
+
+    #[test]
+    fn the_stored_form_is_the_read_form() {
+        let values = east().set(&["control.replicas=3".into(), "proxy.resources={limits: {cpu: 1}}".into()]).unwrap();
+        assert_eq!(values.control.replicas, 3);
+        assert_eq!(Values::read(values.tree()).unwrap(), values);
+    }
+
+    #[test]
+    fn refusals_name_field_and_remedy() {
+        let text = |pairs: &[&str]| {
+            let pairs: Vec<String> = pairs.iter().map(|p| (*p).to_owned()).collect();
+            east().set(&pairs).and_then(|v| v.validate()).unwrap_err().to_string()
+        };
+        assert!(text(&["control.replica=3"]).starts_with("control.replica: unknown field `replica`"));
+        assert!(text(&["cluster.name=a"]).starts_with("cluster.name: no value has this name"));
+        assert!(text(&["expose=ingress"]).starts_with("expose: unknown variant `ingress`"));
+        assert!(text(&["control.replicas"]).contains("has no `=`"));
+        assert!(text(&["cluster=East_1"]).contains("`East_1` is no DNS label"));
+        assert!(text(&["control.replicas=0"]).contains("0 serves nobody"));
+        assert!(text(&["tags=[default]"]).contains("is the revision itself"));
+        assert!(text(&["mesh.trustDomain=a..b"]).starts_with("mesh.trustDomain: is empty"));
+        assert!(text(&["proxy.resources=1"]).starts_with("proxy.resources: must be an object"));
+        assert!(
+            Values::default().validate().unwrap_err().to_string().starts_with("cluster: is empty; name this cluster")
+        );
+    }
+}
