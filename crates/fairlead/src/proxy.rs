@@ -77,6 +77,9 @@ pub struct ProxyArgs {
     /// Name server for names that are not the mesh's; may be given several times.
     #[arg(long = "resolver")]
     resolvers: Vec<SocketAddr>,
+    /// A resolv.conf whose name servers are asked as well, read once at the start; in a pod /etc/resolv.conf.
+    #[arg(long, value_name = "FILE")]
+    resolvers_from: Option<PathBuf>,
     /// Data-plane threads.
     #[arg(long, default_value_t = 1)]
     concurrency: usize,
@@ -144,6 +147,10 @@ pub async fn run(args: ProxyArgs, hooks: crate::Hooks) -> anyhow::Result<()> {
         }
     });
     options.resolvers = args.resolvers;
+    if let Some(file) = args.resolvers_from {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        options.resolvers.extend(fairlead_proxy::name_servers(&text));
+    }
     options.concurrency = args.concurrency.max(1);
     options.records = args.records;
     if let Some(file) = args.access_log {

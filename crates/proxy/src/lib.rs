@@ -21,6 +21,7 @@ mod upstream;
 mod worker;
 
 pub use control::{CertificateError, ControlledProxy, RunError, run, start};
+pub use dns::name_servers;
 pub use identity::MeshIdentity;
 pub use options::{AccessLogTarget, Bootstrap, DrainTimes, ProbeKind, ProbeSpec, ProxyOptions, ServeAddresses};
 pub use rewrite::{How, Rewrite};

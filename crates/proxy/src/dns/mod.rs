@@ -5,9 +5,11 @@
 
 mod answer;
 mod lookup;
+mod resolv_conf;
 mod serve;
 mod table;
 
 pub use lookup::lookup;
+pub use resolv_conf::name_servers;
 pub use serve::{DnsServer, Upstreams};
 pub use table::DnsTable;
