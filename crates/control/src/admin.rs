@@ -32,7 +32,6 @@ const CREDENTIAL_LIFE: Duration = Duration::from_secs(600);
 pub struct Admin {
     pub authority: Arc<Authority>,
     pub events: mpsc::UnboundedSender<Event>,
-    pub advertise: Arc<Vec<String>>,
 }
 
 /// Opens the socket.
@@ -98,7 +97,8 @@ struct TokenRequest {
 }
 
 async fn token(State(admin): State<Admin>, Json(request): Json<TokenRequest>) -> Result<Json<Value>, Refused> {
-    let addresses = if request.addresses.is_empty() { admin.advertise.to_vec() } else { request.addresses };
+    let advertised = || admin.authority.me().control_addresses;
+    let addresses = if request.addresses.is_empty() { advertised() } else { request.addresses };
     let life = request.seconds.map_or(joining::TOKEN_LIFE, Duration::from_secs);
     let token = joining::create_token(&admin.authority, addresses, life)?;
     Ok(Json(json!({"token": token.to_string(), "expires": token.expires})))

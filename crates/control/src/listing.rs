@@ -16,6 +16,14 @@ pub fn ready(world: &World) -> Value {
     json!({"ready": world.resolved.is_some(), "cluster": world.cluster, "generation": mesh(world).map(|m| m.generation)})
 }
 
+/// Why nothing is published yet; `None` once something is.
+pub fn why_not_ready(world: &World) -> Option<String> {
+    if world.resolved.is_some() {
+        return None;
+    }
+    Some(world.objects.unavailable.clone().unwrap_or_else(|| "the first generation is being resolved".into()))
+}
+
 pub fn clusters(world: &World) -> Value {
     let now = Instant::now();
     let Some(mesh) = mesh(world) else { return json!([]) };

@@ -8,14 +8,16 @@ use std::time::Duration;
 pub struct ControlOptions {
     /// This cluster.
     pub cluster: String,
-    /// The mesh directory: `mesh.yaml` and `clusters/<cluster>/` in it are read and watched.
-    pub directory: PathBuf,
+    /// Where its objects are.
+    pub source: Source,
     /// Proxies and peers connect here (mutual TLS; joining and first certificates without a client certificate).
     pub listen: Vec<SocketAddr>,
     /// What peers are told to dial, `host:port`.
     pub advertise: Vec<String>,
     /// Admin API: a Unix socket readable by this user only.
     pub admin: PathBuf,
+    /// `/ready` and `/metrics` over plain HTTP, for kubelets and scrapers; nothing on it changes anything.
+    pub status: Option<SocketAddr>,
     /// `state.redb` and last-good copies.
     pub state: PathBuf,
     /// A CA in Istio's `cacerts` layout instead of an own root.
@@ -24,6 +26,26 @@ pub struct ControlOptions {
     pub certificate_lifetime: Duration,
     /// The clocks of the staleness contract; the defaults are what is documented.
     pub timings: ControlTimings,
+}
+
+/// Where a cluster's objects are.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A mesh directory: `mesh.yaml` and `clusters/<cluster>/` in it are read and watched.
+    Directory(PathBuf),
+    /// An API server.
+    Kubernetes(KubernetesOptions),
+}
+
+/// Which API server, and where our own objects are in it.
+#[derive(Clone, Debug)]
+pub struct KubernetesOptions {
+    /// The system namespace: `Mesh`, `Peer` and what the control plane writes.
+    pub namespace: String,
+    /// `None`: as a pod of the cluster, else `$KUBECONFIG` or `~/.kube/config`.
+    pub kubeconfig: Option<PathBuf>,
+    /// `None`: the kubeconfig's current context.
+    pub context: Option<String>,
 }
 
 /// How long things hold without news.

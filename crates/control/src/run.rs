@@ -10,14 +10,15 @@ use crate::connections::Connections;
 use crate::discovery::Streams;
 use crate::event::Event;
 use crate::joining::Acceptor;
-use crate::keeper::Keeper;
-use crate::last_good::LastGood;
-use crate::mesh_file::{self, MeshFile};
+use crate::kubernetes::Kubernetes;
+use crate::mesh_file::MeshFile;
 use crate::options::ControlOptions;
 use crate::owner::{Owner, Published};
 use crate::peers::Peers;
 use crate::publisher::Publisher;
 use crate::reports::Sink;
+use crate::source::Source;
+use crate::status::{self, Status};
 use crate::store::Store;
 use crate::world::World;
 use anyhow::Context as _;
@@ -26,27 +27,47 @@ use fairlead_proto::certificates::CertificatesServer;
 use fairlead_proto::join::JoinServer;
 use fairlead_proto::reports::ReportsServer;
 use fairlead_resources::fairlead::Admission;
-use fairlead_sources::{DirectoryReader, watch};
 use fairlead_xds::server::{DiscoveryService, ServiceConfig, builder};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-/// How often `mesh.yaml` is looked at; it changes rarely and is small.
-const MESH_POLL: Duration = Duration::from_millis(500);
 /// Streams get this long to end by themselves when the process is told to.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// Sockets that are open already.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Proxies and peers.
+    pub proxies: Vec<TcpListener>,
+    /// `/ready` and `/metrics`.
+    pub status: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn open(options: &ControlOptions) -> anyhow::Result<Self> {
+        let mut listeners = Self::default();
+        for address in &options.listen {
+            listeners.proxies.push(listen(address).await?);
+        }
+        if let Some(address) = &options.status {
+            listeners.status = Some(listen(address).await?);
+        }
+        Ok(listeners)
+    }
+}
+
+async fn listen(address: &SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: ControlOptions) -> anyhow::Result<()> {
-    let mut listeners = Vec::new();
-    for address in &options.listen {
-        listeners.push(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?);
-    }
+    let listeners = Listeners::open(&options).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let end = async move {
         tokio::select! {
@@ -60,13 +81,24 @@ pub async fn run(options: ControlOptions) -> anyhow::Result<()> {
 /// Runs on listeners that are open already, until `end`.
 pub async fn serve(
     options: ControlOptions,
-    listeners: Vec<TcpListener>,
+    listeners: Listeners,
     end: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
+    // Without one of these the process would look alive and do half of its work.
+    let mut vital = JoinSet::new();
+    let status = Status::default();
+    if let Some(listener) = listeners.status {
+        vital.spawn(status::serve(status.clone(), listener));
+    }
+    let mut end = std::pin::pin!(end);
     let store = Arc::new(Store::open(&options.state)?);
     let cluster = options.cluster.as_str().into();
     let mesh_file = MeshFile::load(&cluster, &store)?;
-    let Trusting { domain, shared, approve } = trusting(&options, &mesh_file);
+    let source = tokio::select! {
+        opened = Source::open(&options, &mesh_file, &store, &status) => opened?,
+        () = &mut end => return Ok(()),
+    };
+    let Trusting { domain, shared, approve } = trusting(&options, &source);
     let opening = Opening {
         cluster: &options.cluster,
         trust_domain: &domain,
@@ -78,9 +110,10 @@ pub async fn serve(
     };
     let authority = Arc::new(Authority::open(&opening, store.clone()).context("the certificate authority")?);
     let (events, inbox) = mpsc::unbounded_channel();
-    let world = World::new(authority.clone(), folder_name(&options), options.timings)?;
-    let last_good = LastGood::load(cluster, options.directory.clone(), &store)?;
-    watch_objects(&options, last_good, world.keeper.clone(), &events);
+    let world = World::new(authority.clone(), source.name.clone(), options.timings)?;
+    // What is done at the API server of a Kubernetes cluster begins here.
+    let _kubernetes: Option<&Kubernetes> = source.kubernetes();
+    source.follow(&store, world.keeper.clone(), &events, &mut vital)?;
     let owner = Owner {
         publisher: Publisher::new(world.memo.clone())?,
         peers: Peers::new(authority.clone(), world.keeper.clone(), events.clone()),
@@ -89,10 +122,8 @@ pub async fn serve(
         events: inbox,
         published: Published::default(),
     };
-    // Without one of these the process would look alive and do half of its work.
-    let mut vital = JoinSet::new();
+    status.owned(events.clone());
     vital.spawn(owner.run());
-    vital.spawn(watch_mesh(options.directory.join(mesh_file::NAME), events.clone()));
     vital.spawn(renew(authority.clone()));
     vital.spawn(tell_of_trust(authority.clone(), events.clone()));
 
@@ -100,7 +131,7 @@ pub async fn serve(
     let trusted = authority.clone();
     vital.spawn(connections.clone().follow(authority.trust_changes(), move || trusted.trust()));
     let (into, accepted) = mpsc::channel(64);
-    for listener in listeners {
+    for listener in listeners.proxies {
         tracing::info!(address = ?listener.local_addr(), cluster = options.cluster, "serving proxies and peers");
         vital.spawn(accept(listener, authority.clone(), connections.clone(), into.clone()));
     }
@@ -118,12 +149,12 @@ pub async fn serve(
         .add_service(JoinServer::new(Arc::new(Acceptor::new(authority.clone(), changed))));
     let incoming = tokio_stream::wrappers::ReceiverStream::new(accepted);
     let socket = admin::bind(&options.admin)?;
-    let admin = Admin { authority, events, advertise: Arc::new(options.advertise.clone()) };
+    let admin = Admin { authority, events };
     tokio::select! {
         served = router.serve_with_incoming(incoming) => served?,
         served = admin::serve(admin, socket) => served?,
         defect = defect(&mut vital) => anyhow::bail!("a task that nothing works without has ended: {defect}"),
-        () = end => {
+        () = &mut end => {
             let _left = drain.run(DRAIN).await;
         }
     }
@@ -141,12 +172,6 @@ async fn defect(tasks: &mut JoinSet<()>) -> JoinError {
     }
 }
 
-/// The mesh's name when its object has none: its folder's.
-fn folder_name(options: &ControlOptions) -> String {
-    let path = options.directory.canonicalize().unwrap_or_else(|_| options.directory.clone());
-    path.file_name().map_or_else(|| "mesh".into(), |n| n.to_string_lossy().into_owned())
-}
-
 /// What must be known of trust before objects are read. The domain is settled at the start: certificates carry it.
 struct Trusting {
     domain: String,
@@ -154,55 +179,12 @@ struct Trusting {
     approve: bool,
 }
 
-fn trusting(options: &ControlOptions, mesh_file: &MeshFile) -> Trusting {
-    let cluster = options.cluster.as_str().into();
-    let mesh = mesh_file.first(&cluster, &options.directory);
-    let approve = mesh.as_ref().is_some_and(|m| m.spec.admission == Some(Admission::Approve));
-    let settings =
-        fairlead_resolve::settings(&folder_name(options), mesh.as_ref(), &BTreeSet::from([cluster.clone()]), &[]);
+fn trusting(options: &ControlOptions, source: &Source) -> Trusting {
+    let cluster = fairlead_model::ClusterId::from(options.cluster.as_str());
+    let mesh = source.mesh.as_ref();
+    let approve = mesh.is_some_and(|m| m.spec.admission == Some(Admission::Approve));
+    let settings = fairlead_resolve::settings(&source.name, mesh, &BTreeSet::from([cluster.clone()]), &[]);
     Trusting { domain: settings.mesh.trust_domain_of(&cluster), shared: settings.mesh.trust == Trust::Shared, approve }
-}
-
-fn watch_objects(
-    options: &ControlOptions,
-    mut last_good: LastGood,
-    keeper: Arc<Keeper>,
-    events: &mpsc::UnboundedSender<Event>,
-) {
-    let folder = options.directory.join("clusters").join(&options.cluster);
-    let reader = DirectoryReader::new(options.cluster.as_str().into(), &options.directory, &folder);
-    let (states, mut received) = mpsc::channel(4);
-    tokio::spawn(watch(reader, states));
-    let events = events.clone();
-    tokio::spawn(async move {
-        while let Some(objects) = received.recv().await {
-            let keeper = keeper.clone();
-            let work = move || {
-                let objects = last_good.complete(objects, &keeper);
-                (last_good, objects)
-            };
-            let Ok((kept, objects)) = tokio::task::spawn_blocking(work).await else { return };
-            last_good = kept;
-            if events.send(Event::Objects(objects)).is_err() {
-                return;
-            }
-        }
-    });
-}
-
-async fn watch_mesh(path: PathBuf, events: mpsc::UnboundedSender<Event>) {
-    let mut last = None;
-    loop {
-        let looked_at = path.clone();
-        let Ok(bytes) = tokio::task::spawn_blocking(move || mesh_file::read(&looked_at)).await else { return };
-        if last.as_ref() != Some(&bytes) {
-            last = Some(bytes.clone());
-            if events.send(Event::MeshFile(bytes)).is_err() {
-                return;
-            }
-        }
-        tokio::time::sleep(MESH_POLL).await;
-    }
 }
 
 /// A change of trust is published by the owner, whoever made it.

@@ -2,25 +2,40 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use fairlead_control::{ControlOptions, ControlTimings};
+use fairlead_control::{ControlOptions, ControlTimings, KubernetesOptions, Source};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Run the control plane of one cluster of a mesh directory.
+/// Run the control plane of one cluster: of a mesh directory, or of Kubernetes.
 ///
-/// It reads and watches `mesh.yaml` and `clusters/<cluster>/`, issues certificates, tells proxies what to do, and exchanges
-/// summaries with its peers. `fairlead up DIR` starts one for each cluster.
+/// It watches its cluster's objects (`mesh.yaml` and `clusters/<cluster>/` of a directory, or an API server), issues certificates,
+/// tells proxies what to do, and exchanges summaries with its peers. `fairlead up DIR` starts one for each cluster of a directory,
+/// `fairlead install` one in a Kubernetes cluster.
 ///
 /// Example: fairlead control --cluster east --directory shop --state /var/lib/fairlead/east --admin /run/fairlead/east.sock
+///
+/// Example: fairlead control --cluster east --kubernetes --kubeconfig kubeconfig --context east --state east --admin east.sock
 #[derive(Args, Debug)]
 pub struct ControlArgs {
     /// This cluster: a folder under clusters/.
     #[arg(long)]
     cluster: String,
     /// The mesh directory.
+    #[arg(long, required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    directory: Option<PathBuf>,
+    /// Read objects from the API server of the cluster that this runs in, or that --kubeconfig names.
     #[arg(long)]
-    directory: PathBuf,
+    kubernetes: bool,
+    /// The kubeconfig; by default the pod's service account, else $KUBECONFIG or ~/.kube/config.
+    #[arg(long, requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context; by default its current one.
+    #[arg(long, requires = "kubernetes")]
+    context: Option<String>,
+    /// Where Mesh, Peer and the control plane's own objects are.
+    #[arg(long, requires = "kubernetes", default_value = "fairlead-system")]
+    namespace: String,
     /// Where proxies and peers connect; may be given several times.
     #[arg(long, default_value = "0.0.0.0:15012")]
     listen: Vec<SocketAddr>,
@@ -30,6 +45,9 @@ pub struct ControlArgs {
     /// Unix socket of the admin API; only its owner can open it.
     #[arg(long)]
     admin: PathBuf,
+    /// Answers /ready and /metrics over plain HTTP.
+    #[arg(long)]
+    status: Option<SocketAddr>,
     /// Where state is kept over restarts.
     #[arg(long)]
     state: PathBuf,
@@ -44,9 +62,18 @@ pub struct ControlArgs {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: ControlArgs) -> anyhow::Result<()> {
     super::logging()?;
+    let source = match args.directory {
+        Some(directory) => Source::Directory(directory),
+        None => Source::Kubernetes(KubernetesOptions {
+            namespace: args.namespace,
+            kubeconfig: args.kubeconfig,
+            context: args.context,
+        }),
+    };
     fairlead_control::run(ControlOptions {
         cluster: args.cluster,
-        directory: args.directory,
+        source,
+        status: args.status,
         listen: args.listen,
         advertise: args.advertise,
         admin: args.admin,

@@ -4,7 +4,7 @@
 pub mod envoy;
 pub mod proxy;
 
-use fairlead_control::{ControlOptions, ControlTimings};
+use fairlead_control::{ControlOptions, ControlTimings, Listeners, Source};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -82,7 +82,8 @@ impl Plane {
         listener.set_nonblocking(true).unwrap();
         let options = ControlOptions {
             cluster: self.cluster.clone(),
-            directory: self.directory.clone(),
+            source: Source::Directory(self.directory.clone()),
+            status: None,
             listen: Vec::new(),
             advertise: vec![self.address.clone()],
             admin: self.admin.clone(),
@@ -92,8 +93,9 @@ impl Plane {
             timings: self.timings,
         };
         runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let served = fairlead_control::serve(options, vec![listener], std::future::pending()).await;
+            let proxies = vec![tokio::net::TcpListener::from_std(listener).unwrap()];
+            let listeners = Listeners { proxies, ..Listeners::default() };
+            let served = fairlead_control::serve(options, listeners, std::future::pending()).await;
             panic!("the control plane ended: {served:?}");
         });
         self.runtime = Some(runtime);
