@@ -6,7 +6,7 @@
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use fairlead_model::{ProxyRole, WorkloadRef};
-use fairlead_proxy::{AccessLogTarget, Bootstrap, ProbeKind, ProbeSpec, ProxyOptions};
+use fairlead_proxy::{AccessLogTarget, Bootstrap, CredentialFiles, ProbeKind, ProbeSpec, ProxyOptions};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -32,15 +32,21 @@ pub struct ProxyArgs {
     /// Control plane, HOST:PORT; may be given several times, tried in order.
     #[arg(long, required = true)]
     control: Vec<String>,
-    /// SPIFFE ID that the control plane must show (with --credentials-from).
+    /// SPIFFE ID that the control plane must show (with --credentials-from and --token-file).
     #[arg(long)]
     control_identity: Option<String>,
     /// A file with the first credential: {token, controlIdentity, trustBundles}.
-    #[arg(long, required_unless_present = "credentials_from")]
+    #[arg(long, required_unless_present_any = ["credentials_from", "token_file"])]
     bootstrap: Option<PathBuf>,
     /// Admin socket of the control plane, to ask for the first credential.
     #[arg(long, conflicts_with = "bootstrap", requires = "control_identity")]
     credentials_from: Option<PathBuf>,
+    /// In a pod: its projected service-account token of the audience fairlead.dev/CLUSTER, read anew at each use.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bootstrap", "credentials_from"], requires_all = ["control_identity", "trust_file"])]
+    token_file: Option<PathBuf>,
+    /// In a pod: bundles.json of the ConfigMap fairlead-trust, read anew at each use.
+    #[arg(long, value_name = "FILE", requires = "token_file")]
+    trust_file: Option<PathBuf>,
     /// Socket mark of the proxy's own traffic (1337 where capture rules tell it by mark).
     #[arg(long)]
     mark: Option<u32>,
@@ -107,7 +113,11 @@ const CREDENTIAL_PAUSE: Duration = Duration::from_millis(100);
 pub async fn run(args: ProxyArgs, hooks: crate::Hooks) -> anyhow::Result<()> {
     super::logging()?;
     let workload = workload_ref(&args.workload)?;
+    let files = args.token_file.zip(args.trust_file).map(|(token, trust)| CredentialFiles { token, trust });
     let bootstrap = match (&args.bootstrap, &args.credentials_from) {
+        _ if files.is_some() => {
+            Bootstrap { control_identity: args.control_identity.unwrap_or_default(), ..Bootstrap::default() }
+        }
         (Some(file), _) => {
             let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
             serde_json::from_slice(&text).with_context(|| format!("{} is no bootstrap file", file.display()))?
@@ -115,7 +125,7 @@ pub async fn run(args: ProxyArgs, hooks: crate::Hooks) -> anyhow::Result<()> {
         (None, Some(socket)) => {
             ask(socket, &args.workload, args.control_identity.as_deref().unwrap_or_default()).await?
         }
-        (None, None) => bail!("--bootstrap FILE or --credentials-from SOCKET is needed"),
+        (None, None) => bail!("--bootstrap FILE, --credentials-from SOCKET or --token-file FILE is needed"),
     };
     let role = match args.role {
         Role::Sidecar => ProxyRole::Sidecar,
@@ -129,6 +139,7 @@ pub async fn run(args: ProxyArgs, hooks: crate::Hooks) -> anyhow::Result<()> {
     options.canonical_revision = args.canonical_revision;
     options.control = args.control;
     options.bootstrap = bootstrap;
+    options.credential_files = files;
     options.mark = args.mark;
     options.state = args.state;
     options.probe = args.probe.map(|mut kind| {

@@ -23,7 +23,9 @@ mod worker;
 pub use control::{CertificateError, ControlledProxy, RunError, run, start};
 pub use dns::name_servers;
 pub use identity::MeshIdentity;
-pub use options::{AccessLogTarget, Bootstrap, DrainTimes, ProbeKind, ProbeSpec, ProxyOptions, ServeAddresses};
+pub use options::{
+    AccessLogTarget, Bootstrap, CredentialFiles, DrainTimes, ProbeKind, ProbeSpec, ProxyOptions, ServeAddresses,
+};
 pub use rewrite::{How, Rewrite};
 pub use static_mode::{StaticError, StaticProxy, StaticResource, read_static, run_static, start_static};
 pub use telemetry::{CallRecord, EndpointRecord};

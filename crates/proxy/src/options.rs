@@ -22,6 +22,8 @@ pub struct ProxyOptions {
     /// `host:port` of control planes, tried in order (port 15012).
     pub control: Vec<String>,
     pub bootstrap: Bootstrap,
+    /// A pod's projected files, in place of the token and the trust of `bootstrap`.
+    pub credential_files: Option<CredentialFiles>,
     /// Addresses to bind instead of what a listener resource says, by listener name.
     pub bind: BTreeMap<String, SocketAddr>,
     pub serve: ServeAddresses,
@@ -54,6 +56,15 @@ pub struct Bootstrap {
     pub control_identity: String,
     /// JSON of the trust bundle set that verifies it.
     pub trust_bundles: serde_json::Value,
+}
+
+/// What a kubelet keeps fresh in a pod. Both are read anew each time they are needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialFiles {
+    /// The projected service-account token; the kubelet replaces it before it ends.
+    pub token: PathBuf,
+    /// The trust bundle set, from the ConfigMap that the control plane keeps in each namespace.
+    pub trust: PathBuf,
 }
 
 /// Where the proxy's own services listen; `None` turns one off.
@@ -161,6 +172,7 @@ impl ProxyOptions {
             workload,
             control: Vec::new(),
             bootstrap: Bootstrap::default(),
+            credential_files: None,
             bind: BTreeMap::new(),
             serve: ServeAddresses::default(),
             resolvers: Vec::new(),

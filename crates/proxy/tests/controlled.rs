@@ -103,6 +103,36 @@ async fn from_bootstrap_to_life_without_a_control_plane() {
     proxy.end().await;
 }
 
+/// A pod whose certificate ended while no control plane answered: the token of that day brings it back.
+#[tokio::test]
+async fn an_ended_certificate_is_replaced_by_the_token_that_is_in_the_file_then() {
+    let pki = Arc::new(Pki::new(&["east", "west"]));
+    let mut control = ControlPlane::start(&pki, "east", "frontend", fairlead_identity::ca::MIN_LIFETIME).await;
+    let folder = tempfile::tempdir().unwrap();
+    let files = fairlead_proxy::CredentialFiles {
+        token: folder.path().join("token"),
+        trust: folder.path().join("bundles.json"),
+    };
+    let mut options = options("east", "frontend");
+    options.control = vec![control.address.to_string()];
+    options.bootstrap.control_identity = control.bootstrap.control_identity.clone();
+    options.credential_files = Some(files.clone());
+    // The kubelet may be a moment behind: the proxy waits for what is not there yet.
+    let starting = tokio::spawn(fairlead_proxy::start(options));
+    std::fs::write(&files.trust, control.bootstrap.trust_bundles.to_string()).unwrap();
+    std::fs::write(&files.token, "first").unwrap();
+    let proxy = starting.await.unwrap().unwrap();
+    assert_eq!(*control.redeemed.borrow(), ["first"]);
+    std::fs::write(&files.token, "second").unwrap();
+    control.only_by_token("second");
+    let redeemed = control.redeemed.wait_for(|redeemed| redeemed.len() == 2).await.unwrap().clone();
+    assert_eq!(redeemed, ["first", "second"]);
+    while proxy.renewals() == 0 {
+        tokio::task::yield_now().await;
+    }
+    proxy.end().await;
+}
+
 #[tokio::test]
 async fn renewal_drops_no_stream() {
     let pki = Arc::new(Pki::new(&["east", "west"]));

@@ -1,11 +1,13 @@
 //! The certificate agent: key and signing request in memory, first certificate by token, then by the current certificate.
 //!
-//! It must never write a key anywhere. Invariant: certificates and trust are swapped beneath the TLS configurations, so a
+//! Where the token is a file that is kept fresh, it is shown again if the certificate ended while the control plane was away, and
+//! never else. It must never write a key anywhere. Invariant: certificates and trust are swapped beneath the TLS configurations, so a
 //! renewal touches no connection.
 
 use super::channel::ControlPlanes;
+use super::first_credential::FirstCredential;
 use crate::identity::MeshIdentity;
-use crate::options::Bootstrap;
+use crate::options::ProxyOptions;
 use fairlead_identity::certificate::certificates_from_pem;
 use fairlead_identity::credentials::Credentials;
 use fairlead_identity::{
@@ -32,6 +34,8 @@ pub enum CertificateError {
     Refused(Box<tonic::Status>),
     #[error("the certificate that was issued cannot be used: {0}")]
     Unusable(String),
+    #[error("{0}")]
+    File(String),
 }
 
 /// Obtains and renews.
@@ -39,6 +43,8 @@ pub struct CertificateAgent {
     control: SpiffeId,
     identity: MeshIdentity,
     channel: Channel,
+    planes: ControlPlanes,
+    credential: FirstCredential,
 }
 
 impl CertificateAgent {
@@ -46,24 +52,20 @@ impl CertificateAgent {
     ///
     /// # Errors
     /// [`CertificateError::Bootstrap`].
-    pub async fn bootstrap(planes: ControlPlanes, bootstrap: &Bootstrap) -> Result<Self, CertificateError> {
+    pub async fn bootstrap(planes: ControlPlanes, options: &ProxyOptions) -> Result<Self, CertificateError> {
         let bad = |field, message: String| CertificateError::Bootstrap { field, message };
-        let control = SpiffeId::parse(&bootstrap.control_identity)
+        let control = SpiffeId::parse(&options.bootstrap.control_identity)
             .map_err(|e| bad("controlIdentity", format!("{e}; write the control plane's SPIFFE ID")))?;
-        let bundles = TrustBundleSet::from_json(&bootstrap.trust_bundles.to_string())
-            .map_err(|e| bad("trustBundles", e.to_string()))?;
-        let trust = Published::new(bundles);
+        let credential = FirstCredential::of(options)?;
+        let trust = Published::new(TrustBundleSet::empty());
         let clock: Arc<dyn TimeProvider> = Arc::new(DefaultTimeProvider);
-        let verifier = PeerVerifier::new(source(&trust), Expected::one(control.clone()));
-        let nobody = fairlead_identity::tls::client_config(None, verifier, &clock, &[b"h2"])
-            .map_err(|e| CertificateError::Unusable(e.to_string()))?;
-        let client = CertificatesClient::new(planes.channel(nobody));
+        let client = CertificatesClient::new(anonymous(&planes, &control, &trust)?);
         let backoff = retry_backoff();
         let mut attempt = 0;
-        // One key for all attempts: the token is good for one signing request, and its answer may get lost.
+        // One key for all attempts: a token may be good for one signing request, and its answer may get lost.
         let request = Asked::anew()?;
         let credentials = loop {
-            match sign(&client, &bootstrap.token, &request).await {
+            match first(&credential, &client, &trust, &request).await {
                 Ok((credentials, bundles)) => {
                     trust.publish(bundles);
                     break credentials;
@@ -78,7 +80,7 @@ impl CertificateAgent {
         let tls = MeshTls::new(CertHandle::new(credentials), source(&trust), clock);
         let identity = MeshIdentity::new(tls, trust).map_err(CertificateError::Unusable)?;
         let channel = authenticated(&planes, &identity, &control)?;
-        Ok(Self { control, identity, channel })
+        Ok(Self { control, identity, channel, planes, credential })
     }
 
     pub fn identity(&self) -> &MeshIdentity {
@@ -114,7 +116,10 @@ impl CertificateAgent {
                     Step::Renew => {}
                     Step::RenewExpired => tracing::error!("the certificate has expired; peers refuse it"),
                 }
+                let ended = now() >= rotation.not_after();
                 let signed = match Asked::anew() {
+                    // Nobody believes the ended certificate any more, the control plane neither.
+                    Ok(request) if ended && self.credential.lasts() => self.anew(&request).await,
                     Ok(request) => sign(client, "", &request).await,
                     Err(error) => Err(error),
                 };
@@ -131,6 +136,19 @@ impl CertificateAgent {
                 }
             }
         }
+    }
+
+    /// As the first certificate, for the identity that the proxy has.
+    async fn anew(&self, request: &Asked) -> Result<(Credentials, TrustBundleSet), CertificateError> {
+        let trust = Published::new(TrustBundleSet::empty());
+        let client = CertificatesClient::new(anonymous(&self.planes, &self.control, &trust)?);
+        let (credentials, bundles) = first(&self.credential, &client, &trust, request).await?;
+        let (was, is) = (self.identity.spiffe(), credentials.spiffe_id());
+        if is != Some(was) {
+            let is = is.map_or("nobody", SpiffeId::as_str);
+            return Err(CertificateError::Unusable(format!("it is of {is}, but this proxy is {was}; restart the pod")));
+        }
+        Ok((credentials, bundles))
     }
 
     async fn follow_bundles(&self, client: &CertificatesClient) {
@@ -155,6 +173,33 @@ impl CertificateAgent {
 pub fn read_bundles(json: &[u8]) -> Result<TrustBundleSet, String> {
     let text = std::str::from_utf8(json).map_err(|e| e.to_string())?;
     TrustBundleSet::from_json(text).map_err(|e| e.to_string())
+}
+
+/// A channel of nobody, to a control plane that `trust` believes.
+fn anonymous(
+    planes: &ControlPlanes,
+    control: &SpiffeId,
+    trust: &Published<TrustBundleSet>,
+) -> Result<Channel, CertificateError> {
+    let clock: Arc<dyn TimeProvider> = Arc::new(DefaultTimeProvider);
+    let verifier = PeerVerifier::new(source(trust), Expected::one(control.clone()));
+    let nobody = fairlead_identity::tls::client_config(None, verifier, &clock, &[b"h2"])
+        .map_err(|e| CertificateError::Unusable(e.to_string()))?;
+    Ok(planes.channel(nobody))
+}
+
+/// One attempt by the first credential. `trust` is what `client` believes; it becomes what the credential says now.
+async fn first(
+    credential: &FirstCredential,
+    client: &CertificatesClient,
+    trust: &Published<TrustBundleSet>,
+    request: &Asked,
+) -> Result<(Credentials, TrustBundleSet), CertificateError> {
+    let bundles = credential.bundles()?;
+    if bundles.epoch() != trust.load().epoch() {
+        trust.publish(bundles);
+    }
+    sign(client, &credential.token()?, request).await
 }
 
 fn authenticated(

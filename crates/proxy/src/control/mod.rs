@@ -5,6 +5,7 @@
 mod certificates;
 mod channel;
 mod discovery;
+mod first_credential;
 mod program;
 mod reports;
 mod run;

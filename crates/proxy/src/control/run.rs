@@ -76,7 +76,7 @@ impl ControlledProxy {
 /// As [`run`].
 pub async fn start(options: ProxyOptions) -> Result<ControlledProxy, RunError> {
     let planes = ControlPlanes::new(&options.control, options.mark);
-    let agent = CertificateAgent::bootstrap(planes.clone(), &options.bootstrap).await?;
+    let agent = CertificateAgent::bootstrap(planes.clone(), &options).await?;
     let identity = agent.identity().clone();
     let assembly = Assembly::start(options, Some(identity.clone()))?;
     let options = assembly.options.clone();

@@ -17,6 +17,7 @@ use fairlead_xds::{Resource, ResourceView, Snapshot};
 use rustls::pki_types::UnixTime;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -33,6 +34,9 @@ pub struct ControlPlane {
     pub settled: watch::Receiver<(u64, usize)>,
     pub status: watch::Receiver<Option<ProxyStatus>>,
     pub bootstrap: Bootstrap,
+    /// Tokens that were taken, in order.
+    pub redeemed: watch::Receiver<Vec<String>>,
+    service: Arc<Service>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -46,6 +50,8 @@ struct Service {
     identity: SpiffeId,
     lifetime: Duration,
     tokens: Mutex<Vec<String>>,
+    redeemed: watch::Sender<Vec<String>>,
+    renews: AtomicBool,
     views: watch::Receiver<Arc<dyn ResourceView>>,
     settled: watch::Sender<(u64, usize)>,
     status: watch::Sender<Option<ProxyStatus>>,
@@ -64,6 +70,8 @@ impl ControlPlane {
             identity: super::id(cluster, account),
             lifetime,
             tokens: Mutex::new(vec!["first".to_owned()]),
+            redeemed: watch::Sender::default(),
+            renews: AtomicBool::new(true),
             views: watched,
             settled,
             status,
@@ -98,7 +106,7 @@ impl ControlPlane {
         let serving = builder()
             .add_service(discovery)
             .add_service(CertificatesServer::new(service.clone()))
-            .add_service(ReportsServer::new(service))
+            .add_service(ReportsServer::new(service.clone()))
             .serve_with_incoming(ReceiverStream::new(connections));
         let task = tokio::spawn(async move {
             let _ = serving.await;
@@ -108,7 +116,17 @@ impl ControlPlane {
             control_identity: control.as_str().to_owned(),
             trust_bundles: serde_json::from_str(&pki.bundles.to_json().unwrap()).unwrap(),
         };
-        Self { address, views, generation: 0, settled: settled_seen, status: status_seen, bootstrap, task }
+        Self {
+            address,
+            views,
+            generation: 0,
+            settled: settled_seen,
+            status: status_seen,
+            bootstrap,
+            redeemed: service.redeemed.subscribe(),
+            service,
+            task,
+        }
     }
 
     /// Sends exactly these resources from now on.
@@ -133,6 +151,12 @@ impl ControlPlane {
         self.settled.wait_for(|(seen, _)| *seen == generation).await.unwrap().1
     }
 
+    /// Takes this token too, and no certificate any more.
+    pub fn only_by_token(&self, token: &str) {
+        self.service.tokens.lock().unwrap().push(token.to_owned());
+        self.service.renews.store(false, Ordering::SeqCst);
+    }
+
     pub fn kill(&self) {
         self.task.abort();
     }
@@ -154,10 +178,14 @@ impl Certificates for Service {
             if !shown {
                 return Err(Status::unauthenticated("no certificate"));
             }
+            if !self.renews.load(Ordering::SeqCst) {
+                return Err(Status::unavailable("as if it were away"));
+            }
         } else {
             let mut tokens = self.tokens.lock().unwrap();
             let at = tokens.iter().position(|token| *token == asked.credential);
-            tokens.remove(at.ok_or_else(|| Status::unauthenticated("bad token"))?);
+            let token = tokens.remove(at.ok_or_else(|| Status::unauthenticated("bad token"))?);
+            self.redeemed.send_modify(|redeemed| redeemed.push(token));
         }
         let request = LeafRequest {
             csr_der: &asked.csr_der,
