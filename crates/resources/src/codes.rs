@@ -31,6 +31,10 @@ pub const OBJECT_COUNT: &str = "FL0004";
 pub const NOT_AN_OBJECT: &str = "FL0005";
 /// An object is written twice.
 pub const DUPLICATE: &str = "FL0006";
+/// A cluster's API server does not answer.
+pub const SOURCE_UNAVAILABLE: &str = "FL0007";
+/// A kind that the API server has and does not let be read.
+pub const KIND_NOT_READABLE: &str = "FL0008";
 /// A kind nobody here knows.
 pub const UNKNOWN_KIND: &str = "FL0101";
 /// A kind that is read and not applied yet.
@@ -88,6 +92,16 @@ pub const ALL: &[Code] = &[
         code: DUPLICATE,
         meaning: "The same kind, namespace and name is written twice in one cluster; the first in path order holds.",
         remedy: "Remove one of the two.",
+    },
+    Code {
+        code: SOURCE_UNAVAILABLE,
+        meaning: "The cluster's API server does not answer, or is not ready; the last objects that were read go on holding.",
+        remedy: "Read the message; nothing is lost meanwhile but changes, which are taken in when it answers again.",
+    },
+    Code {
+        code: KIND_NOT_READABLE,
+        meaning: "The API server does not let the control plane list or watch a kind; the last objects of it hold, and the other kinds.",
+        remedy: "Grant the verb on the resource that the message names; it is tried again by itself.",
     },
     Code {
         code: UNKNOWN_KIND,

@@ -53,7 +53,7 @@ impl Decoded {
 
 /// Decodes a file of YAML (or JSON) documents. `file` is relative to the mesh directory, empty for API objects.
 pub fn decode(cluster: &ClusterId, file: &Arc<str>, bytes: &[u8]) -> Decoding {
-    let mut decoder = Decoder { cluster, file, out: Decoding::default() };
+    let mut decoder = Decoder { cluster, file, lines: true, out: Decoding::default() };
     if bytes.len() > limits::FILE_BYTES {
         let message = format!("the file has {} bytes, more than {}", bytes.len(), limits::FILE_BYTES);
         decoder.report(decoder.anonymous(), codes::FILE, 1, message, "split it");
@@ -75,9 +75,19 @@ pub fn decode(cluster: &ClusterId, file: &Arc<str>, bytes: &[u8]) -> Decoding {
     decoder.out
 }
 
+/// Decodes one object as an API server has it: it comes from no file and its fields stand on no line.
+pub fn decode_object(cluster: &ClusterId, node: &Node) -> Decoding {
+    let file = Arc::default();
+    let mut decoder = Decoder { cluster, file: &file, lines: false, out: Decoding::default() };
+    decoder.node(node, node.text_bytes() > limits::OBJECT_BYTES);
+    decoder.out
+}
+
 struct Decoder<'a> {
     cluster: &'a ClusterId,
     file: &'a Arc<str>,
+    /// Whether the lines of fields are worth remembering.
+    lines: bool,
     out: Decoding,
 }
 
@@ -165,7 +175,7 @@ impl Decoder<'_> {
             self.out.refused.push(key.clone());
         }
         if outcome != guard::Outcome::Refused {
-            let positions = Positions::of(node);
+            let positions = if self.lines { Positions::of(node) } else { Positions::default() };
             self.out.objects.push(Decoded { key, object, line: node.line, positions, refused });
         }
     }

@@ -17,9 +17,11 @@ pub mod mcs;
 pub mod meta;
 pub mod object;
 pub mod protocol;
+pub mod prune;
 pub mod validate;
 pub mod yaml;
 
-pub use decode::{Decoded, Decoding, decode};
+pub use decode::{Decoded, Decoding, decode, decode_object};
 pub use meta::Meta;
 pub use object::{Kind, Object};
+pub use prune::prune;

@@ -76,8 +76,8 @@ macro_rules! kinds {
                 match self { $( Object::$kind(object) => &object.metadata, )* }
             }
 
-            /// Its metadata, for the defaults that reading fills in.
-            pub(crate) fn meta_mut(&mut self) -> &mut Meta {
+            /// Its metadata, for defaults that are filled in and for what is not worth holding.
+            pub fn meta_mut(&mut self) -> &mut Meta {
                 match self { $( Object::$kind(object) => &mut object.metadata, )* }
             }
         }

@@ -4,6 +4,7 @@
 
 pub mod compose;
 pub mod documents;
+pub mod json;
 pub mod node;
 pub mod scalar;
 
