@@ -3,9 +3,18 @@
 //! Must never see: sockets, files, `kube`, the clock. Values in, Kubernetes objects out as `serde_json` values; who applies them is
 //! `fairlead` (command line) or `control` (webhooks). Invariant: equal values render equal objects, in equal order.
 
+pub mod control;
+pub mod crds;
+pub mod gateway;
 pub mod inject;
+pub mod object;
+pub mod rbac;
+mod render;
+pub mod revision;
 mod values;
+pub mod webhooks;
 
+pub use render::{Rendered, render};
 pub use values::{
     Admission, ControlValues, DEFAULT_REVISION, Expose, GatewayValues, MeshValues, NAMESPACE, Profile, ProxyValues,
     PullPolicy, Trust, VALUES_CONFIG_MAP, VALUES_KEY, ValueError, Values,
