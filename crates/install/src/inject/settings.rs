@@ -123,9 +123,19 @@ impl InjectSettings {
     #[must_use]
     pub fn control(&self) -> String {
         if self.control_address.is_empty() {
-            return format!("fairlead-control.{}.svc:15012", self.system_namespace);
+            return format!("{}.{}.svc:15012", self.service(), self.system_namespace);
         }
         self.control_address.clone()
+    }
+
+    /// The Service of this revision's control plane, in the system namespace.
+    #[must_use]
+    pub fn service(&self) -> String {
+        if self.revision == "default" {
+            "fairlead-control".into()
+        } else {
+            format!("fairlead-control-{}", self.revision)
+        }
     }
 
     /// What no pod can be injected without.
