@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use fairlead_capture::Capture;
+use fairlead_capture::CaptureSpec;
 use fairlead_capture::netlink::NetlinkError;
 use fairlead_capture::rules::{self, Table};
 use tokio::sync::{Mutex, broadcast};
@@ -155,7 +155,7 @@ impl Handle {
     }
 
     /// Sends a workload's connections through its proxy.
-    pub async fn capture(&self, name: &str, capture: &Capture) -> Result<(), HandleError> {
+    pub async fn capture(&self, name: &str, capture: &CaptureSpec) -> Result<(), HandleError> {
         self.install(name, capture.table()).await
     }
 

@@ -48,6 +48,8 @@ impl NetNs {
             unshare(CloneFlags::CLONE_NEWNET)
                 .map_err(|e| NetNsError::Refused { what: "create a network namespace", source: e.into() })?;
             links::set_up("lo", true)?;
+            // Where a proxy reaches its program from; a machine without IPv6 has no use for it.
+            let _ = links::add_addresses("lo", &[fairlead_capture::PASSTHROUGH[1]]);
             own()
         })??;
         Ok(Self { fd: Arc::new(fd) })

@@ -3,7 +3,7 @@
 //! Must never conclude from a setting that it cannot work: settings only explain a failure that has happened.
 
 use fairlead_capture::rules;
-use fairlead_capture::{Capture, LoopGuard};
+use fairlead_capture::{CaptureSpec, LoopGuard};
 use nix::errno::Errno;
 
 use crate::namespace::{self, EnterError, Refusal};
@@ -19,7 +19,7 @@ pub fn probe() -> Result<(), EnterError> {
 
 /// Installs and removes a table of capture rules in this namespace.
 pub(crate) fn try_rule() -> Result<(), Refusal> {
-    let table = Capture::new(LoopGuard::Mark(1)).table();
+    let table = CaptureSpec::new(LoopGuard::Mark(1)).table();
     rules::install(&table)
         .and_then(|()| rules::remove(&table.name))
         .map_err(|e| Refusal::explain("install a packet filter rule (nf_tables)", Some(e.errno), e.to_string()))

@@ -29,8 +29,7 @@ pub struct ProxyOptions {
     pub serve: ServeAddresses,
     /// Resolvers for names that are not the mesh's.
     pub resolvers: Vec<SocketAddr>,
-    /// `SO_MARK` of the proxy's own traffic; the lab uses 1337. The number above it marks connections of inbound listeners
-    /// to the program, so that capture can tell them from a call of the workload to itself.
+    /// `SO_MARK` of the proxy's own traffic; the lab uses 1337. None: capture tells it by its user.
     pub mark: Option<u32>,
     /// Where the last acked resources are kept, without keys.
     pub state: Option<PathBuf>,

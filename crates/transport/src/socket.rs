@@ -71,6 +71,8 @@ pub fn upstream(remote: SocketAddr, source: Option<SocketAddr>, mark: Option<u32
     let _ = options.set_tcp_keepalive(&keepalive());
     let _ = options.set_tcp_user_timeout(Some(USER_TIMEOUT));
     if let Some(source) = source {
+        // Else the port is chosen before the destination is known, and one address has few of them.
+        let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true);
         socket.bind(source)?;
     }
     Ok(socket)

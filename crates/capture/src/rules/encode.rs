@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
+use super::{Chain, Family, Hook, Match, Rule, Table, Transport, Verdict};
 use crate::netlink::{Attributes, Batch};
 
 /// A batch that makes `table` what is given, whatever was there.
@@ -122,8 +122,10 @@ const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_SKUID: u32 = 10;
+const META_SKGID: u32 = 11;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
+const CT_ZONE: u32 = 17;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const NF_DROP: u32 = 0;
@@ -142,19 +144,37 @@ fn put_match(a: &mut Attributes<'_>, condition: &Match) {
             load_meta(a, META_SKUID);
             compare(a, EQUAL, &uid.to_ne_bytes());
         }
+        Match::Group(gid) => {
+            load_meta(a, META_SKGID);
+            compare(a, EQUAL, &gid.to_ne_bytes());
+        }
+        Match::Family(family) => {
+            load_meta(a, META_NFPROTO);
+            compare(
+                a,
+                EQUAL,
+                &[match family {
+                    Family::V4 => NFPROTO_IPV4,
+                    Family::V6 => NFPROTO_IPV6,
+                }],
+            );
+        }
         Match::From(name) => interface(a, META_IIFNAME, EQUAL, name),
         Match::NotFrom(name) => interface(a, META_IIFNAME, NOT_EQUAL, name),
         Match::By(name) => interface(a, META_OIFNAME, EQUAL, name),
         Match::NotBy(name) => interface(a, META_OIFNAME, NOT_EQUAL, name),
         Match::Transport(transport) => put_transport(a, *transport),
-        Match::Port(transport, port) => {
-            put_transport(a, *transport);
-            load_payload(a, TRANSPORT_HEADER, 2, 2);
-            compare(a, EQUAL, &port.to_be_bytes());
-        }
+        Match::Port(transport, port) => put_port(a, *transport, 2, *port),
+        Match::SourcePort(transport, port) => put_port(a, *transport, 0, *port),
         Match::Source(net) => put_address(a, net, 12, 8),
         Match::Destination(net) => put_address(a, net, 16, 24),
     }
+}
+
+fn put_port(a: &mut Attributes<'_>, transport: Transport, offset: u32, port: u16) {
+    put_transport(a, transport);
+    load_payload(a, TRANSPORT_HEADER, offset, 2);
+    compare(a, EQUAL, &port.to_be_bytes());
 }
 
 fn put_transport(a: &mut Attributes<'_>, transport: Transport) {
@@ -219,6 +239,17 @@ fn put_verdict(a: &mut Attributes<'_>, verdict: Verdict) {
         }
         Verdict::Masquerade => expression(a, "masq", |_| ()),
         Verdict::Reset => reject(a, REJECT_TCP_RESET, 0),
+        Verdict::Zone(zone) => {
+            expression(a, "immediate", |a| {
+                a.be32(1, REGISTER);
+                a.nested(2, |a| a.raw(1, &zone.to_ne_bytes()));
+            });
+            expression(a, "ct", |a| {
+                a.be32(2, CT_ZONE);
+                a.be32(4, REGISTER);
+            });
+            decide(a, NF_ACCEPT);
+        }
         Verdict::NoRoute => reject(a, REJECT_ICMPX, ICMPX_NO_ROUTE),
     }
 }

@@ -71,6 +71,10 @@ pub enum Match {
     Mark(u32),
     /// The socket's owner (only where packets are made).
     Owner(u32),
+    /// The group of the socket's owner (only where packets are made).
+    Group(u32),
+    /// It is of this family.
+    Family(Family),
     /// It arrived by this interface.
     From(String),
     /// It arrived by another interface.
@@ -83,6 +87,8 @@ pub enum Match {
     Transport(Transport),
     /// Its transport protocol and destination port.
     Port(Transport, u16),
+    /// Its transport protocol and source port.
+    SourcePort(Transport, u16),
     /// Its source address.
     Source(IpNet),
     /// Its destination address.
@@ -97,6 +103,16 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
 }
 
 /// What happens to a packet.
@@ -115,6 +131,8 @@ pub enum Verdict {
     Reset,
     /// The sender is told that there is no route.
     NoRoute,
+    /// It goes on, tracked apart from the connections of other zones; only in filter chains of priority `raw`.
+    Zone(u16),
 }
 
 impl Rule {

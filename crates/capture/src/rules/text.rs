@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use ipnet::IpNet;
 
-use super::{Chain, Hook, Match, Rule, Table, Transport, Verdict};
+use super::{Chain, Family, Hook, Match, Rule, Table, Transport, Verdict};
 
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -60,12 +60,16 @@ impl Display for Match {
         match self {
             Match::Mark(mark) => write!(f, "meta mark {mark:#x}"),
             Match::Owner(uid) => write!(f, "meta skuid {uid}"),
+            Match::Group(gid) => write!(f, "meta skgid {gid}"),
+            Match::Family(Family::V4) => f.write_str("meta nfproto ipv4"),
+            Match::Family(Family::V6) => f.write_str("meta nfproto ipv6"),
             Match::From(name) => write!(f, "iifname \"{name}\""),
             Match::NotFrom(name) => write!(f, "iifname != \"{name}\""),
             Match::By(name) => write!(f, "oifname \"{name}\""),
             Match::NotBy(name) => write!(f, "oifname != \"{name}\""),
             Match::Transport(transport) => write!(f, "meta l4proto {transport}"),
             Match::Port(transport, port) => write!(f, "{transport} dport {port}"),
+            Match::SourcePort(transport, port) => write!(f, "{transport} sport {port}"),
             Match::Source(net) => write!(f, "{} saddr {}", ip(net), prefix(net)),
             Match::Destination(net) => write!(f, "{} daddr {}", ip(net), prefix(net)),
         }
@@ -89,6 +93,7 @@ impl Display for Verdict {
             Verdict::Redirect(port) => write!(f, "redirect to :{port}"),
             Verdict::Masquerade => f.write_str("masquerade"),
             Verdict::Reset => f.write_str("reject with tcp reset"),
+            Verdict::Zone(zone) => write!(f, "ct zone set {zone} accept"),
             Verdict::NoRoute => f.write_str("reject with icmpx type no-route"),
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_calls::Names;
-use fairlead_capture::{Capture, LoopGuard, PROXY_MARK};
+use fairlead_capture::{CaptureSpec, LoopGuard, PROXY_MARK};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -164,7 +164,7 @@ async fn capture(lab: &Lab) -> Result<(), LabError> {
     let mut tables = Vec::new();
     for (name, workload) in lab.spec().workloads() {
         if workload.part == Part::Sidecar && !plan.aliases.contains_key(&name) {
-            tables.push((name, Capture::new(LoopGuard::Mark(PROXY_MARK)).table()));
+            tables.push((name, CaptureSpec::new(LoopGuard::Mark(PROXY_MARK)).table()));
         }
     }
     for (name, cluster) in nodes(&plan) {

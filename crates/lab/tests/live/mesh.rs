@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fairlead_capture::{Capture, LoopGuard, PROXY_MARK};
+use fairlead_capture::{CaptureSpec, LoopGuard, PROXY_MARK};
 use fairlead_lab::faults::{Fault, Heal};
 use fairlead_lab::process::{EtcFiles, ProcessError, ProcessSpec, Ready, State};
 use fairlead_lab::topology::{self, ClusterSpec, GatewaySpec, Spec, Topology, WorkloadSpec};
@@ -126,7 +126,7 @@ async fn capture(handle: &Handle) {
         .ready(Ready::Tcp("127.0.0.1:15001".parse().unwrap()));
     // Its first connection to 15001 is not captured, so it is no loop; and not served.
     handle.spawn(ProcessSpec { ready: Ready::Started, ..proxy }).await.unwrap();
-    handle.capture("east/shop/a", &Capture::new(LoopGuard::Mark(PROXY_MARK))).await.unwrap();
+    handle.capture("east/shop/a", &CaptureSpec::new(LoopGuard::Mark(PROXY_MARK))).await.unwrap();
     let captured = async || lines(handle, "east/shop/a", "240.240.0.1:80", 2).await;
     let mut first = captured().await;
     while first.is_empty() {

@@ -14,7 +14,7 @@ use fairlead_identity::{Expected, SpiffeId, VerifiedPeer, verdict};
 use fairlead_transport::{DialError, DialOptions, Stream, TlsFacts, dial, tls};
 use rustls::ClientConfig;
 use rustls::pki_types::UnixTime;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -148,8 +148,8 @@ async fn reach(
 ) -> Result<(Stream, Option<TlsFacts>, Option<VerifiedPeer>), ConnectFailure> {
     let Call { worker, upstream, member, purpose, to_program, .. } = call;
     let started = Instant::now();
-    let mark = if to_program { worker.shared.mark.map(|mark| mark + 1) } else { worker.shared.mark };
-    let options = DialOptions { connect_timeout: limit, mark, source: None };
+    let source = if to_program { passthrough(address) } else { None };
+    let options = DialOptions { connect_timeout: limit, mark: worker.shared.mark, source };
     let raw = dial(address, options).await.map_err(ConnectFailure::Dial)?;
     let UpstreamTransport::Tls(context) = upstream.cluster.transport_of(&member.endpoint) else {
         return Ok((Stream::Plain(raw), None, None));
@@ -167,6 +167,16 @@ async fn reach(
         _ => None,
     };
     Ok((stream, Some(facts), peer))
+}
+
+/// Where a connection to the program behind the proxy comes from: the address by which capture rules tell it from a call of the workload
+/// to itself (Istio's 127.0.0.6; capture adds ::6). What goes to a loopback address is never captured.
+fn passthrough(program: SocketAddr) -> Option<SocketAddr> {
+    match program.ip() {
+        ip if ip.is_loopback() => None,
+        IpAddr::V4(_) => Some((Ipv4Addr::new(127, 0, 0, 6), 0).into()),
+        IpAddr::V6(_) => Some((Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6), 0).into()),
+    }
 }
 
 fn judge(
