@@ -4,7 +4,7 @@
 //! good version, marked stale; an object that is gone from a file that could be read whole is gone. Two files with the same object:
 //! the first path in order holds, the other is a diagnostic.
 
-use crate::objects::{ClusterObjects, SourceObject};
+use crate::objects::{ClusterObjects, SourceObject, supersede};
 use fairlead_calls::directory::yaml_files;
 use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin};
 use fairlead_resources::{Decoded, codes, decode, limits};
@@ -146,21 +146,16 @@ fn merge(
     file: &Arc<str>,
 ) -> Vec<SourceObject> {
     let last_good = |key: &ObjectKey| last.iter().find(|o| o.key() == key && !o.decoded.refused);
-    let mut merged = Vec::new();
-    let mut present: BTreeSet<ObjectKey> = BTreeSet::new();
-    for decoded in new {
-        present.insert(decoded.key.clone());
-        match last_good(&decoded.key).filter(|_| decoded.refused) {
-            Some(good) => merged.push(SourceObject { stale: true, ..good.clone() }),
-            None => merged.push(SourceObject { decoded: Arc::new(decoded), file: file.clone(), stale: false }),
-        }
-    }
-    for object in &last {
-        let hidden = refused.contains(object.key()) || cut;
-        if hidden && !present.contains(object.key()) {
-            merged.push(SourceObject { stale: true, ..object.clone() });
-        }
-    }
+    let present: BTreeSet<ObjectKey> = new.iter().map(|decoded| decoded.key.clone()).collect();
+    let mut merged: Vec<SourceObject> = new
+        .into_iter()
+        .filter_map(|decoded| {
+            let last = last_good(&decoded.key);
+            supersede(Some(Arc::new(decoded)), last, file)
+        })
+        .collect();
+    let hidden = last.iter().filter(|object| refused.contains(object.key()) || cut);
+    merged.extend(hidden.filter(|o| !present.contains(o.key())).filter_map(|o| supersede(None, Some(o), file)));
     merged
 }
 

@@ -10,9 +10,9 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct SourceObject {
     pub decoded: Arc<Decoded>,
-    /// Relative to the mesh directory.
+    /// Relative to the mesh directory; empty when the object is an API server's.
     pub file: Arc<str>,
-    /// The file now holds a version that was refused; this is the last good one.
+    /// Its source now has a version that was refused; this is the last good one.
     pub stale: bool,
 }
 
@@ -27,5 +27,20 @@ pub struct ClusterObjects {
 impl SourceObject {
     pub fn key(&self) -> &ObjectKey {
         &self.decoded.key
+    }
+}
+
+/// What holds of an object after a version of it was read that is `new`, or was refused without leaving anything.
+/// Invariant: a refused version never replaces a good one.
+pub(crate) fn supersede(
+    new: Option<Arc<Decoded>>,
+    last: Option<&SourceObject>,
+    file: &Arc<str>,
+) -> Option<SourceObject> {
+    let keep = |last: &SourceObject| SourceObject { stale: true, ..last.clone() };
+    match new {
+        Some(new) if new.refused && last.is_some_and(|last| !last.decoded.refused) => last.map(keep),
+        Some(decoded) => Some(SourceObject { decoded, file: file.clone(), stale: false }),
+        None => last.map(keep),
     }
 }

@@ -1,0 +1,257 @@
+//! What is known of the cluster, and whether it may be told already.
+//!
+//! Pure but for the clock it is given. Invariants: nothing is told before every kind that is there was listed once, but for what was
+//! kept over a restart; a state is told only when it differs from the last.
+
+use super::Keep;
+use super::convert::{Converter, Version};
+use super::follow::{Change, Failure};
+use super::health::Health;
+use super::kinds::{Need, WATCHED, Watched};
+use super::tables::Tables;
+use super::timings::Timings;
+use crate::objects::{ClusterObjects, SourceObject};
+use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin};
+use fairlead_resources::yaml::Node;
+use fairlead_resources::{Kind, codes};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub struct Cluster {
+    name: ClusterId,
+    timings: Timings,
+    tables: Tables,
+    /// Kinds that are there.
+    kinds: BTreeMap<Kind, Progress>,
+    /// Whether it is known which kinds are there.
+    discovered: bool,
+    health: Health,
+    /// What was kept over the restart, until everything was listed.
+    kept: Option<Vec<SourceObject>>,
+    begun: Instant,
+    /// Whether everything was listed once.
+    answered: bool,
+    dirty: bool,
+    told: Option<Told>,
+}
+
+/// What makes a state another, beside the objects.
+#[derive(PartialEq, Eq)]
+struct Told {
+    answered: bool,
+    unavailable: Option<String>,
+    about: Vec<Diagnostic>,
+}
+
+/// How far reading a kind has come.
+#[derive(Debug, Default)]
+struct Progress {
+    listed: bool,
+    failure: Option<Failure>,
+    /// Since when it fails without ever having been listed.
+    since: Option<Instant>,
+    given_up: bool,
+}
+
+/// A kind that fails once is about to be tried again; one that failed so often is told of.
+const TOLD_AFTER: u32 = 3;
+
+impl Cluster {
+    pub fn new(name: ClusterId, timings: Timings, keep: Option<Arc<dyn Keep>>, kept: &[Vec<u8>], now: Instant) -> Self {
+        let mut tables = Tables::new(keep);
+        for (kind, versions) in restored(&name, kept) {
+            tables.restore(kind, versions);
+        }
+        let kept = tables.objects();
+        Self {
+            name,
+            timings,
+            tables,
+            kinds: BTreeMap::new(),
+            discovered: false,
+            health: Health::default(),
+            kept: (!kept.is_empty()).then_some(kept),
+            begun: now,
+            answered: false,
+            dirty: true,
+            told: None,
+        }
+    }
+
+    /// A kind is there and is being read, maybe anew in another version.
+    pub fn exists(&mut self, kind: Kind) {
+        self.kinds.entry(kind).or_default();
+    }
+
+    /// A kind is not there (any more), and so are its objects.
+    pub fn vanished(&mut self, kind: Kind) {
+        self.kinds.remove(&kind);
+        self.dirty |= self.tables.replace(kind, Vec::new());
+    }
+
+    pub fn discovered(&mut self) {
+        self.discovered = true;
+    }
+
+    pub fn health(&mut self, health: Health) {
+        self.health = health;
+    }
+
+    pub fn take(&mut self, watched: Watched, change: Change, now: Instant) {
+        let kind = watched.kind;
+        let Some(progress) = self.kinds.get_mut(&kind) else { return };
+        if let Change::Failed(failure) = change {
+            let since = *progress.since.get_or_insert(now);
+            progress.given_up |= now.duration_since(since) >= self.timings.give_up;
+            progress.failure = Some(failure);
+            return;
+        }
+        progress.failure = None;
+        progress.since = None;
+        progress.listed |= matches!(change, Change::Listed(_));
+        self.dirty |= match change {
+            Change::Listed(versions) => self.tables.replace(kind, versions),
+            Change::Applied(version) => self.tables.apply(kind, version),
+            Change::Gone(key) => self.tables.remove(kind, &key),
+            Change::Failed(_) => false,
+        };
+    }
+
+    /// When to look again although nothing happened.
+    pub fn deadline(&self) -> Option<Instant> {
+        let at = self.begun + self.timings.grace;
+        let waits = !self.answered && self.kept.is_some() && self.told.is_none();
+        waits.then_some(at)
+    }
+
+    /// What is to be told now, if anything.
+    pub fn state(&mut self, now: Instant) -> Option<ClusterObjects> {
+        let missing = self.missing();
+        if !self.answered && missing.is_empty() && self.discovered {
+            self.answered = true;
+            self.kept = None;
+            self.dirty = true;
+        }
+        if !self.answered {
+            let why = self.why_not(&missing);
+            return self.state_before(why, now);
+        }
+        let told = Told { answered: true, unavailable: self.health.away.clone(), about: self.about() };
+        if !self.dirty && self.told.as_ref() == Some(&told) {
+            return None;
+        }
+        self.dirty = false;
+        let diagnostics = self.tables.diagnostics().cloned().chain(told.about.iter().cloned()).collect();
+        let unavailable = told.unavailable.clone();
+        self.told = Some(told);
+        Some(ClusterObjects { objects: self.tables.objects(), diagnostics, unavailable })
+    }
+
+    /// Unknown, or as it was kept.
+    fn state_before(&mut self, why: String, now: Instant) -> Option<ClusterObjects> {
+        let in_grace = now.duration_since(self.begun) < self.timings.grace && self.health.away.is_none();
+        if self.kept.is_some() && in_grace && self.told.is_none() {
+            return None;
+        }
+        let told = Told { answered: false, unavailable: Some(why.clone()), about: self.about_with(Some(&why)) };
+        if self.told.as_ref() == Some(&told) {
+            return None;
+        }
+        let diagnostics = told.about.clone();
+        self.told = Some(told);
+        let objects = self.kept.clone().unwrap_or_default();
+        Some(ClusterObjects { objects, diagnostics, unavailable: Some(why) })
+    }
+
+    /// Kinds that are there, are needed, and were never listed.
+    fn missing(&self) -> Vec<Kind> {
+        let is_missing = |kind: Kind, progress: &Progress| {
+            if progress.listed {
+                return false;
+            }
+            let denied = progress.failure.as_ref().is_some_and(|f| f.denied.is_some());
+            need(kind) == Need::Required || !(denied || progress.given_up)
+        };
+        self.kinds.iter().filter(|(kind, p)| is_missing(**kind, p)).map(|(kind, _)| *kind).collect()
+    }
+
+    fn why_not(&self, missing: &[Kind]) -> String {
+        if let Some(away) = &self.health.away {
+            return away.clone();
+        }
+        let failed = missing.iter().find_map(|kind| Some((kind, self.kinds.get(kind)?.failure.as_ref()?)));
+        match failed {
+            Some((kind, failure)) => format!("{} cannot be read yet: {}", name(*kind), failure.why),
+            None if !self.discovered => "the API server has not told yet which kinds it has".into(),
+            None => {
+                let kinds: Vec<String> = missing.iter().map(|kind| name(*kind)).collect();
+                format!("the first list of {} is not complete yet", kinds.join(", "))
+            }
+        }
+    }
+
+    /// What is to be told of the API server and of kinds.
+    fn about(&self) -> Vec<Diagnostic> {
+        self.about_with(self.health.away.as_deref())
+    }
+
+    fn about_with(&self, away: Option<&str>) -> Vec<Diagnostic> {
+        let mut about = Vec::new();
+        if let Some(why) = away {
+            let message = format!("the API server of {} does not answer: {why}; the last objects hold", self.name);
+            let hint = "see whether it runs and is reached from here; its changes are taken in when it answers again";
+            about.push(Diagnostic::warning(codes::SOURCE_UNAVAILABLE, self.at(""), message).hint(hint));
+        }
+        for (kind, progress) in &self.kinds {
+            let Some(failure) = &progress.failure else { continue };
+            let rest =
+                if self.tables.holds(*kind) { "the last objects of this kind hold" } else { "none of this kind hold" };
+            let resource = name(*kind);
+            let (message, hint) = match failure.denied {
+                Some(verb) => (
+                    format!("the control plane may not {verb} {resource}: {}; {rest}", failure.why),
+                    format!("grant get, list and watch on {resource} to its service account"),
+                ),
+                None if failure.tries >= TOLD_AFTER && self.health.away.is_none() => (
+                    format!("{resource} cannot be read: {}; {rest}", failure.why),
+                    format!("`kubectl get {resource} -A` shows what the API server says"),
+                ),
+                None => continue,
+            };
+            about.push(Diagnostic::error(codes::KIND_NOT_READABLE, self.at(kind.as_str()), message).hint(hint));
+        }
+        about
+    }
+
+    fn at(&self, kind: &str) -> Origin {
+        let object = ObjectKey::new(self.name.clone(), kind, "", "");
+        Origin { object, path: String::new(), file: Arc::default(), line: 0 }
+    }
+}
+
+fn need(kind: Kind) -> Need {
+    WATCHED.iter().find(|w| w.kind == kind).map_or(Need::Optional, |w| w.need)
+}
+
+fn name(kind: Kind) -> String {
+    WATCHED.iter().find(|w| w.kind == kind).map_or_else(|| kind.as_str().to_owned(), Watched::name)
+}
+
+/// Kept versions by kind. What cannot be read any more is left out: the API server will tell it.
+fn restored(cluster: &ClusterId, kept: &[Vec<u8>]) -> BTreeMap<Kind, Vec<Version>> {
+    let mut versions: BTreeMap<Kind, Vec<Version>> = BTreeMap::new();
+    let mut converters: BTreeMap<Kind, Converter> = BTreeMap::new();
+    for bytes in kept {
+        let Ok(node) = serde_json::from_slice::<Node>(bytes) else { continue };
+        let (Some(api_version), Some(kind)) = (node.text_at("apiVersion"), node.text_at("kind")) else { continue };
+        let Ok(kind) = Kind::find(api_version, kind) else { continue };
+        let converter = converters.entry(kind).or_insert_with(|| Converter::new(cluster.clone(), kind));
+        if let Ok(version) = converter.convert(node, false)
+            && version.decoded.as_ref().is_some_and(|decoded| !decoded.refused)
+        {
+            versions.entry(kind).or_default().push(version);
+        }
+    }
+    versions
+}
