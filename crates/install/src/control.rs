@@ -3,10 +3,12 @@
 //! Must never give it more than [`crate::rbac`] lists. Invariant: two revisions share the namespace, the Mesh object and the peering
 //! Service, and nothing else.
 
+use crate::inject::InjectSettings;
 use crate::object::{
     container_security, disruption_budget, downward, labelled, meta, pod_security, service_type, spread,
 };
 use crate::values::{NAMESPACE, VALUES_CONFIG_MAP, VALUES_KEY, Values};
+use crate::webhooks::INJECTOR;
 use serde_json::{Value, json};
 
 /// Unix socket of the admin API in the control container.
@@ -15,6 +17,9 @@ pub const ADMIN_SOCKET: &str = "/run/fairlead/admin.sock";
 pub const CONTAINER: &str = "control";
 /// Name of the Deployment, Service and ServiceAccount, before a revision's suffix.
 pub const CONTROL: &str = "fairlead-control";
+/// Where the control container finds the injector's settings, and the key of their ConfigMap.
+const INJECTION: &str = "/etc/fairlead/injection";
+const INJECTION_KEY: &str = "settings.json";
 /// The Service that other clusters' control planes dial.
 pub const PEERING: &str = "fairlead-peering";
 
@@ -24,7 +29,8 @@ pub fn shared(values: &Values) -> Vec<Value> {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": {"name": NAMESPACE, "labels": {
             "topology.istio.io/network": values.network(),
-            "pod-security.kubernetes.io/enforce": "restricted",
+            // The CNI plugin's installer writes files of the node.
+            "pod-security.kubernetes.io/enforce": if values.cni.enabled { "privileged" } else { "restricted" },
         }},
     });
     let mesh = json!({
@@ -46,7 +52,7 @@ pub fn shared(values: &Values) -> Vec<Value> {
 }
 
 /// What belongs to this revision.
-pub fn own(values: &Values) -> Vec<Value> {
+pub fn own(values: &Values, settings: &InjectSettings) -> Vec<Value> {
     let name = values.named(CONTROL);
     let labels = json!({"app": CONTROL, "istio.io/rev": values.revision});
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(&name)});
@@ -54,13 +60,18 @@ pub fn own(values: &Values) -> Vec<Value> {
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(&values.named(VALUES_CONFIG_MAP)),
         "data": {VALUES_KEY: values.tree().to_string()},
     });
+    let injector = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(&values.named(INJECTOR)),
+        "data": {INJECTION_KEY: json!(settings).to_string()},
+    });
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": meta(&name),
         "spec": {"selector": labels, "ports": [
             port("tls-xds", 15012, 15012), port("https-webhook", 443, 15017), port("http-status", 15014, 15014),
         ]},
     });
-    let objects = [account, stored, service, deployment(values, &name, &labels), disruption_budget(&name, &labels)];
+    let objects =
+        [account, stored, injector, service, deployment(values, &name, &labels), disruption_budget(&name, &labels)];
     objects.into_iter().map(|o| labelled(o, Some(&values.revision))).collect()
 }
 
@@ -101,6 +112,7 @@ fn deployment(values: &Values, name: &str, labels: &Value) -> Value {
         "volumeMounts": [
             {"name": "run", "mountPath": "/run/fairlead"},
             {"name": "state", "mountPath": "/var/lib/fairlead"},
+            {"name": "injection", "mountPath": INJECTION, "readOnly": true},
         ],
     });
     json!({
@@ -115,7 +127,11 @@ fn deployment(values: &Values, name: &str, labels: &Value) -> Value {
                     "serviceAccountName": name, "securityContext": pod_security(), "affinity": spread(labels),
                     "terminationGracePeriodSeconds": 30,
                     "containers": [container],
-                    "volumes": [{"name": "run", "emptyDir": {}}, {"name": "state", "emptyDir": {}}],
+                    "volumes": [
+                        {"name": "run", "emptyDir": {}},
+                        {"name": "state", "emptyDir": {}},
+                        {"name": "injection", "configMap": {"name": values.named(INJECTOR)}},
+                    ],
                 },
             },
         },

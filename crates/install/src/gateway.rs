@@ -56,6 +56,7 @@ fn deployment(values: &Values, labels: &Value, with_network: &Value) -> Value {
             "--control", values.control_address(), "--control-identity", values.control_identity(),
             "--token-file", "/var/run/secrets/fairlead/token", "--trust-file", "/var/run/fairlead/trust/bundles.json",
             "--status", "0.0.0.0:15021", "--state", "/var/lib/fairlead-proxy",
+            "--resolvers-from", "/etc/resolv.conf",
         ],
         "env": downward(values), "securityContext": container_security(), "resources": values.gateway.resources,
         "ports": [

@@ -3,6 +3,7 @@
 //! Must never see: sockets, files, `kube`, the clock. Values in, Kubernetes objects out as `serde_json` values; who applies them is
 //! `fairlead` (command line) or `control` (webhooks). Invariant: equal values render equal objects, in equal order.
 
+pub mod cni;
 pub mod control;
 pub mod crds;
 pub mod gateway;
@@ -16,6 +17,6 @@ pub mod webhooks;
 
 pub use render::{Rendered, render};
 pub use values::{
-    Admission, ControlValues, DEFAULT_REVISION, Expose, GatewayValues, MeshValues, NAMESPACE, Profile, ProxyValues,
+    Admission, CniValues, ControlValues, DEFAULT_REVISION, Expose, GatewayValues, MeshValues, NAMESPACE, Profile,
     PullPolicy, Trust, VALUES_CONFIG_MAP, VALUES_KEY, ValueError, Values,
 };

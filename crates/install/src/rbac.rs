@@ -51,6 +51,7 @@ const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
 const NAMED: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
 const STATUS: &[&str] = &["get", "patch", "update"];
+const CA_BUNDLE: &str = "crates/control/src/webhook/bundle.rs";
 const SOURCES: &str = "crates/sources/src/kubernetes/kinds.rs";
 
 const fn everywhere(
@@ -64,7 +65,7 @@ const fn everywhere(
 
 /// All rules.
 pub const RULES: &[Rule] = &[
-    everywhere("", &["namespaces", "services", "pods", "nodes", "serviceaccounts"], READ, (SOURCES, "Namespace")),
+    everywhere("", &["namespaces", "services", "pods", "nodes"], READ, (SOURCES, "Namespace")),
     everywhere("discovery.k8s.io", &["endpointslices"], READ, (SOURCES, "EndpointSlice")),
     everywhere(
         "networking.istio.io",
@@ -104,25 +105,39 @@ pub const RULES: &[Rule] = &[
         reach: Reach::Cluster,
         group: "",
         resources: &["configmaps"],
+        names: Names::These(&["istio"]),
+        verbs: READ,
+        reader: (SOURCES, "istio-system"),
+    },
+    Rule {
+        reach: Reach::Cluster,
+        group: "",
+        resources: &["configmaps"],
         names: Names::These(&["fairlead-trust"]),
         verbs: NAMED,
         reader: ("crates/control/src/kubernetes/trust.rs", "fairlead-trust"),
     },
+    everywhere(
+        "admissionregistration.k8s.io",
+        &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+        READ,
+        (CA_BUNDLE, "WebhookConfiguration"),
+    ),
     Rule {
         reach: Reach::Cluster,
         group: "admissionregistration.k8s.io",
         resources: &["mutatingwebhookconfigurations"],
         names: Names::Injectors,
-        verbs: &["get", "list", "watch", "patch"],
-        reader: ("crates/control/src/webhook/bundle.rs", "MutatingWebhookConfiguration"),
+        verbs: &["patch"],
+        reader: (CA_BUNDLE, "MutatingWebhookConfiguration"),
     },
     Rule {
         reach: Reach::Cluster,
         group: "admissionregistration.k8s.io",
         resources: &["validatingwebhookconfigurations"],
         names: Names::Validators,
-        verbs: &["get", "list", "watch", "patch"],
-        reader: ("crates/control/src/webhook/bundle.rs", "ValidatingWebhookConfiguration"),
+        verbs: &["patch"],
+        reader: (CA_BUNDLE, "ValidatingWebhookConfiguration"),
     },
     Rule {
         reach: Reach::Own,

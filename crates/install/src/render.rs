@@ -3,7 +3,7 @@
 //! Invariant: an object comes after those it needs; definitions are apart, since they are installed only where absent.
 
 use crate::values::{ValueError, Values};
-use crate::{control, gateway, rbac, revision, webhooks};
+use crate::{cni, control, gateway, rbac, revision, webhooks};
 use serde_json::Value;
 
 /// The objects by the step in which they are applied.
@@ -29,7 +29,8 @@ pub fn render(values: &Values) -> Result<Rendered, ValueError> {
     values.validate()?;
     let mut first = control::shared(values);
     first.extend(rbac::objects(values));
-    first.extend(control::own(values));
+    first.extend(cni::objects(values));
+    first.extend(control::own(values, &values.inject_settings()?));
     let mut hooks = webhooks::objects(values);
     hooks.extend(revision::objects(values));
     Ok(Rendered { control: first, webhooks: hooks, gateway: gateway::objects(values) })

@@ -4,7 +4,9 @@
 //! injector and `fairlead check` know them. Invariant: a `Values` that passed [`Values::validate`] renders valid objects.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+
+use crate::inject::InjectSettings;
 
 /// Where everything that is not per application namespace lives.
 pub const NAMESPACE: &str = "fairlead-system";
@@ -51,8 +53,10 @@ pub struct Values {
     pub control: ControlValues,
     /// The east-west gateway.
     pub gateway: GatewayValues,
-    /// What injection adds to a pod.
-    pub proxy: ProxyValues,
+    /// Capture by a CNI plugin.
+    pub cni: CniValues,
+    /// Settings of the injector that differ from its defaults; see [`InjectSettings`].
+    pub injection: Map<String, Value>,
 }
 
 /// When the kubelet asks a registry.
@@ -144,14 +148,16 @@ pub struct GatewayValues {
     pub resources: Value,
 }
 
-/// What injection adds.
+/// The CNI plugin that captures pods, so that they need no privilege for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ProxyValues {
-    /// As an init container with `restartPolicy: Always`; false: as an ordinary container.
-    pub native_sidecar: bool,
-    /// Kubernetes' `resources` of the proxy's container.
-    pub resources: Value,
+pub struct CniValues {
+    /// Whether it captures; else an init container of each pod does.
+    pub enabled: bool,
+    /// Where the nodes' container runtime looks for plugins.
+    pub bin_dir: String,
+    /// Where it looks for their configuration.
+    pub conf_dir: String,
 }
 
 impl Default for Values {
@@ -167,7 +173,8 @@ impl Default for Values {
             mesh: MeshValues::default(),
             control: ControlValues::default(),
             gateway: GatewayValues::default(),
-            proxy: ProxyValues::default(),
+            cni: CniValues::default(),
+            injection: Map::new(),
         }
     }
 }
@@ -195,14 +202,14 @@ impl Default for GatewayValues {
     }
 }
 
-impl Default for ProxyValues {
+impl Default for CniValues {
     fn default() -> Self {
-        Self { native_sidecar: true, resources: requests("10m", "32Mi") }
+        Self { enabled: false, bin_dir: "/opt/cni/bin".into(), conf_dir: "/etc/cni/net.d".into() }
     }
 }
 
 fn requests(cpu: &str, memory: &str) -> Value {
-    serde_json::json!({"requests": {"cpu": cpu, "memory": memory}})
+    json!({"requests": {"cpu": cpu, "memory": memory}})
 }
 
 impl Values {
@@ -284,11 +291,8 @@ impl Values {
                 });
             }
         }
-        let resources = [
-            ("control.resources", &self.control.resources),
-            ("gateway.resources", &self.gateway.resources),
-            ("proxy.resources", &self.proxy.resources),
-        ];
+        let resources =
+            [("control.resources", &self.control.resources), ("gateway.resources", &self.gateway.resources)];
         for (field, value) in resources {
             if !value.is_object() {
                 return Err(ValueError {
@@ -298,7 +302,46 @@ impl Values {
                 });
             }
         }
-        Ok(())
+        for (field, path) in [("cni.binDir", &self.cni.bin_dir), ("cni.confDir", &self.cni.conf_dir)] {
+            if !path.starts_with('/') {
+                return Err(ValueError {
+                    field: field.into(),
+                    problem: format!("`{path}` is no absolute path"),
+                    remedy: "write the nodes' own, such as /opt/cni/bin".into(),
+                });
+            }
+        }
+        self.inject_settings().map(|_| ())
+    }
+
+    /// What the injector of this revision is told.
+    pub fn inject_settings(&self) -> Result<InjectSettings, ValueError> {
+        let refused = |field: &str, problem: String, remedy: &str| ValueError {
+            field: format!("injection.{field}"),
+            problem,
+            remedy: remedy.to_owned(),
+        };
+        let mut tree = Map::new();
+        tree.insert("revision".into(), json!(self.revision));
+        tree.insert("tags".into(), json!(self.tags));
+        tree.insert("systemNamespace".into(), json!(NAMESPACE));
+        tree.insert("controlAddress".into(), json!(self.control_address()));
+        tree.insert("cni".into(), json!(self.cni.enabled));
+        for field in tree.keys().map(String::as_str).chain(["cluster", "trustDomain"]) {
+            if self.injection.contains_key(field) {
+                return Err(refused(field, "follows from other values".into(), "leave it out"));
+            }
+        }
+        tree.insert("image".into(), json!(self.image));
+        tree.insert("imagePullPolicy".into(), json!(self.image_pull_policy));
+        for (field, value) in &self.injection {
+            tree.insert(field.clone(), value.clone());
+            let one = Value::Object([(field.clone(), value.clone())].into_iter().collect());
+            serde_json::from_value::<InjectSettings>(one)
+                .map_err(|e| refused(field, e.to_string(), "docs/kubernetes.md lists every setting"))?;
+        }
+        serde_json::from_value(Value::Object(tree))
+            .map_err(|e| refused("", e.to_string(), "docs/kubernetes.md lists every setting"))
     }
 
     /// The network's name.
@@ -375,8 +418,17 @@ mod tests {
     }
 
     #[test]
+    fn the_injector_is_told_what_differs() {
+        let values = east().set(&["injection.nativeSidecars=false".into(), "cni.enabled=true".into()]).unwrap();
+        let settings = values.inject_settings().unwrap();
+        assert_eq!((settings.native_sidecars, settings.cni), (false, true));
+        assert_eq!(settings.control_address, "fairlead-control.fairlead-system.svc:15012");
+    }
+
+    #[test]
     fn the_stored_form_is_the_read_form() {
-        let values = east().set(&["control.replicas=3".into(), "proxy.resources={limits: {cpu: 1}}".into()]).unwrap();
+        let values =
+            east().set(&["control.replicas=3".into(), "injection.resources={limits: {cpu: 1}}".into()]).unwrap();
         assert_eq!(values.control.replicas, 3);
         assert_eq!(Values::read(values.tree()).unwrap(), values);
     }
@@ -395,7 +447,9 @@ mod tests {
         assert!(text(&["control.replicas=0"]).contains("0 serves nobody"));
         assert!(text(&["tags=[default]"]).contains("is the revision itself"));
         assert!(text(&["mesh.trustDomain=a..b"]).starts_with("mesh.trustDomain: is empty"));
-        assert!(text(&["proxy.resources=1"]).starts_with("proxy.resources: must be an object"));
+        assert!(text(&["control.resources=1"]).starts_with("control.resources: must be an object"));
+        assert!(text(&["injection.nativeSidecar=false"]).starts_with("injection.nativeSidecar: unknown field"));
+        assert!(text(&["injection.revision=a"]).starts_with("injection.revision: follows from other values"));
         assert!(
             Values::default().validate().unwrap_err().to_string().starts_with("cluster: is empty; name this cluster")
         );
