@@ -18,7 +18,7 @@ pub const ALL: &[Code] = &[
     Code {
         code: STALE_OBJECT,
         meaning: "The object as it is written now was refused; the last version that was good keeps serving.",
-        remedy: "Correct what the file's other diagnostics name, or remove the object.",
+        remedy: "Correct what the object's other diagnostics name, or remove it.",
     },
     Code {
         code: TRUST_CONFLICT,

@@ -6,6 +6,7 @@ use fairlead_identity::VerifiedPeer;
 use fairlead_model::report::ProxyStatus;
 use fairlead_model::{ClientKind, ClusterId, WorkloadRef};
 use fairlead_peering::PeerUpdate;
+use fairlead_resources::fairlead::Mesh;
 use fairlead_sources::ClusterObjects;
 use fairlead_xds::server::{StreamId, Views};
 use tokio::sync::oneshot;
@@ -13,6 +14,13 @@ use tokio::sync::oneshot;
 pub enum Event {
     /// The cluster's folder.
     Objects(ClusterObjects),
+    /// A Kubernetes cluster: its objects, what its `Mesh` object says, and where peers reach this control plane, unless that was
+    /// settled at the start.
+    Cluster {
+        objects: ClusterObjects,
+        mesh: Option<Mesh>,
+        advertise: Option<Vec<String>>,
+    },
     /// `mesh.yaml` of the mesh directory, if it is there.
     MeshFile(Option<Vec<u8>>),
     /// A peer's stream told something.

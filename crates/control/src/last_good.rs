@@ -112,10 +112,10 @@ fn good(cluster: &ClusterId, file: &Arc<str>, bytes: Vec<u8>) -> Option<Good> {
     whole.then(|| Good { bytes, objects: decoding.objects.into_iter().map(Arc::new).collect() })
 }
 
-fn stale(object: &SourceObject) -> Diagnostic {
+/// What is said of an object whose last good version serves.
+pub fn stale(object: &SourceObject) -> Diagnostic {
     let at = object.decoded.origin("", &object.file);
     let message =
         format!("{} as it is written now was refused; its last good version serves (stale-object)", object.key());
-    Diagnostic::warning(STALE_OBJECT, at, message)
-        .hint("correct what the file's other diagnostics name, or remove the object")
+    Diagnostic::warning(STALE_OBJECT, at, message).hint("correct what its other diagnostics name, or remove the object")
 }

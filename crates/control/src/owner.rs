@@ -88,6 +88,15 @@ impl Owner {
         let world = &mut self.world;
         match event {
             Event::Objects(objects) => world.objects = objects,
+            Event::Cluster { objects, mesh, advertise } => {
+                world.objects = objects;
+                world.mesh = mesh;
+                if let Some(addresses) = advertise
+                    && let Err(e) = world.authority.update_me(|me| me.control_addresses = addresses)
+                {
+                    tracing::error!("where peers reach this control plane cannot be kept: {e:#}");
+                }
+            }
             Event::MeshFile(bytes) => self.mesh_file.take(world, bytes),
             Event::Peer(update) => return take_summary(world, update, now),
             Event::PeerLink { cluster, connected } => {

@@ -3,6 +3,10 @@
 //! Invariant: the mesh's settings are known before the authority is opened, since certificates carry its trust domain; where they
 //! cannot be known, the control plane says why and waits, and never makes up others.
 
+mod advertise;
+mod kubernetes;
+mod mesh_object;
+
 use crate::event::Event;
 use crate::keeper::Keeper;
 use crate::kubernetes::Kubernetes;
@@ -34,15 +38,19 @@ pub struct Source {
 
 enum From {
     Directory(PathBuf),
-    Kubernetes(Kubernetes),
+    Kubernetes {
+        kubernetes: Kubernetes,
+        /// What peers are told to dial, if that was given at the start.
+        advertise: Vec<String>,
+    },
 }
 
 impl Source {
     pub async fn open(
         options: &ControlOptions,
         mesh_file: &MeshFile,
-        _store: &Store,
-        _status: &Status,
+        store: &Store,
+        status: &Status,
     ) -> anyhow::Result<Self> {
         let cluster = ClusterId::from(options.cluster.as_str());
         match &options.source {
@@ -54,7 +62,11 @@ impl Source {
             }),
             options::Source::Kubernetes(kubernetes) => {
                 let kubernetes = Kubernetes::open(&options.cluster, kubernetes).await?;
-                Ok(Self { name: "mesh".into(), mesh: None, cluster, from: From::Kubernetes(kubernetes) })
+                let kept = kubernetes::kept_mesh(&cluster, store)?;
+                let mesh = mesh_object::at_start(&kubernetes, &cluster, kept, status).await?;
+                let advertise = options.advertise.clone();
+                let from = From::Kubernetes { kubernetes, advertise };
+                Ok(Self { name: mesh_object::NAME.into(), mesh: Some(mesh), cluster, from })
             }
         }
     }
@@ -63,7 +75,7 @@ impl Source {
     pub fn kubernetes(&self) -> Option<&Kubernetes> {
         match &self.from {
             From::Directory(_) => None,
-            From::Kubernetes(kubernetes) => Some(kubernetes),
+            From::Kubernetes { kubernetes, .. } => Some(kubernetes),
         }
     }
 
@@ -82,7 +94,9 @@ impl Source {
                 vital.spawn(watch_mesh(directory.join(mesh_file::NAME), events.clone()));
                 Ok(())
             }
-            From::Kubernetes(_) => anyhow::bail!("objects are not yet read from API servers"),
+            From::Kubernetes { kubernetes, advertise } => {
+                kubernetes::follow(kubernetes, advertise, store, keeper, events, vital)
+            }
         }
     }
 }

@@ -1,0 +1,96 @@
+//! Objects of an API server on their way to the owner, and their good versions on disk.
+//!
+//! Invariant: objects, the mesh's settings among them and what peers are told of this control plane's addresses are one event, so
+//! that nothing is resolved of a half.
+
+use super::{advertise, mesh_object};
+use crate::event::Event;
+use crate::keeper::Keeper;
+use crate::kubernetes::Kubernetes;
+use crate::last_good;
+use crate::store::{Bucket, Store};
+use fairlead_model::{ClusterId, ObjectKey};
+use fairlead_resources::fairlead::Mesh;
+use fairlead_resources::yaml::Node;
+use fairlead_resources::{Object, decode_object};
+use fairlead_sources::{ClusterObjects, Keep, KubernetesSource, KubernetesTimings, watch_kubernetes};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Good versions on disk: written soon, as everything that may be a moment old after a crash.
+struct OnDisk(Arc<Keeper>);
+
+impl Keep for OnDisk {
+    fn keep(&self, key: &ObjectKey, json: Vec<u8>) {
+        self.0.save_bytes(Bucket::LastGood, name(key), json);
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        self.0.remove(Bucket::LastGood, name(key));
+    }
+}
+
+/// No file of a mesh directory is called so.
+fn name(key: &ObjectKey) -> String {
+    format!("{}/{}/{}", key.kind, key.namespace, key.name)
+}
+
+/// The mesh's settings as they last were good.
+pub fn kept_mesh(cluster: &ClusterId, store: &Store) -> anyhow::Result<Option<Mesh>> {
+    let key = ObjectKey::new(cluster.clone(), "Mesh", "", mesh_object::NAME);
+    let Some(bytes) = store.load_bytes(Bucket::LastGood, &name(&key))? else { return Ok(None) };
+    let Ok(node) = serde_json::from_slice::<Node>(&bytes) else { return Ok(None) };
+    let decoded = decode_object(cluster, &node).objects.into_iter().find(|decoded| !decoded.refused);
+    Ok(decoded.and_then(|decoded| match decoded.object {
+        Object::Mesh(mesh) => Some(mesh),
+        _ => None,
+    }))
+}
+
+/// Tells the owner of every change from now on. `advertise`: what peers are told in place of what the objects say.
+pub fn follow(
+    kubernetes: Kubernetes,
+    advertise: Vec<String>,
+    store: &Store,
+    keeper: Arc<Keeper>,
+    events: &mpsc::UnboundedSender<Event>,
+    vital: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let kept = store.all_bytes(Bucket::LastGood)?.into_iter().map(|(_, json)| json).collect();
+    let source = KubernetesSource {
+        client: kubernetes.client,
+        cluster: kubernetes.cluster.as_str().into(),
+        namespace: kubernetes.namespace.clone(),
+        kept,
+        keep: Some(Arc::new(OnDisk(keeper))),
+        timings: KubernetesTimings::default(),
+    };
+    let (states, mut received) = mpsc::channel(4);
+    vital.spawn(watch_kubernetes(source, states));
+    let (events, namespace) = (events.clone(), kubernetes.namespace);
+    vital.spawn(async move {
+        while let Some(objects) = received.recv().await {
+            if events.send(event(objects, &namespace, &advertise)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn event(mut objects: ClusterObjects, namespace: &str, given: &[String]) -> Event {
+    let stale: Vec<_> = objects.objects.iter().filter(|o| o.stale).map(last_good::stale).collect();
+    objects.diagnostics.extend(stale);
+    let mesh = objects.objects.iter().find_map(|object| match &object.decoded.object {
+        Object::Mesh(mesh) => Some(mesh.clone()),
+        _ => None,
+    });
+    let known = objects.unavailable.is_none() || !objects.objects.is_empty();
+    let advertise = match given {
+        [] if known => Some(advertise::addresses(&objects.objects, namespace)),
+        // What was given at the start is in the record already.
+        _ => None,
+    };
+    Event::Cluster { objects, mesh, advertise }
+}

@@ -1,0 +1,69 @@
+//! The `Mesh` object of a Kubernetes cluster, before objects are watched: the trust domain is in it, which certificates carry.
+//!
+//! Invariant: never makes up settings. What was last good serves at once when the API server does not answer; without it the start
+//! waits, and says for what.
+
+use crate::kubernetes::Kubernetes;
+use crate::status::Status;
+use fairlead_model::ClusterId;
+use fairlead_resources::fairlead::Mesh;
+use fairlead_resources::yaml::Node;
+use fairlead_resources::{Kind, Object, decode_object};
+use std::time::Duration;
+
+/// Its name; there is one.
+pub const NAME: &str = "mesh";
+/// An answer takes no longer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two questions: what is waited for is an operator, or a server that starts.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The mesh's settings, however long that takes; at once if they are kept and the API server has none that are better.
+pub async fn at_start(
+    kubernetes: &Kubernetes,
+    cluster: &ClusterId,
+    kept: Option<Mesh>,
+    status: &Status,
+) -> anyhow::Result<Mesh> {
+    loop {
+        let asked = tokio::time::timeout(TIMEOUT, ask(kubernetes, cluster)).await;
+        let why = match asked.unwrap_or_else(|_| Err(format!("the API server has not answered within {TIMEOUT:?}"))) {
+            Ok(mesh) => return Ok(mesh),
+            Err(why) => why,
+        };
+        if let Some(kept) = kept {
+            tracing::warn!("the mesh's settings are those of before the restart: {why}");
+            return Ok(kept);
+        }
+        tracing::warn!("waiting for the mesh's settings: {why}");
+        status.waiting(format!("the mesh's settings cannot be read: {why}"));
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn ask(kubernetes: &Kubernetes, cluster: &ClusterId) -> Result<Mesh, String> {
+    let Kubernetes { client, namespace, .. } = kubernetes;
+    let version = Kind::Mesh.versions()[0];
+    let path = format!("/apis/{}/{version}/namespaces/{namespace}/meshes", Kind::Mesh.group());
+    let request = kube::core::Request::new(path).get(NAME, &Default::default()).map_err(|e| e.to_string())?;
+    let text = client.request_text(request).await.map_err(|error| match error {
+        kube::Error::Api(status) if status.code == 404 => {
+            format!("there is no Mesh {namespace}/{NAME}; `fairlead install` makes one")
+        }
+        kube::Error::Api(status) => status.message.clone(),
+        other => deepest(&other),
+    })?;
+    let node: Node = serde_json::from_str(&text).map_err(|e| format!("Mesh {namespace}/{NAME} cannot be read: {e}"))?;
+    let mut decoding = decode_object(cluster, &node);
+    match decoding.objects.pop().filter(|decoded| !decoded.refused).map(|decoded| decoded.object) {
+        Some(Object::Mesh(mesh)) => Ok(mesh),
+        _ => {
+            let why = decoding.diagnostics.first().map(|d| format!("{}: {}", d.path, d.message)).unwrap_or_default();
+            Err(format!("Mesh {namespace}/{NAME} is refused: {why}"))
+        }
+    }
+}
+
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    error.source().map_or_else(|| error.to_string(), deepest)
+}
