@@ -14,6 +14,7 @@ pub mod evaluate;
 mod generate;
 pub mod install;
 pub mod iptables;
+pub mod namespace;
 pub mod netlink;
 pub mod rules;
 mod spec;
