@@ -23,6 +23,7 @@ pub mod mint;
 pub mod provider;
 pub mod random;
 pub mod rotation;
+pub mod serving;
 pub mod sessions;
 pub mod shared_root;
 mod signing_request;

@@ -299,3 +299,24 @@ fn bundles_survive_pem_and_json_and_refuse_what_is_no_root() {
     assert!(TrustBundle::from_pem(domain("east"), 1, "").is_err());
     assert!(TrustBundle::from_json(r#"{"trustDomain":"A","sequence":1,"roots":[]}"#).is_err());
 }
+
+#[test]
+fn a_serving_certificate_has_names_and_is_nobody() {
+    let ca = east();
+    let csr = WorkloadKey::generate().unwrap().csr().unwrap();
+    let names = ["fairlead-control.fairlead-system.svc", "fairlead-control.fairlead-system.svc.cluster.local"];
+    let chain = ca.issue_serving(&csr, &names, Duration::from_secs(3600), at(START), &mut SystemRandom).unwrap();
+    let (_, leaf) = x509_parser::certificate::X509Certificate::from_der(&chain[0]).unwrap();
+    let sans = leaf.subject_alternative_name().unwrap().unwrap();
+    let found: Vec<String> = sans.value.general_names.iter().map(ToString::to_string).collect();
+    assert_eq!(found, names.map(|name| format!("DNSName({name})")));
+    let usage = leaf.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.server_auth && !usage.client_auth && !leaf.is_ca());
+
+    let trust = TrustBundleSet::of(ca.bundle().clone(), None).unwrap();
+    let judged = verdict(&chain, &trust, at(START));
+    assert!(judged.is_err(), "nobody in the mesh is called by a name: {judged:?}");
+
+    let ended = ca.issue_serving(&csr, &names, Duration::from_secs(3600), ca.not_after(), &mut SystemRandom);
+    assert!(matches!(ended, Err(CaError::CaExpired { .. })), "{ended:?}");
+}

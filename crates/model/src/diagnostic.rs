@@ -4,6 +4,7 @@
 
 use crate::origin::{ObjectKey, Origin};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -59,5 +60,24 @@ impl Diagnostic {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
+    }
+}
+
+/// As `analyze` prints it and a webhook refuses with it; the place in a file is for who knows of files.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        };
+        write!(f, "{severity} {}: {}: {}", self.code, self.object, self.message)?;
+        if !self.path.is_empty() {
+            write!(f, " {}", self.path)?;
+        }
+        if !self.hint.is_empty() {
+            write!(f, "\n    {}", self.hint)?;
+        }
+        Ok(())
     }
 }

@@ -66,8 +66,5 @@ fn line(diagnostic: &Diagnostic) -> String {
     } else {
         format!("{}:{}", diagnostic.file, diagnostic.line)
     };
-    let path = if diagnostic.path.is_empty() { String::new() } else { format!(" {}", diagnostic.path) };
-    let hint = if diagnostic.hint.is_empty() { String::new() } else { format!("\n    {}", diagnostic.hint) };
-    let severity = format!("{:?}", diagnostic.severity).to_lowercase();
-    format!("{place}: {severity} {}: {}{path}: {}{hint}", diagnostic.code, diagnostic.object, diagnostic.message)
+    format!("{place}: {diagnostic}")
 }
