@@ -32,6 +32,7 @@ mod source;
 mod status;
 mod store;
 mod streams;
+mod webhook;
 mod world;
 
 pub use options::{ControlOptions, ControlTimings, KubernetesOptions, Source};

@@ -18,6 +18,10 @@ pub struct ControlOptions {
     pub admin: PathBuf,
     /// `/ready` and `/metrics` over plain HTTP, for kubelets and scrapers; nothing on it changes anything.
     pub status: Option<SocketAddr>,
+    /// Admission webhooks over TLS, for API servers.
+    pub webhook: Option<SocketAddr>,
+    /// The injector's settings; without a file its defaults hold.
+    pub injection: Option<PathBuf>,
     /// `state.redb` and last-good copies.
     pub state: PathBuf,
     /// A CA in Istio's `cacerts` layout instead of an own root.

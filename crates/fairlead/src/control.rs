@@ -48,6 +48,12 @@ pub struct ControlArgs {
     /// Answers /ready and /metrics over plain HTTP.
     #[arg(long)]
     status: Option<SocketAddr>,
+    /// Serves the admission webhooks /inject and /validate over TLS.
+    #[arg(long)]
+    webhook: Option<SocketAddr>,
+    /// The injector's settings, a JSON file; it may change at any time.
+    #[arg(long, requires = "webhook")]
+    injection: Option<PathBuf>,
     /// Where state is kept over restarts.
     #[arg(long)]
     state: PathBuf,
@@ -74,6 +80,8 @@ pub async fn run(args: ControlArgs) -> anyhow::Result<()> {
         cluster: args.cluster,
         source,
         status: args.status,
+        webhook: args.webhook,
+        injection: args.injection,
         listen: args.listen,
         advertise: args.advertise,
         admin: args.admin,

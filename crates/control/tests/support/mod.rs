@@ -84,6 +84,8 @@ impl Plane {
             cluster: self.cluster.clone(),
             source: Source::Directory(self.directory.clone()),
             status: None,
+            webhook: None,
+            injection: None,
             listen: Vec::new(),
             advertise: vec![self.address.clone()],
             admin: self.admin.clone(),
