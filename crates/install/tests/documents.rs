@@ -96,7 +96,8 @@ fn injected_again_nothing_changes() {
 
 #[test]
 fn namespaces_among_the_documents_count() {
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: NS}\nspec: {containers: [{name: a, image: a}]}\n";
+    let pod =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: NS}\nspec: {containers: [{name: a, image: a}]}\n";
     let input = format!(
         "kind: Namespace\nmetadata: {{name: in, labels: {{istio-injection: enabled}}}}\n---\nkind: Namespace\nmetadata: {{name: out}}\n---\n{}---\n{}---\n{}",
         pod.replace("NS", "in"),
