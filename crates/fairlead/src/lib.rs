@@ -43,6 +43,9 @@ enum Command {
     Token(cli::get::TokenArgs),
     Join(cli::get::JoinArgs),
     Detach(cli::get::DetachArgs),
+    Install(cli::install::InstallArgs),
+    Uninstall(cli::uninstall::UninstallArgs),
+    Check(cli::check::CheckArgs),
     Up(up::UpArgs),
     Lab(lab::LabArgs),
     Control(control::ControlArgs),
@@ -85,6 +88,9 @@ pub fn main(hooks: Hooks) -> ExitCode {
         Command::Token(args) => cli::get::token(&args),
         Command::Join(args) => cli::get::join(&args),
         Command::Detach(args) => cli::get::detach(&args),
+        Command::Install(args) => block_on(cli::install::run(&args)),
+        Command::Uninstall(args) => block_on(cli::uninstall::run(&args)),
+        Command::Check(args) => block_on(cli::check::run(&args)),
         Command::Docs(args) => cli::docs::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             clap_complete::generate(

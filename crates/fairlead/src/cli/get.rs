@@ -1,6 +1,10 @@
 //! `fairlead get …`, `token create`, `join`, `detach`: asking and telling a running control plane.
+//!
+//! With `--context` or `--kubeconfig` the same subcommand runs in the control plane's pod. Invariant: a secret is never an argument
+//! there, since API servers log arguments.
 
 use super::admin::{ask, sockets};
+use super::kubernetes::{Cluster, ClusterArgs, answer, control_pods, pass_through};
 use super::output::{Columns, Output, print};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
@@ -11,8 +15,10 @@ use std::process::ExitCode;
 /// List what a control plane knows: clusters, peers, services, endpoints, routes, proxies.
 ///
 /// Without --socket or --cluster the first control plane of the mesh that `fairlead up` runs is asked; any of them answers for
-/// the whole mesh. Proxies are those of all clusters.
+/// the whole mesh. Proxies are those of all clusters. With --context the control plane in a Kubernetes cluster is asked.
 /// Example: fairlead get proxies -o json
+///
+/// Example: fairlead get clusters --context east
 #[derive(Args, Debug)]
 pub struct GetArgs {
     #[arg(value_enum)]
@@ -31,6 +37,8 @@ pub struct At {
     /// Ask this cluster's control plane of the running lab.
     #[arg(long)]
     cluster: Option<String>,
+    #[command(flatten)]
+    kubernetes: ClusterArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,7 +77,7 @@ enum TokenCommand {
 /// Join this control plane's cluster to the mesh of a token's issuer.
 #[derive(Args, Debug)]
 pub struct JoinArgs {
-    /// As `fairlead token create` printed it on the other side.
+    /// As `fairlead token create` printed it on the other side; `-`: read from standard input.
     token: String,
     #[command(flatten)]
     at: At,
@@ -85,8 +93,56 @@ pub struct DetachArgs {
     at: At,
 }
 
+impl At {
+    /// Runs the subcommand in the control plane's pod, if a Kubernetes cluster is asked; `None`: none is.
+    fn elsewhere(&self, words: &[String], input: &str) -> Option<anyhow::Result<ExitCode>> {
+        if !self.kubernetes.is_given() {
+            return None;
+        }
+        if self.socket.is_some() || self.cluster.is_some() {
+            let problem =
+                "--socket and --cluster name a control plane on this machine, --context one in Kubernetes: give one";
+            return Some(Err(anyhow::anyhow!(problem)));
+        }
+        Some(crate::block_on(async { pass_through(&Cluster::open(&self.kubernetes).await?, words, input).await }))
+    }
+}
+
+/// Proxies are connected to one replica each: all are asked.
+fn proxies_of(at: &At, columns: Columns, output: Output) -> anyhow::Result<ExitCode> {
+    let words = ["get", "proxies", "-o", "json"].map(str::to_owned);
+    let rows = crate::block_on(async {
+        let cluster = Cluster::open(&at.kubernetes).await?;
+        let mut all = Vec::new();
+        for pod in control_pods(&cluster).await? {
+            let said = answer(&cluster, &pod, &words, "").await?;
+            if said.code != 0 {
+                anyhow::bail!("pod {pod}: {}", String::from_utf8_lossy(&said.errors).trim());
+            }
+            all.extend(serde_json::from_slice::<Vec<Value>>(&said.output).with_context(|| format!("pod {pod}"))?);
+        }
+        Ok(Value::Array(all))
+    })?;
+    print(&rows, columns, output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
 pub fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
     let (path, columns) = listing(args.what);
+    if args.what == What::Proxies && args.at.kubernetes.is_given() {
+        return proxies_of(&args.at, columns, args.output);
+    }
+    if let Some(result) = args.at.elsewhere(&words(&["get", &word(args.what), "-o", &word(args.output)]), "") {
+        return result;
+    }
     let sockets = at(&args.at)?;
     let rows = if args.what == What::Proxies && args.at.cluster.is_none() {
         let (mut all, mut silent) = (Vec::new(), Vec::new());
@@ -115,6 +171,12 @@ pub fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
 
 pub fn token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
     let TokenCommand::Create { at: place, addresses, seconds } = &args.command;
+    let mut again = words(&["token", "create"]);
+    again.extend(addresses.iter().flat_map(|a| ["--address".to_owned(), a.clone()]));
+    again.extend(seconds.iter().flat_map(|s| ["--seconds".to_owned(), s.to_string()]));
+    if let Some(result) = place.elsewhere(&again, "") {
+        return result;
+    }
     let socket = one(place)?;
     let answer = ask(&socket, "/token", Some(&json!({"addresses": addresses, "seconds": seconds})))?;
     println!("{}", answer["token"].as_str().context("no token in the answer")?);
@@ -123,7 +185,19 @@ pub fn token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
-    let answer = ask(&one(&args.at)?, "/join", Some(&json!({"token": args.token})))?;
+    let token = match args.token.as_str() {
+        "-" => {
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).context("cannot read the token from standard input")?;
+            line
+        }
+        token => token.to_owned(),
+    };
+    let token = token.trim();
+    if let Some(result) = args.at.elsewhere(&words(&["join", "-"]), &format!("{token}\n")) {
+        return result;
+    }
+    let answer = ask(&one(&args.at)?, "/join", Some(&json!({"token": token})))?;
     println!(
         "joined {}; identities and exports of namespaces {} are accepted from it (bound them with a Peer object)",
         answer["joined"].as_str().unwrap_or_default(),
@@ -133,6 +207,11 @@ pub fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub fn detach(args: &DetachArgs) -> anyhow::Result<ExitCode> {
+    let mut again = words(&["detach", &args.name]);
+    again.extend(args.here.then(|| "--here".to_owned()));
+    if let Some(result) = args.at.elsewhere(&again, "") {
+        return result;
+    }
     ask(&one(&args.at)?, "/detach", Some(&json!({"cluster": args.name, "here": args.here})))?;
     let reach = if args.here { "here" } else { "mesh-wide" };
     println!("{} is revoked {reach}", args.name);

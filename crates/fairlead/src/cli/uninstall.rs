@@ -1,0 +1,211 @@
+//! `fairlead uninstall`: everything that install and the control plane made, in every namespace.
+//!
+//! Must never delete an object of a user: definitions go only if we installed them and nobody has objects of them. Invariant: the
+//! cluster's list of objects is then what it was before install (pods that were injected keep their proxies until they restart).
+
+use super::kubernetes::{Cluster, ClusterArgs, Kind, names};
+use anyhow::bail;
+use clap::Args;
+use fairlead_install::object::{PART_OF, REVISION};
+use fairlead_install::{NAMESPACE, crds};
+use serde_json::Value;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Remove Fairlead from a Kubernetes cluster, or one revision of it.
+///
+/// Example: fairlead uninstall --context east
+#[derive(Args, Debug)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    at: ClusterArgs,
+    /// Only this revision; what revisions share stays while another is installed.
+    #[arg(long)]
+    revision: Option<String>,
+    /// Delete the definitions that we installed even when there are objects of them: these are deleted too.
+    #[arg(long)]
+    crds: bool,
+    /// How long to wait until everything is gone.
+    #[arg(long, default_value = "120s", value_parser = crate::control::duration)]
+    timeout: Duration,
+}
+
+const CLUSTER_KINDS: &[(&str, &str)] = &[
+    // First those that stand in the way of others.
+    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
+    ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+];
+/// Of one revision, in our namespace; when all go, the namespace goes instead.
+const OWN_KINDS: &[(&str, &str)] = &[
+    ("policy/v1", "PodDisruptionBudget"),
+    ("apps/v1", "Deployment"),
+    ("v1", "Service"),
+    ("v1", "ConfigMap"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    ("rbac.authorization.k8s.io/v1", "Role"),
+    ("v1", "ServiceAccount"),
+];
+const PAUSE: Duration = Duration::from_millis(300);
+
+pub async fn run(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
+    let cluster = Cluster::open(&args.at).await?;
+    if let Some(revision) = &args.revision {
+        let others = other_revisions(&cluster, revision).await?;
+        if !others.is_empty() {
+            return one_revision(&cluster, revision, &others).await;
+        }
+    }
+    let labels = format!("{PART_OF}=fairlead");
+    let mut deleted = delete_all(&cluster, CLUSTER_KINDS, None, &labels).await?;
+    // The control plane writes trust into every namespace: it must be gone before that is deleted.
+    let namespace = cluster.get(&Kind::new("v1", "Namespace"), None, NAMESPACE).await?;
+    deleted += delete_all(&cluster, &OWN_KINDS[..2], Some(NAMESPACE), &labels).await?;
+    gone(&cluster, &Kind::new("v1", "Pod"), &format!("app={}", fairlead_install::control::CONTROL), args.timeout)
+        .await?;
+    deleted += trust(&cluster).await?;
+    deleted += definitions(&cluster, args.crds).await?;
+    match namespace {
+        Some(found) if found["metadata"]["labels"][PART_OF] == "fairlead" => {
+            cluster.delete(&Kind::new("v1", "Namespace"), None, NAMESPACE).await?;
+            deleted += 1;
+            namespace_gone(&cluster, args.timeout).await?;
+        }
+        Some(_) => {
+            deleted += delete_all(&cluster, OWN_KINDS, Some(NAMESPACE), &labels).await?;
+            println!("namespace {NAMESPACE} is not ours (it lacks the label {PART_OF}=fairlead) and stays");
+        }
+        None => {}
+    }
+    if deleted == 0 {
+        println!("cluster {}: nothing of Fairlead is there", cluster.name);
+    } else {
+        println!("removed; pods that were injected keep their proxies until they are restarted");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn other_revisions(cluster: &Cluster, revision: &str) -> anyhow::Result<Vec<String>> {
+    let kind = Kind::new("apps/v1", "Deployment");
+    let all = cluster.list(&kind, Some(NAMESPACE), &format!("{PART_OF}=fairlead,{REVISION}")).await?;
+    let of = |o: &Value| o["metadata"]["labels"][REVISION].as_str().map(str::to_owned);
+    let known: Vec<String> = all.iter().filter_map(of).collect();
+    if !known.is_empty() && !known.iter().any(|r| r == revision) {
+        bail!("revision {revision} is not installed; there are {}", known.join(", "));
+    }
+    Ok(known.into_iter().filter(|r| r != revision).collect())
+}
+
+async fn one_revision(cluster: &Cluster, revision: &str, others: &[String]) -> anyhow::Result<ExitCode> {
+    let labels = format!("{PART_OF}=fairlead,{REVISION}={revision}");
+    delete_all(cluster, CLUSTER_KINDS, None, &labels).await?;
+    delete_all(cluster, OWN_KINDS, Some(NAMESPACE), &labels).await?;
+    println!("revision {revision} is removed; what it shared with {} stays", others.join(", "));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn delete_all(
+    cluster: &Cluster,
+    kinds: &[(&str, &str)],
+    namespace: Option<&str>,
+    labels: &str,
+) -> anyhow::Result<usize> {
+    let mut deleted = 0;
+    for (version, kind) in kinds {
+        let kind = Kind::new(version, kind);
+        for object in cluster.list(&kind, namespace, labels).await? {
+            cluster.delete(&kind, namespace, names(&object).1).await?;
+            println!("deleted {} {}", kind.kind, names(&object).1);
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
+}
+
+/// The trust of the mesh, which the control plane wrote into every namespace.
+async fn trust(cluster: &Cluster) -> anyhow::Result<usize> {
+    let kind = Kind::new("v1", "ConfigMap");
+    let mut deleted = 0;
+    for namespace in cluster.list(&Kind::new("v1", "Namespace"), None, "").await? {
+        let namespace = names(&namespace).1;
+        if cluster.get(&kind, Some(namespace), "fairlead-trust").await?.is_some() {
+            cluster.delete(&kind, Some(namespace), "fairlead-trust").await?;
+            deleted += 1;
+        }
+    }
+    println!("deleted ConfigMap fairlead-trust in {deleted} namespaces");
+    Ok(deleted)
+}
+
+/// Definitions that we installed. Objects of our own kinds in our namespace are part of the installation.
+async fn definitions(cluster: &Cluster, with_objects: bool) -> anyhow::Result<usize> {
+    let kind = Kind::new("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    let mut deleted = 0;
+    for object in crds::all() {
+        let name = names(&object).1;
+        let Some(found) = cluster.get(&kind, None, name).await? else { continue };
+        if found["metadata"]["labels"][PART_OF] != "fairlead" {
+            continue;
+        }
+        let (plural, group) = crds::plural_and_group(name);
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let of = Kind {
+            group: group.into(),
+            version: word(&object["spec"]["versions"][0]["name"]),
+            kind: word(&object["spec"]["names"]["kind"]),
+            plural: plural.into(),
+        };
+        let users: Vec<_> = cluster
+            .list(&of, None, "")
+            .await?
+            .iter()
+            .filter(|o| names(o).0 != Some(NAMESPACE))
+            .map(|o| format!("{}/{}", names(o).0.unwrap_or_default(), names(o).1))
+            .collect();
+        if !users.is_empty() && !with_objects {
+            let few = users.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+            println!(
+                "kept definition {name}: {} objects of it are yours ({few}); --crds deletes them too",
+                users.len()
+            );
+            continue;
+        }
+        cluster.delete(&kind, None, name).await?;
+        println!("deleted definition {name}");
+        deleted += 1;
+    }
+    Ok(deleted)
+}
+
+async fn gone(cluster: &Cluster, kind: &Kind, labels: &str, timeout: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while !cluster.list(kind, Some(NAMESPACE), labels).await?.is_empty() {
+        if started.elapsed() > timeout {
+            bail!(
+                "pods of the control plane are still there after {} s; see kubectl get pods -n {NAMESPACE}",
+                timeout.as_secs()
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+async fn namespace_gone(cluster: &Cluster, timeout: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    println!("waiting until namespace {NAMESPACE} is gone");
+    while let Some(found) = cluster.get(&Kind::new("v1", "Namespace"), None, NAMESPACE).await? {
+        if started.elapsed() > timeout {
+            let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let why = conditions
+                .iter()
+                .filter(|c| c["status"] == "True")
+                .filter_map(|c| c["message"].as_str())
+                .collect::<Vec<_>>();
+            bail!("namespace {NAMESPACE} is still there after {} s: {}", timeout.as_secs(), why.join("; "));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
