@@ -1,11 +1,13 @@
-//! The project's own commands: `cargo xtask test|tidy|gen|golden|bench`.
+//! The project's own commands: `cargo xtask test|tidy|gen|golden|bench|cluster|image`.
 //!
 //! Needs nothing installed but Rust; what a suite needs beyond that it fetches pinned into `target/`, and where that fails the
 //! suite says so and counts as skipped. Invariant: a suite that did not run is never counted as passed.
 
 mod bench;
+mod cluster;
 mod endure;
 mod generate;
+mod image;
 mod readme;
 mod suites;
 mod tidy;
@@ -44,6 +46,19 @@ enum Command {
     Endure(endure::EndureArgs),
     /// Measure: `bench proxy` against Envoy, `bench control` for resolving. Builds in release first.
     Bench(bench::BenchArgs),
+    /// Real Kubernetes clusters on this machine: build, up, down, exec, kubectl, load.
+    Cluster(cluster::ClusterArgs),
+    /// Fairlead's image, from the local binary: target/image/fairlead.tar.
+    Image(image::ImageArgs),
+    /// The first process of a node.
+    #[command(hide = true)]
+    ClusterInit(cluster::NodeArgs),
+    /// A node, inside its namespaces.
+    #[command(hide = true)]
+    ClusterNode(cluster::NodeArgs),
+    /// A webhook for `cluster check`.
+    #[command(hide = true)]
+    ClusterWebhook(cluster::WebhookArgs),
     /// The load generator, a process of its own so that it can be pinned.
     #[cfg(feature = "bench")]
     #[command(hide = true)]
@@ -70,6 +85,11 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Golden => suites::golden(),
         Command::Endure(args) => endure::run(&args),
         Command::Bench(args) => bench::run(args),
+        Command::Cluster(args) => cluster::run(args),
+        Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::ClusterInit(_) => cluster::init().map(|()| ExitCode::FAILURE),
+        Command::ClusterNode(args) => cluster::node(&args).map(|()| ExitCode::FAILURE),
+        Command::ClusterWebhook(args) => cluster::webhook(&args).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "bench")]
         Command::BenchLoad(args) => bench::load(&args),
         #[cfg(feature = "bench")]

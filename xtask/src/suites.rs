@@ -16,24 +16,32 @@ pub struct Tally {
 
 struct Suite {
     name: &'static str,
+    /// Run when no suite is named.
+    by_default: bool,
     run: fn(&Path) -> anyhow::Result<Tally>,
 }
 
 const SUITES: &[Suite] = &[
-    Suite { name: "tidy", run: tidy },
-    Suite { name: "generated", run: generated },
-    Suite { name: "cargo test", run: cargo_test },
-    Suite { name: "call tables offline", run: offline },
-    Suite { name: "lab", run: lab },
-    Suite { name: "readme", run: crate::readme::run },
+    Suite { name: "tidy", by_default: true, run: tidy },
+    Suite { name: "generated", by_default: true, run: generated },
+    Suite { name: "cargo test", by_default: true, run: cargo_test },
+    Suite { name: "call tables offline", by_default: true, run: offline },
+    Suite { name: "lab", by_default: true, run: lab },
+    Suite { name: "readme", by_default: true, run: crate::readme::run },
+    Suite { name: "kubernetes", by_default: false, run: crate::cluster::suite },
 ];
 
 pub fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
+    let chosen: Vec<_> = SUITES.iter().filter(|s| only.map_or(s.by_default, |only| s.name.contains(only))).collect();
+    if chosen.is_empty() {
+        let names: Vec<_> = SUITES.iter().map(|s| s.name).collect();
+        bail!("--only {}: no suite is called that; there are: {}", only.unwrap_or_default(), names.join(", "));
+    }
     let binary = build()?;
     let mut total = Tally::default();
     let mut lines = Vec::new();
-    for suite in SUITES.iter().filter(|s| only.is_none_or(|only| s.name.contains(only))) {
+    for suite in chosen {
         println!("\n== {}", suite.name);
         let begun = Instant::now();
         let tally = (suite.run)(&binary).unwrap_or_else(|e| {

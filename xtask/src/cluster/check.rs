@@ -1,0 +1,312 @@
+//! Proves what the clusters of a bed can do without any mesh, so that a broken test bed is told from a broken product.
+//!
+//! Invariant: every fact that says "cannot" stands beside one that says "can" by the same means; what is made is removed.
+
+use super::bed::{Bed, write};
+use super::command::{output, output_of};
+use super::enter;
+use super::plan::{Plan, Shape};
+use super::{pki, supervisor};
+use crate::suites::Tally;
+use anyhow::Context as _;
+use base64::Engine as _;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+const NAMESPACE: &str = "testbed-check";
+/// How long a fact may take to become true: rules of a new Service, a name, a load balancer's address.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The port of the check's Service.
+const PORT: u16 = 8088;
+
+/// Facts that were looked at.
+struct Facts<'a> {
+    bed: &'a Bed,
+    plan: Plan,
+    tally: Tally,
+}
+
+/// All facts about the running clusters.
+pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
+    let mut facts = Facts::about(bed)?;
+    let clusters = bed.running();
+    let made = facts.all(&clusters);
+    for cluster in &clusters {
+        let words = ["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=60s"];
+        output(enter::kubectl(bed, *cluster)?.args(words))?;
+    }
+    made?;
+    Ok(facts.tally)
+}
+
+/// Requests between pods go on while the API server of their cluster is away, and it comes back.
+pub fn api_server_away(bed: &Bed) -> anyhow::Result<Tally> {
+    let mut facts = Facts::about(bed)?;
+    let ready = || output(enter::kubectl(bed, 1)?.args(["get", "--raw", "/readyz", "--request-timeout=2s"]));
+    supervisor::set_stopped(&bed.cluster(1), "kube-apiserver", true)?;
+    let gone = facts.within(|| match ready() {
+        Ok(text) => anyhow::bail!("it answers {text}"),
+        Err(_) => Ok("gone".into()),
+    });
+    let other = output(enter::kubectl(bed, 2)?.args(["get", "--raw", "/readyz"]));
+    supervisor::set_stopped(&bed.cluster(1), "kube-apiserver", false)?;
+    facts.note("c1 API server can be taken away", gone);
+    facts.note("c2 API server stays", other);
+    facts.expect("c1 API server comes back", "ok", ready);
+    Ok(facts.tally)
+}
+
+impl<'a> Facts<'a> {
+    fn about(bed: &'a Bed) -> anyhow::Result<Self> {
+        let shape = enter::shape(bed)?;
+        anyhow::ensure!(!bed.running().is_empty(), "no cluster runs: `cargo xtask cluster up`");
+        Ok(Self { bed, plan: bed.plan(shape), tally: Tally::default() })
+    }
+
+    fn all(&mut self, clusters: &[u8]) -> anyhow::Result<()> {
+        let manifest =
+            std::fs::read_to_string("testbed/manifests/check.yaml").context("testbed/manifests/check.yaml")?;
+        for cluster in clusters {
+            output_of(enter::kubectl(self.bed, *cluster)?.args(["apply", "--filename", "-"]), &manifest)?;
+        }
+        for cluster in clusters {
+            for words in [
+                ["rollout", "status", "deployment/web", "--timeout=90s"],
+                ["wait", "--for=condition=Ready", "pod/client", "--timeout=90s"],
+            ] {
+                self.kubectl(*cluster, &words).with_context(|| self.events(*cluster))?;
+            }
+            self.inside(*cluster)?;
+        }
+        self.webhook(clusters)?;
+        for from in clusters {
+            for to in clusters.iter().filter(|to| *to != from) {
+                self.between(*from, *to)?;
+            }
+        }
+        self.isolation()
+    }
+
+    fn inside(&mut self, c: u8) -> anyhow::Result<()> {
+        let bed = self.bed;
+        let pod = self.kubectl(c, &["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"])?;
+        let address = self.pod_address(c)?;
+        let own = format!("of c{c}");
+        let web = |url: String| move |facts: &Self| facts.fetch(c, &url);
+        let urls = [
+            ("pod by its address", format!("http://{address}:8080/")),
+            ("Service by its address", format!("http://{}:{PORT}/", self.service(c, "{.spec.clusterIP}")?)),
+            ("Service by its full name", format!("http://web.{NAMESPACE}.svc.cluster.local:{PORT}/")),
+            ("Service by its short name", format!("http://web:{PORT}/")),
+            ("rules of an init container lead port 9000 to 8080", format!("http://{address}:9000/")),
+        ];
+        for (name, url) in urls {
+            let fetch = web(url);
+            let result = self.within(|| containing(fetch(self)?, &own));
+            self.note(&format!("c{c} {name}"), result);
+        }
+        let inside = |words: &[&str]| -> anyhow::Result<String> {
+            let exec = ["--namespace", NAMESPACE, "exec", pod.as_str(), "--container", "web", "--"];
+            output(enter::kubectl(bed, c)?.args(exec).args(words))
+        };
+        let many = format!(
+            "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do timeout 5 wget -qO- http://web:{PORT}/; done | sort -u | wc -l"
+        );
+        self.expect(&format!("c{c} both pods of a Service answer, one of them itself"), "2", || {
+            inside(&["sh", "-c", &many])
+        });
+        self.expect(&format!("c{c} containers of a pod share its network"), "sidecar", || {
+            inside(&["timeout", "5", "wget", "-qO-", "http://127.0.0.1:8081/"])
+        });
+        let logs = self.kubectl(c, &["logs", &pod, "--container", "web"]).and_then(|text| containing(text, "up"));
+        self.note(&format!("c{c} logs"), logs);
+        let started = "jsonpath={.status.initContainerStatuses[1].started}";
+        let sidecar = self.kubectl(c, &["get", "pod", &pod, "-o", started]).and_then(|text| containing(text, "true"));
+        self.note(&format!("c{c} a native sidecar runs"), sidecar);
+        let credentials = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+        let authority = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+        let ask = format!(
+            "curl -s --max-time 5 --cacert {authority} -H \"Authorization: Bearer $(cat {credentials})\" https://kubernetes.default.svc/version"
+        );
+        self.expect(&format!("c{c} a pod asks the API server"), "gitVersion", || inside(&["sh", "-c", &ask]));
+        let port = self.service(c, "{.spec.ports[0].nodePort}")?;
+        let url = format!("http://{}:{port}/", self.plan.node(c));
+        let result = self.within(|| containing(self.fetch_from_lan(&url)?, &own));
+        self.note(&format!("c{c} NodePort from the lan"), result);
+        Ok(())
+    }
+
+    fn between(&mut self, from: u8, to: u8) -> anyhow::Result<()> {
+        let answer = format!("of c{to}");
+        let port = self.service(to, "{.spec.ports[0].nodePort}")?;
+        let url = format!("http://{}:{port}/", self.plan.node(to));
+        let result = self.within(|| containing(self.fetch(from, &url)?, &answer));
+        self.note(&format!("c{from} pod reaches c{to} by NodePort"), result);
+        let result = self.within(|| {
+            let address = self.service(to, "{.status.loadBalancer.ingress[0].ip}")?;
+            containing(self.fetch(from, &format!("http://{address}:{PORT}/"))?, &answer)
+        });
+        self.note(&format!("c{from} pod reaches c{to} by its load balancer"), result);
+        let address = self.pod_address(to)?;
+        let url = format!("http://{address}:8080/");
+        if self.plan.shape == Shape::Flat {
+            let result = self.within(|| containing(self.fetch(from, &url)?, &answer));
+            self.note(&format!("c{from} pod reaches a pod of c{to}"), result);
+        } else {
+            // Somebody of the own cluster may have the same address, and answer.
+            let never = match self.fetch(from, &url) {
+                Ok(text) if text.contains(&answer) => Err(anyhow::anyhow!("{address} answered {text}")),
+                Ok(text) => Ok(text),
+                Err(error) => Ok(format!("{error:#}")),
+            };
+            self.note(&format!("c{from} pod does not reach a pod of c{to}"), never);
+            let pods = self.plan.pods(to);
+            let inside = address.parse().is_ok_and(|address: std::net::Ipv4Addr| pods.contains(&address));
+            let overlap = (inside && pods == self.plan.pods(from))
+                .then(String::new)
+                .with_context(|| format!("{address} is not in {pods}"));
+            self.note(&format!("c{from} and c{to} have the same pod range"), overlap);
+            let lan = match self.fetch_from_lan(&url) {
+                Ok(text) => Err(anyhow::anyhow!("{address} answered {text}")),
+                Err(error) => Ok(format!("{error:#}")),
+            };
+            self.note(&format!("lan does not reach a pod of c{to}"), lan);
+        }
+        Ok(())
+    }
+
+    fn isolation(&mut self) -> anyhow::Result<()> {
+        let address = (self.plan.node(1), 6443).into();
+        let outside = match TcpStream::connect_timeout(&address, Duration::from_secs(2)) {
+            Ok(_) => Err(anyhow::anyhow!("{address} was reached")),
+            Err(error) => Ok(error.to_string()),
+        };
+        self.note("the machine itself does not reach the nodes", outside);
+        for cluster in self.bed.running() {
+            let routes = output(enter::node(self.bed, cluster)?.args(["ip", "route"]))?;
+            let none = if routes.contains("default") { Err(anyhow::anyhow!(routes)) } else { Ok(routes) };
+            self.note(&format!("c{cluster} has no way out"), none);
+        }
+        Ok(())
+    }
+
+    fn webhook(&mut self, clusters: &[u8]) -> anyhow::Result<()> {
+        let address = self.plan.lan().addr();
+        let (certificate, key) = pki::self_signed(address)?;
+        let (certificate_file, key_file) = (self.bed.state.join("webhook.crt"), self.bed.state.join("webhook.key"));
+        write(&certificate_file, &certificate)?;
+        write(&key_file, key.serialize_pem())?;
+        let mut command = enter::lan(self.bed)?;
+        command.arg(std::env::current_exe()?).args(["cluster-webhook", &address.to_string()]);
+        command.args([&certificate_file, &key_file]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Ended(command.spawn()?);
+        let mut port = String::new();
+        BufReader::new(process.0.stdout.take().context("no output")?).read_line(&mut port)?;
+        let configuration = serde_json::json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": NAMESPACE},
+            "webhooks": [{
+                "name": "check.testbed.local",
+                "clientConfig": {
+                    "url": format!("https://{address}:{}/", port.trim()),
+                    "caBundle": base64::engine::general_purpose::STANDARD.encode(&certificate),
+                },
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "timeoutSeconds": 3,
+            }],
+        });
+        for cluster in clusters {
+            output_of(
+                enter::kubectl(self.bed, *cluster)?.args(["apply", "--filename", "-"]),
+                &configuration.to_string(),
+            )?;
+            let result = self.within(|| {
+                self.kubectl(*cluster, &["delete", "configmap", "seen", "--ignore-not-found"])?;
+                self.kubectl(*cluster, &["create", "configmap", "seen"])?;
+                containing(
+                    self.kubectl(*cluster, &["get", "configmap", "seen", "-o", "jsonpath={.metadata.labels.seen}"])?,
+                    "yes",
+                )
+            });
+            output(enter::kubectl(self.bed, *cluster)?.args(["delete", "mutatingwebhookconfiguration", NAMESPACE]))?;
+            self.note(&format!("c{cluster} API server calls a webhook beside the clusters"), result);
+        }
+        Ok(())
+    }
+
+    fn kubectl(&self, cluster: u8, words: &[&str]) -> anyhow::Result<String> {
+        output(enter::kubectl(self.bed, cluster)?.args(["--namespace", NAMESPACE]).args(words))
+    }
+
+    fn service(&self, cluster: u8, path: &str) -> anyhow::Result<String> {
+        self.kubectl(cluster, &["get", "service", "web", "-o", &format!("jsonpath={path}")])
+    }
+
+    fn pod_address(&self, cluster: u8) -> anyhow::Result<String> {
+        self.kubectl(cluster, &["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].status.podIP}"])
+    }
+
+    fn fetch(&self, cluster: u8, url: &str) -> anyhow::Result<String> {
+        self.kubectl(cluster, &["exec", "client", "--", "timeout", "5", "wget", "-qO-", url])
+    }
+
+    fn fetch_from_lan(&self, url: &str) -> anyhow::Result<String> {
+        output(enter::lan(self.bed)?.args(["/bin/busybox", "timeout", "3", "/bin/busybox", "wget", "-qO-", url]))
+    }
+
+    /// Why pods do not become ready, as far as the cluster knows.
+    fn events(&self, cluster: u8) -> String {
+        let words = ["get", "pods,events", "--sort-by=.metadata.creationTimestamp"];
+        self.kubectl(cluster, &words).unwrap_or_else(|error| format!("{error:#}"))
+    }
+
+    fn expect(&mut self, name: &str, want: &str, attempt: impl Fn() -> anyhow::Result<String>) {
+        let result = self.within(|| containing(attempt()?, want));
+        self.note(name, result);
+    }
+
+    /// Tries until it works or patience ends.
+    fn within(&self, attempt: impl Fn() -> anyhow::Result<String>) -> anyhow::Result<String> {
+        let begun = Instant::now();
+        loop {
+            match attempt() {
+                Err(_) if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(300)),
+                result => return result,
+            }
+        }
+    }
+
+    fn note(&mut self, name: &str, result: anyhow::Result<String>) {
+        match result {
+            Ok(_) => {
+                self.tally.passed += 1;
+                println!("ok   {name}");
+            }
+            Err(error) => {
+                self.tally.failed += 1;
+                println!("FAIL {name}: {error:#}");
+            }
+        }
+    }
+}
+
+fn containing(text: String, want: &str) -> anyhow::Result<String> {
+    anyhow::ensure!(text.contains(want), "wanted `{want}`, got `{}`", text.trim());
+    Ok(text)
+}
+
+/// A process that ends with its holder.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

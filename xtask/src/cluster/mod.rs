@@ -1,0 +1,229 @@
+//! `cargo xtask cluster`: real Kubernetes clusters on one Linux machine, as plain processes in namespaces.
+//!
+//! No Docker, no systemd, no virtual machine, no registry; pods are real (kubelet, containerd, runc). See docs/test-bed.md. Needs root.
+//! Invariant: `down` leaves nothing, and nothing ever leaves the machine.
+
+mod bed;
+mod build;
+mod cgroup;
+pub mod check;
+mod command;
+mod configuration;
+mod enter;
+mod images;
+mod init;
+mod kubeconfig;
+mod load_balancer;
+mod network;
+mod node;
+mod pki;
+mod plan;
+mod requirements;
+mod start;
+mod stop;
+mod supervisor;
+mod webhook;
+
+pub use node::NodeArgs;
+pub use webhook::WebhookArgs;
+
+use crate::suites::Tally;
+use bed::{Bed, Whose};
+use clap::{Args, Subcommand};
+use enter::Place;
+use plan::Shape;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Options of `cargo xtask cluster`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  cargo xtask cluster up --clusters 2 --shape nonflat\n  \
+    cargo xtask image && cargo xtask cluster load\n  cargo xtask cluster kubectl 1 get pods --all-namespaces\n  \
+    cargo xtask cluster exec lan target/debug/fairlead check --context c1\n  cargo xtask cluster down")]
+pub struct ClusterArgs {
+    /// The clusters that `cargo xtask test --only kubernetes` starts, not yours.
+    #[arg(long, global = true)]
+    suite: bool,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Build Kubernetes, etcd and CoreDNS from Go modules (some minutes the first time), and the images clusters need.
+    Build {
+        /// Install Debian packages that are missing.
+        #[arg(long)]
+        install: bool,
+    },
+    /// Start clusters 1 to N, and build first what is not built. Clusters that run already are left alone.
+    Up {
+        #[arg(long, default_value_t = 2)]
+        clusters: u8,
+        #[arg(long, default_value = "nonflat")]
+        shape: Shape,
+    },
+    /// End all clusters and remove everything of them.
+    Down,
+    /// What runs, with its cost.
+    Status,
+    /// Run a program in the lan beside the nodes (`lan`), or in a node (`1`). KUBECONFIG is set.
+    Exec {
+        place: Place,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
+    /// kubectl for one cluster: `cluster kubectl 1 get pods -A`.
+    Kubectl {
+        cluster: u8,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
+    },
+    /// Import an image archive into running clusters: that of `cargo xtask image`, or the one named.
+    Load {
+        archive: Option<PathBuf>,
+        /// Only into these clusters.
+        #[arg(long, value_delimiter = ',')]
+        into: Vec<u8>,
+    },
+    /// End a program of a cluster (etcd, kube-apiserver, kubelet, …) and keep it ended.
+    Stop { cluster: u8, component: String },
+    /// Let a program that was stopped run again.
+    Start { cluster: u8, component: String },
+    /// Prove what the running clusters can do, without any mesh.
+    Check,
+}
+
+pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
+    let bed = Bed::open(if args.suite { Whose::Suite } else { Whose::Developer })?;
+    match args.what {
+        What::Build { install } => {
+            if install {
+                build::install_packages()?;
+            }
+            let _lock = bed.lock()?;
+            build::run(&bed)?;
+            println!("programs in {}, images in {}", bed.bin().display(), bed.images().display());
+            for line in requirements::missing() {
+                println!("to start clusters: {line}");
+            }
+        }
+        What::Up { clusters, shape } => start::up(&bed, clusters, shape)?,
+        What::Down => stop::down(&bed)?,
+        What::Status => status(&bed),
+        What::Exec { place, words } => return Err(enter::command(&bed, place, &words)?.exec().into()),
+        What::Kubectl { cluster, words } => return Err(enter::kubectl(&bed, cluster)?.args(words).exec().into()),
+        What::Load { archive, into } => {
+            let archive = archive.unwrap_or_else(crate::image::path);
+            let into = if into.is_empty() { bed.running() } else { into };
+            images::load(&bed, &archive, &into)?;
+        }
+        What::Stop { cluster, component } => set_stopped(&bed, cluster, &component, true)?,
+        What::Start { cluster, component } => set_stopped(&bed, cluster, &component, false)?,
+        What::Check => {
+            let tally = check::run(&bed)?;
+            println!("{} passed, {} failed", tally.passed, tally.failed);
+            return Ok(ExitCode::from(u8::from(tally.failed > 0)));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first process of a node's namespaces; `cluster up` starts it.
+pub fn init() -> anyhow::Result<()> {
+    init::run(&std::env::args().skip(2).collect::<Vec<_>>())
+}
+
+/// The node inside; [`init`] starts it.
+pub fn node(args: &NodeArgs) -> anyhow::Result<()> {
+    node::run(args)
+}
+
+/// A webhook for `cluster check`.
+pub fn webhook(args: &WebhookArgs) -> anyhow::Result<()> {
+    webhook::run(args)
+}
+
+fn status(bed: &Bed) {
+    let running = bed.running();
+    let Some(shape) = bed.shape().filter(|_| !running.is_empty()) else {
+        println!("no cluster runs: `cargo xtask cluster up`");
+        return;
+    };
+    println!("shape {}, KUBECONFIG={}", shape.name(), bed.kubeconfig().display());
+    let plan = bed.plan(shape);
+    for cluster in running {
+        let (cpu, memory) = cgroup::usage(&bed.node_name(cluster)).unwrap_or_default();
+        println!(
+            "c{cluster}: node {}, pods {}, services {}; {:.1} s of processor time, {} MiB",
+            plan.node(cluster),
+            plan.pods(cluster),
+            plan.services(cluster),
+            std::time::Duration::from_nanos(cpu).as_secs_f32(),
+            memory >> 20
+        );
+    }
+}
+
+fn set_stopped(bed: &Bed, cluster: u8, component: &str, stopped: bool) -> anyhow::Result<()> {
+    bed.init(cluster)?;
+    let components = configuration::components(bed, bed.plan(enter::shape(bed)?), cluster);
+    let known: Vec<_> = components.iter().map(|known| known.name).collect();
+    anyhow::ensure!(known.contains(&component), "there is no `{component}` in a cluster: {}", known.join(", "));
+    supervisor::set_stopped(&bed.cluster(cluster), component, stopped)
+}
+
+/// A step of the suite: its name, and what it proves on the running clusters.
+struct Step {
+    name: &'static str,
+    run: fn(&Bed) -> anyhow::Result<Tally>,
+}
+
+/// Steps of the suite `kubernetes`, in their order. A step finds two clusters of shape nonflat with Fairlead's image imported, and leaves
+/// them as it found them; `enter::kubectl(bed, N)` and `enter::lan(bed)` are commands ready to be given their words.
+const STEPS: &[Step] =
+    &[Step { name: "test bed", run: check::run }, Step { name: "api server away", run: check::api_server_away }];
+
+/// The suite `kubernetes` of `cargo xtask test`.
+pub fn suite(binary: &Path) -> anyhow::Result<Tally> {
+    let missing = requirements::missing();
+    if !missing.is_empty() {
+        println!("SUITE DID NOT RUN: kubernetes");
+        for line in missing {
+            println!("  {line}");
+        }
+        return Ok(Tally { skipped: 1, ..Tally::default() });
+    }
+    let bed = Bed::open(Whose::Suite)?;
+    stop::down(&bed)?; // of a run that was killed
+    let result = on_clusters(&bed, binary);
+    let ended = stop::down(&bed);
+    let mut tally = result?;
+    match ended {
+        Ok(()) => tally.passed += 1,
+        Err(error) => {
+            println!("FAIL down: {error:#}");
+            tally.failed += 1;
+        }
+    }
+    Ok(tally)
+}
+
+fn on_clusters(bed: &Bed, binary: &Path) -> anyhow::Result<Tally> {
+    let archive = crate::image::make(binary)?;
+    start::up(bed, 2, Shape::Nonflat)?;
+    images::load(bed, &archive, &bed.running())?;
+    let mut total = Tally::default();
+    for step in STEPS {
+        println!("-- {}", step.name);
+        let tally = (step.run)(bed).unwrap_or_else(|error| {
+            println!("FAIL {}: {error:#}", step.name);
+            Tally { failed: 1, ..Tally::default() }
+        });
+        total.passed += tally.passed;
+        total.failed += tally.failed;
+        total.skipped += tally.skipped;
+    }
+    Ok(total)
+}

@@ -1,0 +1,80 @@
+//! The lan between nodes: a bridge in a network namespace without any uplink.
+//!
+//! Invariant: no packet of a bed leaves the machine. The lan and the nodes have no default route, and the machine itself refuses the bed's
+//! addresses, so that a program started in the wrong place fails at once.
+
+use super::bed::Bed;
+use super::command::ip;
+use super::plan::{Plan, Shape};
+use std::path::Path;
+
+pub fn make_lan(bed: &Bed, plan: Plan) -> anyhow::Result<()> {
+    let lan = bed.lan_name();
+    if !exists(&lan) {
+        ip(&format!("netns add {lan}"))?;
+        ip(&format!("-n {lan} link set lo up"))?;
+        ip(&format!("-n {lan} link add lan type bridge"))?;
+        ip(&format!("-n {lan} addr add {} dev lan", plan.lan()))?;
+        ip(&format!("-n {lan} link set lan up"))?;
+    }
+    ip(&format!("route replace unreachable {}", plan.all())).map(drop)
+}
+
+/// A namespace for a node, with one leg in the lan: `c1` there, `eth0` here.
+pub fn make_node(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()> {
+    let (lan, node) = (bed.lan_name(), bed.node_name(cluster));
+    if exists(&node) {
+        remove(&node)?; // of a node that was killed
+    }
+    ip(&format!("netns add {node}"))?;
+    ip(&format!("link add eth0 netns {node} type veth peer name c{cluster} netns {lan}"))?;
+    ip(&format!("-n {lan} link set c{cluster} master lan up"))?;
+    ip(&format!("-n {node} link set lo up"))?;
+    ip(&format!("-n {node} link set eth0 up"))?;
+    ip(&format!("-n {node} addr add {}/24 dev eth0", plan.node(cluster))).map(drop)
+}
+
+/// Leads every node, and the lan, to the pods of each cluster. Nothing to do where pod ranges are the same.
+pub fn route(bed: &Bed, plan: Plan, clusters: &[u8]) -> anyhow::Result<()> {
+    if plan.shape != Shape::Flat {
+        return Ok(());
+    }
+    for to in clusters {
+        let others = clusters.iter().filter(|from| *from != to).map(|from| bed.node_name(*from));
+        for from in others.chain([bed.lan_name()]) {
+            ip(&format!("-n {from} route replace {} via {}", plan.pods(*to), plan.node(*to)))?;
+        }
+    }
+    Ok(())
+}
+
+pub fn remove(name: &str) -> anyhow::Result<()> {
+    if exists(name) {
+        ip(&format!("netns del {name}"))?;
+    }
+    Ok(())
+}
+
+pub fn remove_lan(bed: &Bed, plan: Plan) -> anyhow::Result<()> {
+    remove(&bed.lan_name())?;
+    if refused(plan)? {
+        ip(&format!("route del unreachable {}", plan.all()))?;
+    }
+    Ok(())
+}
+
+/// Whether the machine's own routes refuse the bed.
+pub fn refused(plan: Plan) -> anyhow::Result<bool> {
+    Ok(ip("route show")?.lines().any(|line| line.starts_with(&format!("unreachable {}", plan.all()))))
+}
+
+/// Names of network namespaces that begin with `prefix`.
+pub fn left(prefix: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/run/netns") else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+fn exists(name: &str) -> bool {
+    Path::new("/run/netns").join(name).exists()
+}
