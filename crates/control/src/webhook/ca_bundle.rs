@@ -31,7 +31,9 @@ pub struct Ours {
 }
 
 /// A configuration, as far as it is looked at.
-trait Configuration: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
+pub(super) trait Configuration:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
     const KIND: &'static str;
 
     /// Name, service, namespace and bundle of each webhook.
@@ -76,7 +78,7 @@ async fn keep_kind<K: Configuration>(client: Client, ours: Ours) {
     follow(&api, &ours, changes).await;
 }
 
-async fn follow<K: Configuration>(
+pub(super) async fn follow<K: Configuration>(
     api: &Api<K>,
     ours: &Ours,
     changes: impl Stream<Item = Result<Event<K>, watcher::Error>>,

@@ -6,20 +6,20 @@
 
 use super::admission::{Answer, Request};
 use fairlead_model::{ClusterId, Diagnostic};
-use fairlead_resolve::{ClusterInput, ObjectRef, Observed};
-use fairlead_resources::decode_object;
+use fairlead_resolve::{ClusterInput, ObjectRef, Observed, analyze};
 use fairlead_resources::yaml::Node;
+use fairlead_resources::{codes, decode_object};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Findings of resolving that need no other object.
 const ALONE: &[&str] = &[
-    fairlead_resolve::analyze::codes::NO_ROOTS,
-    fairlead_resolve::analyze::codes::NO_ROOTS_PORT,
-    fairlead_resolve::analyze::codes::UNREACHABLE_RULE,
-    fairlead_resolve::analyze::codes::USELESS_MATCH,
-    fairlead_resolve::analyze::codes::WITHOUT_EFFECT,
+    analyze::codes::NO_ROOTS,
+    analyze::codes::NO_ROOTS_PORT,
+    analyze::codes::UNREACHABLE_RULE,
+    analyze::codes::USELESS_MATCH,
+    analyze::codes::WITHOUT_EFFECT,
 ];
 
 /// Kept by the API server, not written by people.
@@ -50,7 +50,7 @@ impl Validator {
         let answer = if errors.is_empty() {
             Answer::default()
         } else {
-            let why: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            let why: Vec<String> = errors.iter().map(explained).collect();
             Answer::refused(why.join("\n"))
         };
         let rest: Vec<_> = rest.into_iter().filter(Diagnostic::is_warning).collect();
@@ -73,6 +73,14 @@ impl Validator {
         found.extend(resolved.into_iter().filter(|one| ALONE.contains(&&*one.code)));
         Ok(found)
     }
+}
+
+/// With the code's remedy where the finding has no hint of its own.
+fn explained(found: &Diagnostic) -> String {
+    let reading = codes::ALL.iter().map(|code| (code.code, code.remedy));
+    let resolving = analyze::codes::ALL.iter().map(|code| (code.code, code.remedy));
+    let remedy = reading.chain(resolving).find(|(code, _)| *code == &*found.code && found.hint.is_empty());
+    remedy.map_or_else(|| found.to_string(), |(_, remedy)| format!("{found}\n    {remedy}"))
 }
 
 /// Somebody waits for it to be gone: only finalizers can still change.
