@@ -3,7 +3,10 @@
 //! Every subcommand is a thin shell over a crate; this file only names them. It is a library so that a test can be the very same
 //! program with prepared proxies ([`Hooks`]). Invariant: exit code 0 good, 1 the answer is no, 2 usage or input error.
 
+mod call;
+mod capture;
 mod cli;
+mod cni;
 mod control;
 mod echo;
 mod lab;
@@ -46,11 +49,17 @@ enum Command {
     Install(cli::install::InstallArgs),
     Uninstall(cli::uninstall::UninstallArgs),
     Check(cli::check::CheckArgs),
+    Inject(cli::inject::InjectArgs),
     Up(up::UpArgs),
     Lab(lab::LabArgs),
+    Call(call::CallArgs),
     Control(control::ControlArgs),
     Proxy(proxy::ProxyArgs),
+    Capture(capture::CaptureArgs),
+    Cni(cni::CniArgs),
     Echo(echo::EchoArgs),
+    #[command(hide = true)]
+    Wait(cli::wait::WaitArgs),
     #[command(hide = true)]
     Node(node::NodeArgs),
     #[command(hide = true)]
@@ -64,6 +73,10 @@ enum Command {
 
 /// The program: reads its arguments and does what they say.
 pub fn main(hooks: Hooks) -> ExitCode {
+    // A container runtime starts its plugins without arguments; nothing of a lab is meant.
+    if cni::is_plugin() {
+        return cni::plugin();
+    }
     // First of all, before any thread: in the process that becomes a lab this makes its namespaces.
     let role = match fairlead_lab::role() {
         Ok(role) => role,
@@ -80,7 +93,10 @@ pub fn main(hooks: Hooks) -> ExitCode {
         Command::Test(args) => cli::test::run(&args),
         Command::Up(args) => up::run(role, &args),
         Command::Lab(args) => lab::run(&args),
+        Command::Call(args) => block_on(call::run(args)),
         Command::Control(args) => block_on(control::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Capture(args) => capture::run(&args),
+        Command::Cni(args) => cni::run(args),
         Command::Proxy(args) => proxy_runtime(proxy::run(args, hooks)).map(|()| ExitCode::SUCCESS),
         Command::Node(args) => proxy_runtime(node::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => cli::explain::run(&args),
@@ -91,6 +107,8 @@ pub fn main(hooks: Hooks) -> ExitCode {
         Command::Install(args) => block_on(cli::install::run(&args)),
         Command::Uninstall(args) => block_on(cli::uninstall::run(&args)),
         Command::Check(args) => block_on(cli::check::run(&args)),
+        Command::Inject(args) => cli::inject::run(&args),
+        Command::Wait(args) => cli::wait::run(&args),
         Command::Docs(args) => cli::docs::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             clap_complete::generate(

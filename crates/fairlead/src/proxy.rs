@@ -6,7 +6,9 @@
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use fairlead_model::{ProxyRole, WorkloadRef};
-use fairlead_proxy::{AccessLogTarget, Bootstrap, CredentialFiles, ProbeKind, ProbeSpec, ProxyOptions};
+use fairlead_proxy::{
+    AccessLogTarget, AppMetrics, AppProbes, Bootstrap, CredentialFiles, ProbeKind, ProbeSpec, ProxyOptions,
+};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -92,6 +94,18 @@ pub struct ProxyArgs {
     /// Per-call records kept for the admin interface; 0: none.
     #[arg(long, default_value_t = 0)]
     records: usize,
+    /// Where `/healthz/ready` is answered; merged metrics and probes are on port 15020 of the same address (on any, if the port is 0).
+    #[arg(long, default_value = "0.0.0.0:15021")]
+    status: SocketAddr,
+    /// The program's probes that a kubelet asks through the proxy, as the injector writes them (JSON).
+    #[arg(long, value_parser = AppProbes::read)]
+    app_probes: Option<AppProbes>,
+    /// Where the program's own metrics are, PORT or PORT/PATH: they are served with the proxy's.
+    #[arg(long)]
+    app_metrics: Option<AppMetrics>,
+    /// The pod's own address, where its program is asked.
+    #[arg(long, env = "POD_IP")]
+    pod_ip: Option<IpAddr>,
     /// All access-log lines to this file.
     #[arg(long)]
     access_log: Option<PathBuf>,
@@ -104,6 +118,8 @@ enum Role {
     EastWest,
 }
 
+/// Istio's port of an agent: metrics of proxy and program, and the program's probes.
+const MERGED_PORT: u16 = 15020;
 /// Questions one after the other without a pause would be load.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 /// A control plane that starts at the same time is waited for.
@@ -162,6 +178,12 @@ pub async fn run(args: ProxyArgs, hooks: crate::Hooks) -> anyhow::Result<()> {
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         options.resolvers.extend(fairlead_proxy::name_servers(&text));
     }
+    options.serve.ready = Some(args.status);
+    let merged = if args.status.port() == 0 { 0 } else { MERGED_PORT };
+    options.serve.merged = Some(SocketAddr::new(args.status.ip(), merged));
+    options.app_probes = args.app_probes.unwrap_or_default();
+    options.app_metrics = args.app_metrics;
+    options.pod_address = args.pod_ip;
     options.concurrency = args.concurrency.max(1);
     options.records = args.records;
     if let Some(file) = args.access_log {
@@ -227,7 +249,8 @@ fn probe_kind(text: &str) -> anyhow::Result<ProbeKind> {
     }
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+/// Reads `NAME: VALUE`.
+pub fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(": ").ok_or("write NAME: VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }

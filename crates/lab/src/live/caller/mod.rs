@@ -49,7 +49,7 @@ pub struct Plan {
     pub tls: Option<Tls>,
     /// Where it leaves.
     pub place: Place,
-    /// How names resolve there.
+    /// How names resolve there; here as the system does.
     pub resolver: Option<Resolver>,
 }
 
@@ -162,6 +162,9 @@ impl Plan {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
+        if self.place.is_here() {
+            return system(host).await;
+        }
         let Some(resolver) = &self.resolver else {
             return Err(Failure::new("unresolved", format!("{host}: this caller has no name server")));
         };
@@ -209,6 +212,22 @@ pub(super) trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + U
 impl Duplex for TcpStream {
     fn alpn(&self) -> Option<Vec<u8>> {
         None
+    }
+}
+
+/// As `getaddrinfo` does here. It tells a name that is not there from a server that is silent by words alone.
+async fn system(host: &str) -> Result<Vec<IpAddr>, Failure> {
+    match tokio::net::lookup_host((host, 0)).await {
+        Ok(found) => {
+            let mut addresses: Vec<IpAddr> = Vec::new();
+            for ip in found.map(|address| address.ip()) {
+                if !addresses.contains(&ip) {
+                    addresses.push(ip);
+                }
+            }
+            Ok(addresses)
+        }
+        Err(e) => Err(Failure::new("unresolved", format!("{host}: {e}"))),
     }
 }
 

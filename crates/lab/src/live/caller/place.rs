@@ -1,6 +1,6 @@
-//! Where a call leaves: a network namespace, through its proxy or past it.
+//! Where a call leaves: a network namespace, or here; through its proxy or past it.
 //!
-//! Invariant: sockets are opened inside the namespace and nowhere else.
+//! Invariant: sockets are opened inside that namespace and nowhere else.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -10,14 +10,15 @@ use std::pin::pin;
 
 use fairlead_capture::PROXY_MARK;
 use nix::sys::socket::{SockaddrStorage, getsockname, setsockopt, sockopt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use crate::netns::NetNs;
 
 /// A place in the network.
 #[derive(Debug, Clone)]
 pub struct Place {
-    namespace: NetNs,
+    /// None: where this process is.
+    namespace: Option<NetNs>,
     /// Connections pass the capture rules as the proxy's own would.
     past_proxy: bool,
 }
@@ -25,12 +26,25 @@ pub struct Place {
 impl Place {
     /// In this namespace; `past_proxy`: not through its sidecar.
     pub fn new(namespace: NetNs, past_proxy: bool) -> Self {
-        Self { namespace, past_proxy }
+        Self { namespace: Some(namespace), past_proxy }
+    }
+
+    /// Where this process is: it needs no right to enter any namespace, and names resolve as for every program here.
+    pub fn here() -> Self {
+        Self { namespace: None, past_proxy: false }
+    }
+
+    pub(super) fn is_here(&self) -> bool {
+        self.namespace.is_none()
     }
 
     /// Connects. `local` is told the own address as soon as there is one: a connection that is reset at once has none any more.
     pub async fn tcp(&self, address: SocketAddr, local: &mut Option<SocketAddr>) -> io::Result<TcpStream> {
-        let socket = self.namespace.tcp_socket(address.is_ipv4())?;
+        let socket = match &self.namespace {
+            Some(namespace) => namespace.tcp_socket(address.is_ipv4())?,
+            None if address.is_ipv4() => TcpSocket::new_v4()?,
+            None => TcpSocket::new_v6()?,
+        };
         self.mark(&socket)?;
         let again = socket.as_fd().try_clone_to_owned()?;
         let mut connecting = pin!(socket.connect(address));
@@ -51,7 +65,14 @@ impl Place {
 
     /// A bound UDP socket.
     pub fn udp(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        let socket = self.namespace.udp_socket(address)?;
+        let socket = match &self.namespace {
+            Some(namespace) => namespace.udp_socket(address)?,
+            None => {
+                let socket = std::net::UdpSocket::bind(address)?;
+                socket.set_nonblocking(true)?;
+                UdpSocket::from_std(socket)?
+            }
+        };
         self.mark(&socket)?;
         Ok(socket)
     }
