@@ -49,7 +49,7 @@ pub fn run(args: &ProxyStaticArgs) -> anyhow::Result<()> {
         name: "static".to_owned(),
     };
     let mut options = ProxyOptions::new(ProxyRole::Sidecar, workload);
-    options.serve = ServeAddresses { admin: None, metrics: None, ready: None, dns: None };
+    options.serve = ServeAddresses { admin: None, metrics: None, ready: None, merged: None, dns: None };
     options.concurrency = args.concurrency;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(fairlead_proxy::run_static(options, &resources, identity))?;

@@ -37,7 +37,7 @@ impl Assembly {
     ///
     /// # Errors
     /// A thread could not be started.
-    pub fn start(options: ProxyOptions, identity: Option<MeshIdentity>) -> std::io::Result<Self> {
+    pub fn start(options: Arc<ProxyOptions>, identity: Option<MeshIdentity>) -> std::io::Result<Self> {
         let registry = Registry::new();
         let families = Arc::new(Families::new(&registry));
         let own = PeerInfo {
@@ -84,7 +84,7 @@ impl Assembly {
         }
         Ok(Self {
             shared,
-            options: Arc::new(options),
+            options,
             readiness: Readiness::new(),
             drain: Drain::new(),
             names: Arc::default(),

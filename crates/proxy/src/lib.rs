@@ -15,6 +15,7 @@ mod process;
 mod rewrite;
 mod shared;
 mod static_mode;
+mod status;
 mod tcp;
 mod telemetry;
 mod upstream;
@@ -28,4 +29,5 @@ pub use options::{
 };
 pub use rewrite::{How, Rewrite};
 pub use static_mode::{StaticError, StaticProxy, StaticResource, read_static, run_static, start_static};
+pub use status::{AppMetrics, AppProbe, AppProbes};
 pub use telemetry::{CallRecord, EndpointRecord};

@@ -4,6 +4,7 @@
 //! bootstrap credential, which is good once.
 
 use crate::rewrite::Rewrite;
+use crate::status::{AppMetrics, AppProbes};
 use fairlead_model::{ProxyRole, WorkloadRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,6 +36,12 @@ pub struct ProxyOptions {
     pub state: Option<PathBuf>,
     /// Readiness of the program behind a sidecar.
     pub probe: Option<ProbeSpec>,
+    /// The workload's own address, where its program is asked and found; None: 127.0.0.1.
+    pub pod_address: Option<IpAddr>,
+    /// Probes of the program that a kubelet asks through the proxy.
+    pub app_probes: AppProbes,
+    /// Where the program's own metrics are.
+    pub app_metrics: Option<AppMetrics>,
     pub drain: DrainTimes,
     /// Data-plane workers, each a thread of its own.
     pub concurrency: usize,
@@ -75,6 +82,8 @@ pub struct ServeAddresses {
     pub metrics: Option<SocketAddr>,
     /// `/healthz/ready`.
     pub ready: Option<SocketAddr>,
+    /// `/stats/prometheus` with the program's, `/app-health/…`, `/quitquitquit`.
+    pub merged: Option<SocketAddr>,
     pub dns: Option<SocketAddr>,
 }
 
@@ -109,6 +118,13 @@ pub struct ProbeSpec {
 pub enum ProbeKind {
     /// The port accepts.
     Tcp { port: u16 },
+    /// gRPC's health service says SERVING, in plaintext.
+    Grpc {
+        port: u16,
+        /// Empty: the whole server.
+        #[serde(default)]
+        service: String,
+    },
     /// The path answers 200 to 399; with TLS the certificate is not verified, as a kubelet does not.
     Http {
         port: u16,
@@ -149,6 +165,7 @@ impl Default for ServeAddresses {
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
             metrics: any(15090),
             ready: any(15021),
+            merged: any(15020),
             dns: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 15053))),
         }
     }
@@ -178,6 +195,9 @@ impl ProxyOptions {
             mark: None,
             state: None,
             probe: None,
+            pod_address: None,
+            app_probes: AppProbes::default(),
+            app_metrics: None,
             drain: DrainTimes::default(),
             concurrency: 1,
             access_log: AccessLogTarget::default(),

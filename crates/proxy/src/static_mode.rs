@@ -5,6 +5,7 @@
 use crate::assembly::Assembly;
 use crate::identity::MeshIdentity;
 use crate::options::ProxyOptions;
+use crate::status::Status;
 use base64::Engine as _;
 use bytes::Bytes;
 use fairlead_engine::{Change, Resource, Snapshot};
@@ -83,9 +84,11 @@ pub async fn start_static(
     if let Some(rejected) = rejected.first() {
         return Err(StaticError::Resource(rejected.name.clone(), rejected.error.to_string()));
     }
+    let options = Arc::new(options);
+    let status = Status::serve(options.clone()).await;
     let assembly = Assembly::start(options, identity)?;
     assembly.apply(&snapshot);
-    crate::admin::serve(&assembly).await;
+    crate::admin::serve(&assembly, &status).await;
     Ok(StaticProxy { assembly, snapshot })
 }
 

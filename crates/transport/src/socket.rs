@@ -5,7 +5,7 @@
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -40,6 +40,31 @@ pub fn listen(address: SocketAddr, backlog: i32, reuse_port: bool, mark: Option<
         TcpListener::from_std(socket.into())
     };
     bind().map_err(|e| io::Error::new(e.kind(), format!("listen on {address}: {e}")))
+}
+
+/// Binds a listener for a service of the proxy's own. The wildcard address means both families, as far as this machine has them.
+///
+/// # Errors
+/// What the kernel says of bind and listen; the address is in the message. Of the wildcard, only if neither family can be had.
+pub fn listen_on_all(address: SocketAddr, backlog: i32) -> io::Result<Vec<TcpListener>> {
+    let first = listen(address, backlog, false, None);
+    let Some(other) = other_wildcard(address) else { return first.map(|listener| vec![listener]) };
+    let port =
+        first.as_ref().ok().and_then(|listener| Some(listener.local_addr().ok()?.port())).unwrap_or(address.port());
+    match (first, listen(SocketAddr::new(other, port), backlog, false, None)) {
+        (Ok(first), Ok(second)) => Ok(vec![first, second]),
+        (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(vec![one]),
+        (Err(error), Err(_)) => Err(error),
+    }
+}
+
+/// The wildcard address of the other family, if this is one.
+pub fn other_wildcard(address: SocketAddr) -> Option<IpAddr> {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Some(Ipv6Addr::UNSPECIFIED.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => Some(Ipv4Addr::UNSPECIFIED.into()),
+        _ => None,
+    }
 }
 
 /// Options of an accepted downstream socket.

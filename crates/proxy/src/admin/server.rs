@@ -4,6 +4,7 @@ use super::{clusters, config_dump, stats};
 use crate::assembly::Assembly;
 use crate::dns::{DnsServer, Upstreams};
 use crate::shared::Shared;
+use crate::status::Status;
 use crate::worker::{Stage, WorkerEvent};
 use bytes::Bytes;
 use fairlead_runtime::Readiness;
@@ -15,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,11 +37,11 @@ pub struct Admin {
 enum Door {
     Admin,
     Metrics,
-    Ready,
 }
 
-/// Binds and serves everything the options ask for; a port that is taken costs that endpoint only.
-pub async fn serve(assembly: &Assembly) {
+/// Binds and serves everything the options ask for; a port that is taken costs that endpoint only. `status` tells of this proxy from
+/// now on.
+pub async fn serve(assembly: &Assembly, status: &Status) {
     let admin = Arc::new(Admin {
         shared: assembly.shared.clone(),
         readiness: assembly.readiness.clone(),
@@ -48,20 +49,19 @@ pub async fn serve(assembly: &Assembly) {
         workers: assembly.events(),
         started: std::time::Instant::now(),
     });
+    status.attach(admin.clone());
     let wanted = &assembly.options.serve;
-    let doors = [
-        ("admin", wanted.admin, Door::Admin),
-        ("metrics", wanted.metrics, Door::Metrics),
-        ("ready", wanted.ready, Door::Ready),
-    ];
+    let doors = [("admin", wanted.admin, Door::Admin), ("metrics", wanted.metrics, Door::Metrics)];
     for (name, address, door) in doors {
         let Some(address) = address else { continue };
-        match fairlead_transport::socket::listen(address, 128, false, None) {
-            Ok(listener) => {
-                if let Ok(local) = listener.local_addr() {
+        match fairlead_transport::socket::listen_on_all(address, 128) {
+            Ok(listeners) => {
+                if let Some(local) = listeners.first().and_then(|listener| listener.local_addr().ok()) {
                     assembly.shared.addresses.bound(name, local);
                 }
-                tokio::spawn(accept(listener, admin.clone(), door));
+                for listener in listeners {
+                    tokio::spawn(accept(listener, admin.clone(), door));
+                }
             }
             Err(error) => tracing::error!(name, %error, "not served"),
         }
@@ -69,18 +69,26 @@ pub async fn serve(assembly: &Assembly) {
     if let Some(address) = wanted.dns {
         let upstreams = Upstreams { servers: assembly.options.resolvers.clone(), mark: assembly.options.mark };
         let server = DnsServer::new(assembly.names.clone(), upstreams);
-        if let Err(error) = serve_dns(server, address, assembly).await {
-            tracing::error!(%address, %error, "DNS not served");
+        match serve_dns(server.clone(), address).await {
+            Ok(local) => {
+                assembly.shared.addresses.bound("dns", local);
+                // Captured questions over IPv6 arrive at the other loopback address; a machine without it has none.
+                if local.ip() == Ipv4Addr::LOCALHOST
+                    && let Err(error) = serve_dns(server, (Ipv6Addr::LOCALHOST, local.port()).into()).await
+                {
+                    tracing::debug!(%error, "no DNS over IPv6");
+                }
+            }
+            Err(error) => tracing::error!(%address, %error, "DNS not served"),
         }
     }
 }
 
-async fn serve_dns(server: Arc<DnsServer>, address: SocketAddr, assembly: &Assembly) -> std::io::Result<()> {
+async fn serve_dns(server: Arc<DnsServer>, address: SocketAddr) -> std::io::Result<SocketAddr> {
     let tcp = fairlead_transport::socket::listen(address, 128, false, None)?;
     // The same port for both, also where the kernel chooses it.
     let local = tcp.local_addr()?;
     let udp = UdpSocket::bind(local).await?;
-    assembly.shared.addresses.bound("dns", local);
     let both = server.clone();
     tokio::spawn(async move {
         if let Err(error) = both.serve_udp(udp).await {
@@ -92,7 +100,7 @@ async fn serve_dns(server: Arc<DnsServer>, address: SocketAddr, assembly: &Assem
             tracing::error!(%error, "DNS over TCP ended");
         }
     });
-    Ok(())
+    Ok(local)
 }
 
 async fn accept(listener: TcpListener, admin: Arc<Admin>, door: Door) {
@@ -121,7 +129,10 @@ fn answer(admin: &Admin, door: Door, request: &Request<Incoming>) -> Response<Fu
     let query = request.uri().query().unwrap_or_default();
     let json = query.split('&').any(|pair| pair == "format=json");
     match (door, path) {
-        (Door::Admin | Door::Ready, "/ready" | "/healthz/ready") => ready(admin),
+        (Door::Admin, "/ready" | "/healthz/ready") => match admin.readiness() {
+            Ok(()) => status(StatusCode::OK, "LIVE\n"),
+            Err(why) => status(StatusCode::SERVICE_UNAVAILABLE, &why),
+        },
         (Door::Admin | Door::Metrics, "/stats/prometheus" | "/metrics") => text(stats::prometheus(admin)),
         (Door::Admin, "/stats") => text(stats::plain(
             admin,
@@ -154,27 +165,29 @@ fn answer(admin: &Admin, door: Door, request: &Request<Incoming>) -> Response<Fu
     }
 }
 
-fn ready(admin: &Admin) -> Response<Full<Bytes>> {
-    if admin.draining.phase() != fairlead_runtime::Phase::Running {
-        return status(StatusCode::SERVICE_UNAVAILABLE, "DRAINING\n");
-    }
-    let missing: Vec<String> = admin
-        .readiness
-        .status()
-        .into_iter()
-        .filter_map(|condition| condition.missing.map(|why| format!("{}: {why}", condition.name)))
-        .collect();
-    let world = admin.shared.world.load();
-    let mut missing = missing;
-    for listener in world.snapshot.listeners().filter(|listener| listener.bind_to_port) {
-        if admin.shared.addresses.get(&listener.name).is_none() {
-            missing.push(format!("listener {}: not bound", listener.name));
+impl Admin {
+    /// Whether it serves; if not, why not, in lines.
+    pub fn readiness(&self) -> Result<(), String> {
+        if self.draining.phase() != fairlead_runtime::Phase::Running {
+            return Err("DRAINING\n".to_owned());
+        }
+        let mut missing: Vec<String> = self
+            .readiness
+            .status()
+            .into_iter()
+            .filter_map(|condition| condition.missing.map(|why| format!("{}: {why}", condition.name)))
+            .collect();
+        let world = self.shared.world.load();
+        for listener in world.snapshot.listeners().filter(|listener| listener.bind_to_port) {
+            if self.shared.addresses.get(&listener.name).is_none() {
+                missing.push(format!("listener {}: not bound", listener.name));
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("PRE_INITIALIZING\n{}\n", missing.join("\n"))),
         }
     }
-    if missing.is_empty() {
-        return status(StatusCode::OK, "LIVE\n");
-    }
-    status(StatusCode::SERVICE_UNAVAILABLE, &format!("PRE_INITIALIZING\n{}\n", missing.join("\n")))
 }
 
 /// What `/help` answers.

@@ -6,10 +6,12 @@ mod certificates;
 mod channel;
 mod discovery;
 mod first_credential;
+mod grpc_health;
 mod program;
 mod reports;
 mod run;
 
 pub use certificates::{CertificateError, read_bundles};
 pub use channel::ControlPlanes;
+pub use program::ask;
 pub use run::{ControlledProxy, RunError, run, start};

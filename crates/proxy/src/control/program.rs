@@ -2,6 +2,7 @@
 //!
 //! Invariant: ready after `success_threshold` good answers in a row, unready after `failure_threshold` bad ones.
 
+use super::grpc_health;
 use crate::options::{ProbeKind, ProbeSpec};
 use crate::upstream::unverified;
 use bytes::Bytes;
@@ -70,14 +71,25 @@ pub async fn watch_program(spec: ProbeSpec, mark: Option<u32>, state: watch::Sen
     }
 }
 
-async fn ask(spec: &ProbeSpec, mark: Option<u32>) -> Result<(), String> {
+/// Asks once. The caller bounds the time.
+///
+/// # Errors
+/// Why the program is not ready.
+pub async fn ask(spec: &ProbeSpec, mark: Option<u32>) -> Result<(), String> {
     let port = match &spec.kind {
-        ProbeKind::Tcp { port } | ProbeKind::Http { port, .. } => *port,
+        ProbeKind::Tcp { port } | ProbeKind::Http { port, .. } | ProbeKind::Grpc { port, .. } => *port,
     };
     let source = spec.source.map(|address| SocketAddr::new(address, 0));
     let options = DialOptions { connect_timeout: spec.timeout, mark, source };
     let raw = dial(SocketAddr::new(spec.address, port), options).await.map_err(|e| e.to_string())?;
-    let ProbeKind::Http { path, tls, headers, .. } = &spec.kind else { return Ok(()) };
+    let (path, tls, headers) = match &spec.kind {
+        ProbeKind::Tcp { .. } => return Ok(()),
+        ProbeKind::Grpc { service, .. } => {
+            let authority = SocketAddr::new(spec.address, port).to_string();
+            return grpc_health::check(raw, &authority, service).await;
+        }
+        ProbeKind::Http { path, tls, headers, .. } => (path, tls, headers),
+    };
     let stream = if *tls {
         let name = spec.address.to_string();
         let connected = tls::connect(raw, unverified()?, &name, spec.timeout).await.map_err(|e| e.to_string())?;
@@ -92,7 +104,7 @@ async fn ask(spec: &ProbeSpec, mark: Option<u32>) -> Result<(), String> {
     });
     let mut request = Request::get(path.as_str()).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
     let own = [
-        (header::HOST.as_str(), format!("{}:{port}", spec.address)),
+        (header::HOST.as_str(), SocketAddr::new(spec.address, port).to_string()),
         (header::USER_AGENT.as_str(), "fairlead-probe".to_owned()),
     ];
     for (name, value) in own.iter().map(|(n, v)| (*n, v)).chain(headers.iter().map(|(n, v)| (n.as_str(), v))) {

@@ -11,9 +11,11 @@ use super::reports::Reporter;
 use crate::assembly::Assembly;
 use crate::options::ProxyOptions;
 use crate::rewrite::Rewrite;
+use crate::status::Status;
 use fairlead_model::ProxyRole;
 use fairlead_runtime::Condition;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Why a proxy could not run.
@@ -25,7 +27,7 @@ pub enum RunError {
     Start(#[from] std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT, then drains. The runtime it is called on becomes the control thread; data-plane workers get
+/// Runs until SIGTERM, SIGINT or `/quitquitquit`, then drains. The runtime it is called on becomes the control thread; data-plane workers get
 /// threads of their own.
 ///
 /// # Errors
@@ -34,7 +36,10 @@ pub async fn run(options: ProxyOptions) -> Result<(), RunError> {
     tokio::select! {
         started = start(options) => {
             let proxy = started?;
-            crate::process::terminated().await;
+            tokio::select! {
+                () = crate::process::terminated() => {}
+                () = proxy.status.asked_to_quit() => {}
+            }
             proxy.end().await;
             Ok(())
         }
@@ -45,6 +50,7 @@ pub async fn run(options: ProxyOptions) -> Result<(), RunError> {
 /// A proxy that its control plane tells what to do. Dropping it stops it at once.
 pub struct ControlledProxy {
     assembly: Assembly,
+    status: Arc<Status>,
 }
 
 impl ControlledProxy {
@@ -75,13 +81,15 @@ impl ControlledProxy {
 /// # Errors
 /// As [`run`].
 pub async fn start(options: ProxyOptions) -> Result<ControlledProxy, RunError> {
+    let options = Arc::new(options);
+    // Before anything is waited for: the program's probes are asked through here.
+    let status = Status::serve(options.clone()).await;
     let planes = ControlPlanes::new(&options.control, options.mark);
     let agent = CertificateAgent::bootstrap(planes.clone(), &options).await?;
     let identity = agent.identity().clone();
-    let assembly = Assembly::start(options, Some(identity.clone()))?;
-    let options = assembly.options.clone();
+    let assembly = Assembly::start(options.clone(), Some(identity.clone()))?;
     let configured = assembly.readiness.condition("configuration");
-    crate::admin::serve(&assembly).await;
+    crate::admin::serve(&assembly, &status).await;
     let node = options.workload.to_string();
     let discovery = discovery::start(&planes, &identity, agent.control_identity(), node, options.state.as_deref());
     tokio::spawn(follow(discovery, assembly.applier(), configured, options.rewrite.clone()));
@@ -102,7 +110,7 @@ pub async fn start(options: ProxyOptions) -> Result<ControlledProxy, RunError> {
     };
     tokio::spawn(reporter.run(agent.channel()));
     tokio::spawn(agent.run());
-    Ok(ControlledProxy { assembly })
+    Ok(ControlledProxy { assembly, status })
 }
 
 /// Takes snapshots into use: from the first that is whole on, each as it comes.

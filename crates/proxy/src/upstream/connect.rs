@@ -171,7 +171,7 @@ async fn reach(
 
 /// Where a connection to the program behind the proxy comes from: the address by which capture rules tell it from a call of the workload
 /// to itself (Istio's 127.0.0.6; capture adds ::6). What goes to a loopback address is never captured.
-fn passthrough(program: SocketAddr) -> Option<SocketAddr> {
+pub fn passthrough(program: SocketAddr) -> Option<SocketAddr> {
     match program.ip() {
         ip if ip.is_loopback() => None,
         IpAddr::V4(_) => Some((Ipv4Addr::new(127, 0, 0, 6), 0).into()),

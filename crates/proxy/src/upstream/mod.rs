@@ -16,7 +16,7 @@ mod trouble;
 mod world;
 
 pub use conductor::{Command, Conductor};
-pub use connect::{Call, ConnectFailure, Connected, Purpose, connect, is_http1, is_http2, way};
+pub use connect::{Call, ConnectFailure, Connected, Purpose, connect, is_http1, is_http2, passthrough, way};
 pub use member::Member;
 pub use paths::Paths;
 pub use simple_tls::{SimpleTls, unverified};

@@ -7,6 +7,7 @@ use super::accept;
 use super::drain::Stage;
 use super::run::Worker;
 use fairlead_transport::Listener as Socket;
+use fairlead_transport::socket::other_wildcard;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -82,8 +83,18 @@ async fn accept_on(worker: Rc<Worker>, name: Arc<str>, address: SocketAddr, capt
         }
     };
     worker.shared.addresses.bound(&name, socket.local());
+    // The wildcard address means both families; a pod that has only one needs no second socket.
+    let other = other_wildcard(address).map(|ip| SocketAddr::new(ip, socket.local().port()));
+    let other = other.and_then(|address| Socket::bind(address, captured, worker.shared.mark).ok());
+    let accept_other = async || match &other {
+        Some(other) => other.accept().await,
+        None => std::future::pending().await,
+    };
     loop {
-        let accepted = socket.accept().await;
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            accepted = accept_other() => accepted,
+        };
         let (worker, name) = (worker.clone(), name.clone());
         tokio::task::spawn_local(async move {
             accept::serve(worker, &name, accepted).await;

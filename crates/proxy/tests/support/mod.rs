@@ -80,7 +80,7 @@ pub fn any_port() -> SocketAddr {
 pub fn options(cluster: &str, workload: &str) -> ProxyOptions {
     let workload = WorkloadRef { cluster: cluster.into(), namespace: "shop".into(), name: workload.into() };
     let mut options = ProxyOptions::new(ProxyRole::Sidecar, workload);
-    options.serve = ServeAddresses { admin: Some(any_port()), metrics: None, ready: None, dns: None };
+    options.serve = ServeAddresses { admin: Some(any_port()), metrics: None, ready: None, merged: None, dns: None };
     options.access_log = AccessLogTarget::Off;
     options.records = 1000;
     options.drain.limit = std::time::Duration::from_secs(2);

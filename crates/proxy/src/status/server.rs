@@ -1,0 +1,148 @@
+//! The two listeners and their paths.
+
+use super::app_metrics;
+use crate::admin::{Admin, stats};
+use crate::options::ProxyOptions;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// What a kubelet asks.
+pub struct Status {
+    options: Arc<ProxyOptions>,
+    /// Set when the proxy has its certificate and runs.
+    admin: OnceLock<Arc<Admin>>,
+    bound: Vec<(&'static str, SocketAddr)>,
+    quit: watch::Sender<bool>,
+}
+
+/// What a listener answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Ready,
+    Merged,
+}
+
+impl Status {
+    /// Binds what the options ask for and serves it; a port that is taken costs that listener only.
+    pub async fn serve(options: Arc<ProxyOptions>) -> Arc<Self> {
+        let doors = [("ready", options.serve.ready, Door::Ready), ("merged", options.serve.merged, Door::Merged)];
+        let mut listeners = Vec::new();
+        let mut bound = Vec::new();
+        for (name, address, door) in doors {
+            let Some(address) = address else { continue };
+            match fairlead_transport::socket::listen_on_all(address, 128) {
+                Ok(of_this) => {
+                    bound.extend(of_this.first().and_then(|l| l.local_addr().ok()).map(|local| (name, local)));
+                    listeners.extend(of_this.into_iter().map(|listener| (listener, door)));
+                }
+                Err(error) => tracing::error!(name, %error, "not served"),
+            }
+        }
+        let status = Arc::new(Self { options, admin: OnceLock::new(), bound, quit: watch::Sender::new(false) });
+        for (listener, door) in listeners {
+            tokio::spawn(accept(listener, status.clone(), door));
+        }
+        status
+    }
+
+    /// The proxy runs: from now on its state is told.
+    pub fn attach(&self, admin: Arc<Admin>) {
+        for (name, local) in &self.bound {
+            admin.shared.addresses.bound(name, *local);
+        }
+        // It is attached once, by whoever starts the proxy.
+        let _ = self.admin.set(admin);
+    }
+
+    /// What is bound, by name.
+    #[cfg(test)]
+    pub fn bound(&self) -> &[(&'static str, SocketAddr)] {
+        &self.bound
+    }
+
+    /// Ends when somebody on the pod's loopback has asked the proxy to end.
+    pub async fn asked_to_quit(&self) {
+        // The sender lives in `self`, so the channel cannot close under us.
+        let _ = self.quit.subscribe().wait_for(|quit| *quit).await;
+    }
+}
+
+async fn accept(listener: TcpListener, status: Arc<Status>, door: Door) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let status = status.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let status = status.clone();
+                async move { Ok::<_, Infallible>(answer(&status, door, peer, &request).await) }
+            });
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10))
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn answer(status: &Status, door: Door, peer: SocketAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    match (door, request.uri().path()) {
+        (_, "/ready" | "/healthz/ready") => match status.admin.get() {
+            Some(admin) => match admin.readiness() {
+                Ok(()) => text(StatusCode::OK, "LIVE\n"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+            },
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "PRE_INITIALIZING\ncertificate: not there yet\n"),
+        },
+        (Door::Merged, "/stats/prometheus" | "/metrics") => {
+            let mut metrics = status.admin.get().map(|admin| stats::prometheus(admin)).unwrap_or_default();
+            if let Some(wanted) = &status.options.app_metrics {
+                metrics.push_str(&app_metrics::scrape(wanted, &status.options, request.headers()).await);
+            }
+            text(StatusCode::OK, metrics)
+        }
+        (Door::Merged, "/quitquitquit") if request.method() != Method::POST => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n")
+        }
+        (Door::Merged, "/quitquitquit") if !peer.ip().to_canonical().is_loopback() => {
+            text(StatusCode::FORBIDDEN, "only from inside the pod, by 127.0.0.1\n")
+        }
+        (Door::Merged, "/quitquitquit") => {
+            status.quit.send_replace(true);
+            text(StatusCode::OK, "draining\n")
+        }
+        (Door::Merged, path) if path.starts_with("/app-health/") => match status.options.app_probes.0.get(path) {
+            Some(probe) => {
+                let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+                match probe.ask(&status.options, agent).await {
+                    Ok(()) => text(StatusCode::OK, "OK\n"),
+                    Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+                }
+            }
+            None => text(StatusCode::NOT_FOUND, "this pod has no such probe\n"),
+        },
+        _ => text(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body.into())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    response
+}
