@@ -34,7 +34,8 @@ fn diagnostics() -> String {
     let reading = codes::ALL.iter().map(|c| (c.code, c.meaning, c.remedy));
     let resolving = fairlead_resolve::analyze::codes::ALL.iter().map(|c| (c.code, c.meaning, c.remedy));
     let running = fairlead_control::codes::ALL.iter().map(|c| (c.code, c.meaning, c.remedy));
-    let mut rows: Vec<_> = reading.chain(resolving).chain(running).collect();
+    let injecting = fairlead_install::inject::codes::ALL.iter().map(|c| (c.code, c.meaning, c.remedy));
+    let mut rows: Vec<_> = reading.chain(resolving).chain(running).chain(injecting).collect();
     rows.sort_unstable();
     rows.dedup();
     for (code, meaning, remedy) in rows {
