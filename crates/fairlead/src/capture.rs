@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use fairlead_capture::annotations::{interfaces, ports, ranges};
 use fairlead_capture::{
     CaptureSpec, DnsServers, Families, LoopGuard, PROXY_PORTS, PROXY_UID, Ports, Ranges, install, iptables, verify,
@@ -94,7 +94,10 @@ enum Backend {
 
 /// Does what the arguments say.
 pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
-    let spec = spec(args, || std::fs::read_to_string("/etc/resolv.conf").context("cannot read /etc/resolv.conf"))?;
+    let spec = spec(args, || {
+        let text = std::fs::read_to_string("/etc/resolv.conf").context("cannot read /etc/resolv.conf")?;
+        Ok(DnsServers::Only(name_servers(&text)))
+    })?;
     if args.print {
         print(&spec, args.backend)?;
         return Ok(ExitCode::SUCCESS);
@@ -141,8 +144,24 @@ fn print(spec: &CaptureSpec, backend: Backend) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The description that the arguments are; `resolv_conf` is read only if it is needed.
-fn spec(args: &CaptureArgs, resolv_conf: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<CaptureSpec> {
+/// What these arguments ask for where the pod's own files cannot be read: questions about names are captured whoever is asked.
+///
+/// # Errors
+/// As the command itself would say.
+pub fn from_arguments(arguments: Vec<String>) -> anyhow::Result<CaptureSpec> {
+    let words = std::iter::once("capture".to_owned()).chain(arguments);
+    let args = Alone::try_parse_from(words).map_err(|e| anyhow!("{}", e.to_string().trim()))?.args;
+    spec(&args, || Ok(DnsServers::Any))
+}
+
+#[derive(Parser)]
+struct Alone {
+    #[command(flatten)]
+    args: CaptureArgs,
+}
+
+/// The description that the arguments are; the pod's `servers` are asked for only if they are needed.
+fn spec(args: &CaptureArgs, servers: impl FnOnce() -> anyhow::Result<DnsServers>) -> anyhow::Result<CaptureSpec> {
     let port_list = |flag: &str, text: &str| {
         ports(text).ok_or_else(|| anyhow!("--{flag} `{text}`: write ports from 1 to 65535, separated by commas"))
     };
@@ -184,7 +203,7 @@ fn spec(args: &CaptureArgs, resolv_conf: impl FnOnce() -> anyhow::Result<String>
             dns.servers = match args.dns_servers.as_deref() {
                 Some("*") => DnsServers::Any,
                 Some(some) => DnsServers::Only(addresses(some)?),
-                None => DnsServers::Only(name_servers(&resolv_conf()?)),
+                None => servers()?,
             }
         }
         dns => *dns = None,
@@ -206,18 +225,11 @@ pub fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
     use std::collections::BTreeMap;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: CaptureArgs,
-    }
 
     fn read(arguments: &[String]) -> anyhow::Result<CaptureSpec> {
         let words = std::iter::once("capture".to_owned()).chain(arguments.iter().cloned());
-        spec(&Cli::try_parse_from(words)?.args, || Ok("nameserver 10.96.0.10\n".into()))
+        spec(&Alone::try_parse_from(words)?.args, || Ok(DnsServers::Only(name_servers("nameserver 10.96.0.10\n"))))
     }
 
     #[test]

@@ -20,6 +20,9 @@ const CURRENT: &str = "1.1.0";
 /// How a runtime hands over a pod's annotations (containerd from 1.6 on).
 pub const POD_ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
+/// Where the injector leaves the arguments that an init container would have had, as a JSON list.
+const ARGUMENTS: &str = "fairlead.dev/capture";
+
 /// This plugin's part of a network configuration, as the runtime hands it over.
 #[derive(Debug, Deserialize, Serialize, Default)]
 #[serde(rename_all = "camelCase")]
@@ -186,8 +189,18 @@ fn wanted(environment: &Environment, config: &NetworkConfig) -> Result<Option<Ca
     if !said.contains_key(annotations::INJECTED) {
         return Ok(None);
     }
-    CaptureSpec::from_annotations(&said)
-        .map_err(|e| Failure::new(Failure::ANNOTATION, format!("pod {}/{}: {e}", pod.namespace, pod.name)))
+    let bad = |e: &dyn std::fmt::Display| {
+        Failure::new(Failure::ANNOTATION, format!("pod {}/{}: {e}", pod.namespace, pod.name))
+    };
+    match said.get(ARGUMENTS) {
+        // What the injector made of annotations and settings, as it would have told an init container.
+        Some(list) => {
+            let arguments = serde_json::from_str(list).map_err(|e| bad(&format!("annotation {ARGUMENTS}: {e}")))?;
+            let spec = crate::capture::from_arguments(arguments);
+            spec.map(Some).map_err(|e| bad(&format!("annotation {ARGUMENTS}: {e:#}")))
+        }
+        None => CaptureSpec::from_annotations(&said).map_err(|e| bad(&e)),
+    }
 }
 
 fn inside<T: Send + 'static>(
@@ -247,6 +260,10 @@ mod tests {
         let mut elsewhere = asked("ADD", POD);
         elsewhere.netns = "/proc/self/no-such-namespace".into();
         assert_eq!(code(&elsewhere, &config(injected.clone())), Failure::CAPTURE);
+        let bad = json!({ annotations::INJECTED: "{}", ARGUMENTS: "[\"--inbound-ports\", \"x\"]" });
+        assert_eq!(code(&elsewhere, &config(bad)), Failure::ANNOTATION);
+        let good = json!({ annotations::INJECTED: "{}", ARGUMENTS: "[\"--inbound-ports\", \"80\", \"--dns\"]" });
+        assert_eq!(code(&elsewhere, &config(good)), Failure::CAPTURE);
         let bad = json!({ annotations::INJECTED: "{}", "traffic.sidecar.istio.io/excludeInboundPorts": "x" });
         assert_eq!(code(&elsewhere, &config(bad)), Failure::ANNOTATION);
     }
