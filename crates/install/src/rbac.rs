@@ -48,11 +48,9 @@ pub struct Rule {
 }
 
 const READ: &[&str] = &["get", "list", "watch"];
-const WRITE: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
-const NAMED: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
-const STATUS: &[&str] = &["get", "patch", "update"];
-const CA_BUNDLE: &str = "crates/control/src/webhook/bundle.rs";
 const SOURCES: &str = "crates/sources/src/kubernetes/kinds.rs";
+const CA_BUNDLE: &str = "crates/control/src/webhook/ca_bundle.rs";
+const TRUST: &str = "crates/control/src/kubernetes/trust_maps.rs";
 
 const fn everywhere(
     group: &'static str,
@@ -63,10 +61,30 @@ const fn everywhere(
     Rule { reach: Reach::Cluster, group, resources, names: Names::Any, verbs, reader }
 }
 
+const fn own(
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    reader: (&'static str, &'static str),
+) -> Rule {
+    Rule { reach: Reach::Own, group, resources, names: Names::Any, verbs, reader }
+}
+
+const fn named(
+    group: &'static str,
+    resources: &'static [&'static str],
+    names: Names,
+    verbs: &'static [&'static str],
+    reader: (&'static str, &'static str),
+) -> Rule {
+    Rule { reach: Reach::Cluster, group, resources, names, verbs, reader }
+}
+
 /// All rules.
 pub const RULES: &[Rule] = &[
-    everywhere("", &["namespaces", "services", "pods", "nodes"], READ, (SOURCES, "Namespace")),
-    everywhere("discovery.k8s.io", &["endpointslices"], READ, (SOURCES, "EndpointSlice")),
+    everywhere("", &["namespaces", "services", "pods", "nodes"], READ, (SOURCES, "Kind::Namespace")),
+    everywhere("discovery.k8s.io", &["endpointslices"], READ, (SOURCES, "Kind::EndpointSlice")),
+    named("", &["configmaps"], Names::These(&["istio"]), READ, (SOURCES, "istio-system")),
     everywhere(
         "networking.istio.io",
         &[
@@ -80,97 +98,63 @@ pub const RULES: &[Rule] = &[
             "proxyconfigs",
         ],
         READ,
-        (SOURCES, "networking.istio.io"),
+        (SOURCES, "Kind::VirtualService"),
     ),
     everywhere(
         "security.istio.io",
         &["peerauthentications", "requestauthentications", "authorizationpolicies"],
         READ,
-        (SOURCES, "security.istio.io"),
+        (SOURCES, "Kind::AuthorizationPolicy"),
     ),
-    everywhere("telemetry.istio.io", &["telemetries"], READ, (SOURCES, "telemetry.istio.io")),
-    everywhere(
-        "multicluster.x-k8s.io",
-        &["serviceexports", "serviceimports"],
-        READ,
-        (SOURCES, "multicluster.x-k8s.io"),
-    ),
+    everywhere("telemetry.istio.io", &["telemetries"], READ, (SOURCES, "Kind::Telemetry")),
+    everywhere("multicluster.x-k8s.io", &["serviceexports", "serviceimports"], READ, (SOURCES, "Kind::ServiceExport")),
+    own("fairlead.dev", &["meshes", "peers"], READ, (SOURCES, "Kind::Mesh")),
     everywhere(
         "authentication.k8s.io",
         &["tokenreviews"],
         &["create"],
-        ("crates/control/src/kubernetes/tokens.rs", "TokenReview"),
+        ("crates/control/src/kubernetes/review.rs", "Api<TokenReview>"),
     ),
-    Rule {
-        reach: Reach::Cluster,
-        group: "",
-        resources: &["configmaps"],
-        names: Names::These(&["istio"]),
-        verbs: READ,
-        reader: (SOURCES, "istio-system"),
-    },
-    Rule {
-        reach: Reach::Cluster,
-        group: "",
-        resources: &["configmaps"],
-        names: Names::These(&["fairlead-trust"]),
-        verbs: NAMED,
-        reader: ("crates/control/src/kubernetes/trust.rs", "fairlead-trust"),
-    },
+    // Server-side apply of what is not there yet needs `create`; the name is known then, so that it can be bounded too.
+    named(
+        "",
+        &["configmaps"],
+        Names::These(&["fairlead-trust"]),
+        &["get", "list", "watch", "create", "patch"],
+        (TRUST, "Api<ConfigMap>"),
+    ),
     everywhere(
         "admissionregistration.k8s.io",
         &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
         READ,
-        (CA_BUNDLE, "WebhookConfiguration"),
+        (CA_BUNDLE, "watch(api"),
     ),
-    Rule {
-        reach: Reach::Cluster,
-        group: "admissionregistration.k8s.io",
-        resources: &["mutatingwebhookconfigurations"],
-        names: Names::Injectors,
-        verbs: &["patch"],
-        reader: (CA_BUNDLE, "MutatingWebhookConfiguration"),
-    },
-    Rule {
-        reach: Reach::Cluster,
-        group: "admissionregistration.k8s.io",
-        resources: &["validatingwebhookconfigurations"],
-        names: Names::Validators,
-        verbs: &["patch"],
-        reader: (CA_BUNDLE, "ValidatingWebhookConfiguration"),
-    },
-    Rule {
-        reach: Reach::Own,
-        group: "fairlead.dev",
-        resources: &["meshes", "peers"],
-        names: Names::Any,
-        verbs: READ,
-        reader: (SOURCES, "fairlead.dev"),
-    },
-    Rule {
-        reach: Reach::Own,
-        group: "fairlead.dev",
-        resources: &["meshes/status", "peers/status"],
-        names: Names::Any,
-        verbs: STATUS,
-        reader: ("crates/control/src/kubernetes/status.rs", "patch_status"),
-    },
-    Rule {
-        reach: Reach::Own,
-        group: "coordination.k8s.io",
-        resources: &["leases"],
-        names: Names::Any,
-        verbs: WRITE,
-        reader: ("crates/control/src/kubernetes/lease.rs", "Lease"),
-    },
-    Rule {
-        reach: Reach::Own,
-        group: "",
-        resources: &["configmaps", "secrets"],
-        names: Names::Any,
-        verbs: WRITE,
-        reader: ("crates/control/src/kubernetes/store.rs", "Secret"),
-    },
+    named(
+        "admissionregistration.k8s.io",
+        &["mutatingwebhookconfigurations"],
+        Names::Injectors,
+        &["patch"],
+        (CA_BUNDLE, "MutatingWebhookConfiguration"),
+    ),
+    named(
+        "admissionregistration.k8s.io",
+        &["validatingwebhookconfigurations"],
+        Names::Validators,
+        &["patch"],
+        (CA_BUNDLE, "ValidatingWebhookConfiguration"),
+    ),
+    own(
+        "coordination.k8s.io",
+        &["leases"],
+        &["get", "create", "update"],
+        ("crates/control/src/kubernetes/lease.rs", "Api<Lease>"),
+    ),
+    own(
+        "",
+        &["secrets"],
+        &["get", "list", "watch", "create", "update"],
+        ("crates/control/src/kubernetes/state/mod.rs", "Api<Secret>"),
+    ),
 ];
 
 /// Roles and their bindings.
