@@ -1,0 +1,194 @@
+//! A cluster of a mesh directory as objects for a real API server.
+//!
+//! What a directory calls a `Workload` becomes a StatefulSet of the echo program, whose pods have just the names that the workload's
+//! replicas have in the lab (`reviews-v1-0`), so that one call table holds for both; all else is applied as it is written. Never reads
+//! a cluster. Invariant: a field of a Workload that has no counterpart here is an error, not a difference.
+
+use anyhow::{Context as _, bail};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Namespace of what the mesh itself runs.
+pub const SYSTEM: &str = "fairlead-system";
+/// Fields of `Workload.spec` that are translated.
+const KNOWN: &[&str] = &["ports", "replicas", "serviceAccount", "labels", "sidecar"];
+
+/// The objects of `root/clusters/<cluster>`, in an order in which they can be applied.
+pub fn manifests(root: &Path, cluster: &str, image: &str) -> anyhow::Result<Vec<Value>> {
+    let mut documents = Vec::new();
+    for file in yaml_files(&root.join("clusters").join(cluster))? {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        documents.extend(read(&text).with_context(|| format!("{} is no YAML", file.display()))?);
+    }
+    translate(documents, cluster, image)
+}
+
+/// `mesh.yaml` as the object that a control plane in Kubernetes reads.
+pub fn mesh(root: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(root.join("mesh.yaml"))?;
+    let mut mesh = read(&text)?.into_iter().find(|d| d["kind"] == "Mesh").context("mesh.yaml holds no Mesh")?;
+    mesh["metadata"] = json!({"name": "mesh", "namespace": SYSTEM});
+    Ok(mesh)
+}
+
+fn yaml_files(folder: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files: Vec<_> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "yaml")).collect();
+    files.sort();
+    Ok(files)
+}
+
+fn read(text: &str) -> anyhow::Result<Vec<Value>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    Ok(documents.into_iter().filter(|d| !d.is_null()).collect())
+}
+
+fn translate(documents: Vec<Value>, cluster: &str, image: &str) -> anyhow::Result<Vec<Value>> {
+    let mut namespaces: BTreeSet<String> = BTreeSet::new();
+    let mut accounts: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut objects = Vec::new();
+    let mut programs = Vec::new();
+    for document in documents {
+        let namespace = text(&document["metadata"]["namespace"]);
+        if !namespace.is_empty() {
+            namespaces.insert(namespace.clone());
+        }
+        match document["kind"].as_str().unwrap_or_default() {
+            "Namespace" => {
+                namespaces.insert(text(&document["metadata"]["name"]));
+            }
+            "Workload" => {
+                let account = account(&document);
+                if account != "default" {
+                    accounts.insert((namespace, account));
+                }
+                programs.push(stateful_set(&document, cluster, image)?);
+            }
+            _ => objects.push(document),
+        }
+    }
+    let mut all: Vec<Value> = namespaces.iter().map(|name| self::namespace(name)).collect();
+    all.extend(accounts.iter().map(|(namespace, name)| {
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}})
+    }));
+    // Programs come last, so that their first request finds the rules in place.
+    all.extend(objects);
+    all.extend(programs);
+    Ok(all)
+}
+
+fn namespace(name: &str) -> Value {
+    let mut metadata = json!({"name": name});
+    // Where settings are kept, nothing runs.
+    if name != "istio-system" && name != SYSTEM {
+        metadata["labels"] = json!({"istio-injection": "enabled"});
+    }
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+}
+
+fn stateful_set(workload: &Value, cluster: &str, image: &str) -> anyhow::Result<Value> {
+    let (name, namespace) = (text(&workload["metadata"]["name"]), text(&workload["metadata"]["namespace"]));
+    let spec = &workload["spec"];
+    let at = format!("Workload {namespace}/{name}");
+    for field in spec.as_object().into_iter().flat_map(Map::keys) {
+        if !KNOWN.contains(&field.as_str()) {
+            bail!("{at}: spec.{field} has no counterpart in a StatefulSet of the echo program");
+        }
+    }
+    let ports: Vec<u64> = spec["ports"].as_array().into_iter().flatten().filter_map(port).collect();
+    let Some(first) = ports.first() else { bail!("{at}: no port") };
+    let selector = json!({"fairlead.dev/workload": name});
+    let mut labels = selector.clone();
+    for more in [&workload["metadata"]["labels"], &spec["labels"]] {
+        for (key, value) in more.as_object().into_iter().flatten() {
+            labels[key] = value.clone();
+        }
+    }
+    if spec["sidecar"] == false {
+        labels["sidecar.istio.io/inject"] = "false".into();
+    }
+    let mut arguments = vec![json!("echo"), json!("--workload"), json!(format!("{cluster}/{namespace}/$(POD_NAME)"))];
+    for port in &ports {
+        arguments.extend([json!("--port"), json!(port.to_string())]);
+    }
+    let container = json!({
+        "name": "app",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": arguments,
+        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "ports": ports.iter().map(|port| json!({"containerPort": port})).collect::<Vec<_>>(),
+        "readinessProbe": {"tcpSocket": {"port": first}, "periodSeconds": 1, "failureThreshold": 2},
+    });
+    Ok(json!({
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": name, "namespace": namespace, "labels": selector},
+        "spec": {
+            "replicas": spec["replicas"].as_u64().unwrap_or(1),
+            "serviceName": name,
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "serviceAccountName": account(workload),
+                    "terminationGracePeriodSeconds": 5,
+                    "containers": [container],
+                },
+            },
+        },
+    }))
+}
+
+fn account(workload: &Value) -> String {
+    workload["spec"]["serviceAccount"].as_str().unwrap_or("default").to_owned()
+}
+
+/// A number, or name and number.
+fn port(written: &Value) -> Option<u64> {
+    written.as_u64().or_else(|| written["port"].as_u64())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_a_stateful_set_of_the_same_names() {
+        let written = "
+apiVersion: fairlead.dev/v1alpha1
+kind: Workload
+metadata: {name: reviews, namespace: shop, labels: {app: reviews}}
+spec: {replicas: 2, ports: [{name: http, port: 9080}, 7070], serviceAccount: critic, sidecar: false}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop}
+spec: {ports: [{name: http, port: 80}]}
+";
+        let all = translate(read(written).unwrap(), "east", "image:1").unwrap();
+        let kinds: Vec<&str> = all.iter().filter_map(|o| o["kind"].as_str()).collect();
+        assert_eq!(kinds, ["Namespace", "ServiceAccount", "Service", "StatefulSet"]);
+        let pod = &all[3]["spec"]["template"];
+        assert_eq!(all[3]["spec"]["replicas"], 2);
+        assert_eq!(pod["metadata"]["labels"]["app"], "reviews");
+        assert_eq!(pod["metadata"]["labels"]["sidecar.istio.io/inject"], "false");
+        let arguments = &pod["spec"]["containers"][0]["args"];
+        assert_eq!(arguments[2], "east/shop/$(POD_NAME)");
+        assert_eq!((&arguments[4], &arguments[6]), (&json!("9080"), &json!("7070")));
+    }
+
+    #[test]
+    fn what_has_no_counterpart_is_an_error() {
+        let written = "{apiVersion: fairlead.dev/v1alpha1, kind: Workload, metadata: {name: a, namespace: b}, spec: {command: [sh], ports: [80]}}";
+        let error = translate(read(written).unwrap(), "east", "image:1").unwrap_err();
+        assert!(error.to_string().contains("spec.command"), "{error}");
+    }
+}
