@@ -137,9 +137,12 @@ fn proxy_runtime<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
+/// The client of API servers logs each request that fails, many a second while one is away; who asked says it once.
+const LOG_FILTER: &str = "info,kube_client::client::builder=off,kube_runtime::watcher=off";
+
 fn logging() -> anyhow::Result<()> {
     let format = fairlead_runtime::logging::Format::default();
-    fairlead_runtime::logging::init(format, "info").map_err(|e| anyhow::anyhow!("logging: {e:?}"))
+    fairlead_runtime::logging::init(format, LOG_FILTER).map_err(|e| anyhow::anyhow!("logging: {e:?}"))
 }
 
 /// A reader that has seen enough (`| head`) is no reason for a stack trace.

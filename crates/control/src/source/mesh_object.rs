@@ -25,6 +25,7 @@ pub async fn at_start(
     kept: Option<Mesh>,
     status: &Status,
 ) -> anyhow::Result<Mesh> {
+    let mut told = String::new();
     loop {
         let asked = tokio::time::timeout(TIMEOUT, ask(kubernetes, cluster)).await;
         let why = match asked.unwrap_or_else(|_| Err(format!("the API server has not answered within {TIMEOUT:?}"))) {
@@ -35,8 +36,11 @@ pub async fn at_start(
             tracing::warn!("the mesh's settings are those of before the restart: {why}");
             return Ok(kept);
         }
-        tracing::warn!("waiting for the mesh's settings: {why}");
-        status.waiting(format!("the mesh's settings cannot be read: {why}"));
+        if told != why {
+            tracing::warn!("waiting for the mesh's settings: {why}");
+            status.waiting(format!("the mesh's settings cannot be read: {why}"));
+            told = why;
+        }
         tokio::time::sleep(AGAIN).await;
     }
 }

@@ -95,6 +95,11 @@ impl Cluster {
     }
 
     pub fn health(&mut self, health: Health) {
+        match (&self.health.away, &health.away) {
+            (None, Some(why)) => tracing::warn!("the API server does not answer: {why}; the last objects hold"),
+            (Some(_), None) => tracing::info!("the API server answers again"),
+            _ => {}
+        }
         self.health = health;
     }
 
@@ -104,6 +109,10 @@ impl Cluster {
         if let Change::Failed(failure) = change {
             let since = *progress.since.get_or_insert(now);
             progress.given_up |= now.duration_since(since) >= self.timings.give_up;
+            let is_new = progress.failure.as_ref().is_none_or(|last| last.why != failure.why);
+            if is_new && (failure.denied.is_some() || failure.tries >= TOLD_AFTER) {
+                tracing::warn!("{} cannot be read: {}", watched.name(), failure.why);
+            }
             progress.failure = Some(failure);
             return;
         }
@@ -201,7 +210,10 @@ impl Cluster {
         if let Some(why) = away {
             let message = format!("the API server of {} does not answer: {why}; the last objects hold", self.name);
             let hint = "see whether it runs and is reached from here; its changes are taken in when it answers again";
-            about.push(Diagnostic::warning(codes::SOURCE_UNAVAILABLE, self.at(""), message).hint(hint));
+            about.push(
+                Diagnostic::warning(codes::SOURCE_UNAVAILABLE, self.at("Cluster", self.name.as_str()), message)
+                    .hint(hint),
+            );
         }
         for (kind, progress) in &self.kinds {
             let Some(failure) = &progress.failure else { continue };
@@ -219,13 +231,13 @@ impl Cluster {
                 ),
                 None => continue,
             };
-            about.push(Diagnostic::error(codes::KIND_NOT_READABLE, self.at(kind.as_str()), message).hint(hint));
+            about.push(Diagnostic::error(codes::KIND_NOT_READABLE, self.at(kind.as_str(), "*"), message).hint(hint));
         }
         about
     }
 
-    fn at(&self, kind: &str) -> Origin {
-        let object = ObjectKey::new(self.name.clone(), kind, "", "");
+    fn at(&self, kind: &str, name: &str) -> Origin {
+        let object = ObjectKey::new(self.name.clone(), kind, "", name);
         Origin { object, path: String::new(), file: Arc::default(), line: 0 }
     }
 }
