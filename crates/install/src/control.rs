@@ -3,7 +3,6 @@
 //! Must never give it more than [`crate::rbac`] lists. Invariant: two revisions share the namespace, the Mesh object and the peering
 //! Service, and nothing else.
 
-use crate::inject::InjectSettings;
 use crate::object::{
     container_security, disruption_budget, downward, labelled, meta, pod_security, service_type, spread,
 };
@@ -19,7 +18,7 @@ pub const CONTAINER: &str = "control";
 pub const CONTROL: &str = "fairlead-control";
 /// Where the control container finds the injector's settings, and the key of their ConfigMap.
 const INJECTION: &str = "/etc/fairlead/injection";
-const INJECTION_KEY: &str = "settings.json";
+pub const INJECTION_KEY: &str = "settings.json";
 /// The Service that other clusters' control planes dial.
 pub const PEERING: &str = "fairlead-peering";
 
@@ -52,7 +51,7 @@ pub fn shared(values: &Values) -> Vec<Value> {
 }
 
 /// What belongs to this revision.
-pub fn own(values: &Values, settings: &InjectSettings) -> Vec<Value> {
+pub fn own(values: &Values) -> Vec<Value> {
     let name = values.named(CONTROL);
     let labels = json!({"app": CONTROL, "istio.io/rev": values.revision});
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(&name)});
@@ -62,7 +61,7 @@ pub fn own(values: &Values, settings: &InjectSettings) -> Vec<Value> {
     });
     let injector = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(&values.named(INJECTOR)),
-        "data": {INJECTION_KEY: json!(settings).to_string()},
+        "data": {INJECTION_KEY: json!(values.inject_tree()).to_string()},
     });
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": meta(&name),

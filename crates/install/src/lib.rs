@@ -3,6 +3,7 @@
 //! Must never see: sockets, files, `kube`, the clock. Values in, Kubernetes objects out as `serde_json` values; who applies them is
 //! `fairlead` (command line) or `control` (webhooks). Invariant: equal values render equal objects, in equal order.
 
+pub mod chart;
 pub mod cni;
 pub mod control;
 pub mod crds;

@@ -30,7 +30,7 @@ pub fn render(values: &Values) -> Result<Rendered, ValueError> {
     let mut first = control::shared(values);
     first.extend(rbac::objects(values));
     first.extend(cni::objects(values));
-    first.extend(control::own(values, &values.inject_settings()?));
+    first.extend(control::own(values));
     let mut hooks = webhooks::objects(values);
     hooks.extend(revision::objects(values));
     Ok(Rendered { control: first, webhooks: hooks, gateway: gateway::objects(values) })

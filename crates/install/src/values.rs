@@ -314,33 +314,38 @@ impl Values {
         self.inject_settings().map(|_| ())
     }
 
-    /// What the injector of this revision is told.
-    pub fn inject_settings(&self) -> Result<InjectSettings, ValueError> {
-        let refused = |field: &str, problem: String, remedy: &str| ValueError {
-            field: format!("injection.{field}"),
-            problem,
-            remedy: remedy.to_owned(),
-        };
+    /// What the injector of this revision is told: what follows from the values, and what differs from its defaults.
+    pub fn inject_tree(&self) -> Map<String, Value> {
         let mut tree = Map::new();
         tree.insert("revision".into(), json!(self.revision));
         tree.insert("tags".into(), json!(self.tags));
         tree.insert("systemNamespace".into(), json!(NAMESPACE));
         tree.insert("controlAddress".into(), json!(self.control_address()));
         tree.insert("cni".into(), json!(self.cni.enabled));
-        for field in tree.keys().map(String::as_str).chain(["cluster", "trustDomain"]) {
-            if self.injection.contains_key(field) {
-                return Err(refused(field, "follows from other values".into(), "leave it out"));
-            }
-        }
         tree.insert("image".into(), json!(self.image));
         tree.insert("imagePullPolicy".into(), json!(self.image_pull_policy));
+        tree.extend(self.injection.clone());
+        tree
+    }
+
+    /// The same as the injector reads it.
+    pub fn inject_settings(&self) -> Result<InjectSettings, ValueError> {
+        const DERIVED: &[&str] =
+            &["revision", "tags", "systemNamespace", "controlAddress", "cni", "cluster", "trustDomain"];
+        let refused = |field: &str, problem: String, remedy: &str| ValueError {
+            field: format!("injection.{field}"),
+            problem,
+            remedy: remedy.to_owned(),
+        };
         for (field, value) in &self.injection {
-            tree.insert(field.clone(), value.clone());
+            if DERIVED.contains(&field.as_str()) {
+                return Err(refused(field, "follows from other values".into(), "leave it out"));
+            }
             let one = Value::Object([(field.clone(), value.clone())].into_iter().collect());
             serde_json::from_value::<InjectSettings>(one)
                 .map_err(|e| refused(field, e.to_string(), "docs/kubernetes.md lists every setting"))?;
         }
-        serde_json::from_value(Value::Object(tree))
+        serde_json::from_value(Value::Object(self.inject_tree()))
             .map_err(|e| refused("", e.to_string(), "docs/kubernetes.md lists every setting"))
     }
 
