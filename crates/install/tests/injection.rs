@@ -46,6 +46,9 @@ struct Case {
     args: Vec<String>,
     #[serde(default)]
     capture: BTreeMap<String, String>,
+    /// `port/path` that the pod's annotations lead scrapers to.
+    #[serde(default)]
+    scraped: Option<String>,
     #[serde(default)]
     restricted: bool,
     #[serde(default)]
@@ -172,6 +175,10 @@ fn details(case: &Case, pod: &Value, mode: Mode, about: &str) {
     }
     for pair in case.args.chunks(2) {
         assert!(args.windows(2).any(|window| window == pair), "{about}: {args:?}");
+    }
+    if let Some(scraped) = &case.scraped {
+        let said = |key: &str| pod["metadata"]["annotations"][format!("prometheus.io/{key}")].as_str().unwrap();
+        assert_eq!(&format!("{}{}", said("port"), said("path")), scraped, "{about}");
     }
     let capture = changes::capture(pod, mode.cni);
     for (flag, value) in &case.capture {

@@ -105,3 +105,74 @@ fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, for example istio-injection=enabled")?;
     Ok((key.to_owned(), value.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use fairlead_install::inject::{Decision, Namespace, inject};
+    use serde_json::{Value, json};
+
+    /// Both ends of the contract are here: what injection writes is what this program reads.
+    #[test]
+    fn what_is_injected_can_be_started() {
+        let probe =
+            json!({"httpGet": {"path": "/x?a=$(B)", "port": 80, "httpHeaders": [{"name": "Host", "value": "h"}]}});
+        let pod = json!({
+            "metadata": {"name": "web", "annotations": {
+                "prometheus.io/scrape": "true", "prometheus.io/port": "9100",
+                "proxy.istio.io/config": "concurrency: 2",
+                "traffic.sidecar.istio.io/excludeOutboundIPRanges": "192.0.2.0/24",
+                "traffic.sidecar.istio.io/includeOutboundPorts": "80",
+                "traffic.sidecar.istio.io/excludeOutboundPorts": "3306",
+                "traffic.sidecar.istio.io/includeInboundPorts": "",
+                "traffic.sidecar.istio.io/excludeInterfaces": "net1",
+                "istio.io/reroute-virtual-interfaces": "tap0",
+            }},
+            "spec": {"containers": [{
+                "name": "web", "image": "web", "readinessProbe": probe,
+                "livenessProbe": {"tcpSocket": {"port": 80}}, "startupProbe": {"grpc": {"port": 80, "service": "s"}},
+            }]},
+        });
+        for cni in [false, true] {
+            let settings = super::InjectSettings {
+                cluster: "east".into(),
+                trust_domain: "east.example.org".into(),
+                cni,
+                ..super::InjectSettings::default()
+            };
+            let place = Namespace { name: "shop", labels: None };
+            let Decision::Inject { pod, warnings } = inject(&pod, place, &settings) else { panic!("not injected") };
+            assert_eq!(warnings, []);
+            let init = &pod["spec"]["initContainers"];
+            for container in [&init[0], &init[1]] {
+                let words = std::iter::once("fairlead".to_owned()).chain(words(container));
+                let read = crate::Cli::try_parse_from(words);
+                assert!(
+                    read.is_ok(),
+                    "{}: {}",
+                    container["name"],
+                    read.err().map(|e| e.to_string()).unwrap_or_default()
+                );
+            }
+        }
+    }
+
+    /// The arguments as the kubelet gives them.
+    fn words(container: &Value) -> Vec<String> {
+        let variables = container["env"].as_array().into_iter().flatten();
+        let values: Vec<(String, String)> = variables
+            .map(|one| {
+                let value =
+                    one["value"].as_str().map_or_else(|| "192.0.2.1".to_owned(), |text| text.replace("$$", "$"));
+                (format!("$({})", one["name"].as_str().unwrap()), value)
+            })
+            .collect();
+        let arguments = container["args"].as_array().unwrap().iter();
+        arguments
+            .map(|argument| {
+                let text = argument.as_str().unwrap().to_owned();
+                values.iter().fold(text, |text, (name, value)| text.replace(name, value))
+            })
+            .collect()
+    }
+}

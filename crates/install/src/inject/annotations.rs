@@ -31,6 +31,9 @@ pub(super) const EXCLUDE_OUTBOUND_PORTS: &str = "traffic.sidecar.istio.io/exclud
 pub(super) const INCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
 pub(super) const EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 pub(super) const EXCLUDE_INTERFACES: &str = "traffic.sidecar.istio.io/excludeInterfaces";
+pub(super) const REROUTE_INTERFACES: &str = "istio.io/reroute-virtual-interfaces";
+pub(super) const KUBEVIRT_INTERFACES: &str = "traffic.sidecar.istio.io/kubevirtInterfaces";
+pub(super) const MERGE_METRICS: &str = "prometheus.istio.io/merge-metrics";
 pub(super) const CPU: &str = "sidecar.istio.io/proxyCPU";
 pub(super) const MEMORY: &str = "sidecar.istio.io/proxyMemory";
 pub(super) const CPU_LIMIT: &str = "sidecar.istio.io/proxyCPULimit";
@@ -74,8 +77,8 @@ pub const ANNOTATIONS: &[Known] = &[
     honoured(INCLUDE_INBOUND_PORTS),
     honoured(EXCLUDE_INBOUND_PORTS),
     honoured(EXCLUDE_INTERFACES),
-    not("traffic.sidecar.istio.io/kubevirtInterfaces", "traffic of virtual machines is not captured"),
-    not("istio.io/reroute-virtual-interfaces", "traffic of virtual machines is not captured"),
+    honoured(KUBEVIRT_INTERFACES),
+    honoured(REROUTE_INTERFACES),
     honoured(CPU),
     honoured(MEMORY),
     honoured(CPU_LIMIT),
@@ -97,10 +100,7 @@ pub const ANNOTATIONS: &[Known] = &[
     honoured(CONFIG),
     honoured(TEMPLATES),
     not("proxy.istio.io/overrides", "write a container named fairlead-proxy into the pod"),
-    not(
-        "prometheus.istio.io/merge-metrics",
-        "the pod's own prometheus.io annotations stand; the proxy's metrics are on port 15020, /stats/prometheus",
-    ),
+    honoured(MERGE_METRICS),
     not("status.sidecar.istio.io/port", "the status ports are 15020 and 15021"),
     not("sidecar.istio.io/agentLogLevel", "there is no agent; use sidecar.istio.io/logLevel"),
     not("sidecar.istio.io/componentLogLevel", "set FAIRLEAD_LOG in a container named fairlead-proxy"),

@@ -24,6 +24,7 @@ pub(super) struct Capture {
     outbound_ports: String,
     exclude_outbound_ports: String,
     exclude_interfaces: String,
+    virtual_interfaces: String,
     pub dns: bool,
 }
 
@@ -63,6 +64,10 @@ impl Capture {
             exclude_outbound_ports: read(names::EXCLUDE_OUTBOUND_PORTS, &settings.exclude_outbound_ports, |text| {
                 values::ports(text, false)
             }),
+            virtual_interfaces: match annotation(pod, names::REROUTE_INTERFACES) {
+                Some(_) => read(names::REROUTE_INTERFACES, "", values::interfaces),
+                None => read(names::KUBEVIRT_INTERFACES, "", values::interfaces),
+            },
             exclude_interfaces: read(names::EXCLUDE_INTERFACES, "", values::interfaces),
             dns: settings.dns_capture,
         }
@@ -83,6 +88,7 @@ impl Capture {
         add("--outbound-ports", &self.outbound_ports, false);
         add("--exclude-outbound-ports", &self.exclude_outbound_ports, false);
         add("--exclude-interfaces", &self.exclude_interfaces, false);
+        add("--virtual-interfaces", &self.virtual_interfaces, false);
         if self.dns {
             arguments.push("--dns".into());
         }

@@ -62,7 +62,7 @@ pub const ALL: &[Code] = &[
     Code {
         code: JOB,
         meaning: "The pod runs to completion and its sidecar is an ordinary container, which nobody ends.",
-        remedy: "Use a native sidecar (remove `sidecar.istio.io/nativeSidecar: \"false\"`), or leave the Job without one.",
+        remedy: "Use a native sidecar (remove `sidecar.istio.io/nativeSidecar: \"false\"`), or let the program end it: `POST http://127.0.0.1:15020/quitquitquit`.",
     },
     Code {
         code: BEFORE_PROXY,

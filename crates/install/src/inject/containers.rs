@@ -14,8 +14,15 @@ const READY_PORT: u16 = 15021;
 /// The kubelet gives up after ten minutes of no answer.
 const STARTUP_TRIES: u32 = 600;
 
+/// What the proxy asks of the program for others.
+pub(super) struct Asked<'a> {
+    pub probes: &'a AppProbes,
+    /// Where its metrics are.
+    pub metrics: Option<&'a str>,
+}
+
 /// The container, as init container with `restartPolicy: Always` or as an ordinary one.
-pub(super) fn proxy(settings: &InjectSettings, options: &Options, canonical: &Canonical, probes: &AppProbes) -> Value {
+pub(super) fn proxy(settings: &InjectSettings, options: &Options, canonical: &Canonical, asked: &Asked<'_>) -> Value {
     let ready = json!({"path": "/healthz/ready", "port": READY_PORT});
     let mut readiness = json!({
         "httpGet": ready, "periodSeconds": options.ready_period, "timeoutSeconds": 3,
@@ -28,8 +35,8 @@ pub(super) fn proxy(settings: &InjectSettings, options: &Options, canonical: &Ca
         "name": PROXY,
         "image": options.image,
         "imagePullPolicy": settings.image_pull_policy,
-        "args": arguments(settings, options, canonical, probes),
-        "env": environment(settings, options, probes),
+        "args": arguments(settings, options, canonical, asked),
+        "env": environment(settings, options, asked.probes),
         "resources": options.resources,
         "securityContext": {
             "allowPrivilegeEscalation": false,
@@ -59,7 +66,7 @@ pub(super) fn proxy(settings: &InjectSettings, options: &Options, canonical: &Ca
     container
 }
 
-fn arguments(settings: &InjectSettings, options: &Options, canonical: &Canonical, probes: &AppProbes) -> Vec<String> {
+fn arguments(settings: &InjectSettings, options: &Options, canonical: &Canonical, asked: &Asked<'_>) -> Vec<String> {
     let identity = format!("spiffe://{}/fairlead/control", settings.trust_domain);
     let control = settings.control();
     let mut arguments: Vec<String> = [
@@ -84,13 +91,18 @@ fn arguments(settings: &InjectSettings, options: &Options, canonical: &Canonical
         volumes::STATE_PATH,
         "--status",
         "0.0.0.0:15021",
+        "--resolvers-from",
+        "/etc/resolv.conf",
     ]
     .map(str::to_owned)
     .into();
     if let Some(threads) = options.concurrency {
         arguments.extend(["--concurrency".to_owned(), threads.to_string()]);
     }
-    if !probes.0.is_empty() {
+    if let Some(metrics) = asked.metrics {
+        arguments.extend(["--app-metrics".to_owned(), literal(metrics)]);
+    }
+    if !asked.probes.0.is_empty() {
         arguments.extend(["--app-probes".to_owned(), "$(FAIRLEAD_APP_PROBES)".to_owned()]);
     }
     arguments

@@ -6,7 +6,7 @@ use super::decide::{REVISION, STATUS};
 use super::fields::{label, list, object, text};
 use super::options::Options;
 use super::settings::InjectSettings;
-use super::{INIT, PROXY, volumes};
+use super::{INIT, PROXY, VALIDATION, volumes};
 use serde_json::{Value, json};
 
 /// Istio's canonical service: what metrics and policies call the workload.
@@ -75,10 +75,7 @@ pub(super) fn mark(pod: &mut Value, settings: &InjectSettings, options: &Options
     ] {
         labels.entry(key).or_insert_with(|| json!(value));
     }
-    let mut init = Vec::new();
-    if !settings.cni {
-        init.push(INIT);
-    }
+    let mut init = vec![if settings.cni { VALIDATION } else { INIT }];
     if options.native {
         init.push(PROXY);
     }
@@ -103,15 +100,5 @@ pub(super) fn mark(pod: &mut Value, settings: &InjectSettings, options: &Options
     ];
     for (key, value) in metrics {
         annotations.entry(key).or_insert_with(|| json!(value));
-    }
-    // A program that is scraped keeps its own; the proxy's metrics stand beside.
-    if !annotations.keys().any(|key| key.starts_with("prometheus.io/")) {
-        for (key, value) in [
-            ("prometheus.io/scrape", "true"),
-            ("prometheus.io/port", "15020"),
-            ("prometheus.io/path", "/stats/prometheus"),
-        ] {
-            annotations.insert(key.into(), json!(value));
-        }
     }
 }

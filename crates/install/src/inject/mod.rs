@@ -15,6 +15,7 @@ mod fields;
 mod findings;
 mod init;
 mod metadata;
+mod metrics;
 mod options;
 mod order;
 pub mod patch;
@@ -41,6 +42,8 @@ use std::collections::BTreeMap;
 pub const PROXY: &str = "fairlead-proxy";
 /// Name of the init container that sets capture up.
 pub const INIT: &str = "fairlead-init";
+/// Name of the init container that finds out whether the CNI plugin has captured the pod.
+pub const VALIDATION: &str = "fairlead-validation";
 /// The uid that proxies run as; capture leaves its traffic alone.
 pub const PROXY_UID: u32 = 1337;
 
@@ -95,12 +98,12 @@ fn assemble(
     let probes = if options.rewrite_probes { probes::rewrite(&mut pod, findings) } else { AppProbes::default() };
     let identity = metadata::Canonical::of(&pod, namespace.name);
     volumes::add(&mut pod, settings, options, findings);
-    let proxy = containers::proxy(settings, options, &identity, &probes);
+    let metrics = metrics::merge(&mut pod, options, findings);
+    let asked = containers::Asked { probes: &probes, metrics: metrics.as_deref() };
+    let proxy = containers::proxy(settings, options, &identity, &asked);
     let proxy = written.proxy.as_ref().map_or_else(|| proxy.clone(), |own| template::merge(&proxy, own));
-    let init = (!settings.cni).then(|| {
-        let init = init::init(settings, options);
-        written.init.as_ref().map_or_else(|| init.clone(), |own| template::merge(&init, own))
-    });
+    let init = init::init(settings, options);
+    let init = written.init.as_ref().map_or_else(|| init.clone(), |own| template::merge(&init, own));
     order::place(&mut pod, proxy, init, options, settings, findings);
     metadata::mark(&mut pod, settings, options, &identity);
     Some(pod)

@@ -16,7 +16,7 @@ const PROXY_PORTS: &[u64] = &[15000, 15001, 15006, 15020, 15021, 15053, 15090];
 pub(super) fn place(
     pod: &mut Value,
     proxy: Value,
-    init: Option<Value>,
+    init: Value,
     options: &Options,
     settings: &InjectSettings,
     findings: &mut Findings,
@@ -25,12 +25,12 @@ pub(super) fn place(
     let spec = &mut pod["spec"];
     if options.native {
         let own = items(spec, "initContainers");
-        own.splice(0..0, init.into_iter().chain([proxy]));
+        own.splice(0..0, [init, proxy]);
         return;
     }
-    if let Some(init) = init {
-        items(spec, "initContainers").push(init);
-    }
+    let inits = items(spec, "initContainers");
+    // With the CNI plugin capture holds from the first: whether it does is found out first.
+    inits.insert(if settings.cni { 0 } else { inits.len() }, init);
     let own = items(spec, "containers");
     let at = if options.hold_application { 0 } else { own.len() };
     own.insert(at, proxy);
@@ -63,7 +63,7 @@ fn warn(pod: &Value, options: &Options, settings: &InjectSettings, findings: &mu
     }
     if ends_by_itself(pod) {
         let message = "the pod runs to completion and its sidecar is an ordinary container: it does not end by itself";
-        let hint = "remove sidecar.istio.io/nativeSidecar: \"false\", or let the program end the sidecar's process";
+        let hint = "remove sidecar.istio.io/nativeSidecar: \"false\", or let the program end it: POST http://127.0.0.1:15020/quitquitquit";
         findings.warn(codes::JOB, "spec.restartPolicy", message, hint);
     }
     let early = list(spec, "initContainers").iter().filter(|own| !is_native(own));

@@ -7,7 +7,7 @@ use super::app_probes::{AppProbe, AppProbes, Grpc, Header, HttpGet, TcpSocket};
 use super::codes;
 use super::fields::{is_native, list, text};
 use super::findings::Findings;
-use super::{INIT, PROXY};
+use super::{INIT, PROXY, VALIDATION};
 use serde_json::{Value, json};
 
 /// The port at which the proxy answers for the program.
@@ -32,7 +32,7 @@ pub(super) fn rewrite(pod: &mut Value, findings: &mut Findings) -> AppProbes {
 
 fn rewrite_container(container: &mut Value, probes: &mut AppProbes, findings: &mut Findings) {
     let Some(name) = text(container, "name").map(str::to_owned) else { return };
-    if name == PROXY || name == INIT {
+    if name == PROXY || name == INIT || name == VALIDATION {
         return;
     }
     let ports = list(container, "ports").to_vec();

@@ -43,6 +43,8 @@ pub struct InjectSettings {
     pub resources: Value,
     /// Probes are asked through the proxy.
     pub rewrite_probes: bool,
+    /// The proxy serves the program's metrics with its own.
+    pub merge_metrics: bool,
     /// Ordinary sidecars hold the program back until they are ready.
     pub hold_application_until_proxy_starts: bool,
     /// How long an ordinary sidecar goes on serving after its pod's end began.
@@ -93,6 +95,7 @@ impl Default for InjectSettings {
             always_inject_selector: Vec::new(),
             resources: json!({"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}}),
             rewrite_probes: true,
+            merge_metrics: true,
             hold_application_until_proxy_starts: false,
             termination_drain_seconds: 5,
             dns_capture: true,

@@ -6,11 +6,11 @@
 use super::codes;
 use super::fields::{list, text};
 use super::findings::Findings;
-use super::{INIT, PROXY};
+use super::{INIT, PROXY, VALIDATION};
 use serde_json::{Map, Value, json};
 
 /// Istio's name of each, which counts too.
-const NAMES: &[(&str, &str)] = &[(PROXY, "istio-proxy"), (INIT, "istio-init")];
+const NAMES: &[(&str, &str)] = &[(PROXY, "istio-proxy"), (INIT, "istio-init"), (VALIDATION, "istio-validation")];
 
 /// Lists whose items have a key.
 const KEYS: &[(&str, &str)] = &[("env", "name"), ("volumeMounts", "mountPath"), ("ports", "containerPort")];

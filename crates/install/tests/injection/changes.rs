@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 const PROBES: &[&str] = &["livenessProbe", "readinessProbe", "startupProbe"];
-const SIDECARS: &[&str] = &["fairlead-proxy", "fairlead-init", "istio-proxy", "istio-init"];
+const SIDECARS: &[&str] = &["fairlead-proxy", "fairlead-init", "fairlead-validation", "istio-proxy", "istio-init"];
 
 pub fn list<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
     value.get(key).and_then(Value::as_array).into_iter().flatten().collect()
@@ -27,19 +27,17 @@ pub fn proxy(pod: &Value) -> (&Value, bool) {
     }
 }
 
-/// The flags of capture, from the init container or the annotation that the CNI plugin reads.
+/// The flags of capture, from the init container; with CNI they stand in the annotation that the plugin reads, too.
 pub fn capture(pod: &Value, cni: bool) -> Vec<String> {
-    let init = list(&pod["spec"], "initContainers").into_iter().find(|one| one["name"] == "fairlead-init");
-    let annotation = pod["metadata"]["annotations"].get("fairlead.dev/capture");
-    assert_eq!((init.is_some(), annotation.is_some()), (!cni, cni), "capture is set up in one way");
-    match init {
-        Some(init) => {
-            let all: Vec<String> = serde_json::from_value(init["args"].clone()).unwrap();
-            assert_eq!(all[0], "capture");
-            all[1..].to_vec()
-        }
-        None => serde_json::from_str(annotation.unwrap().as_str().unwrap()).unwrap(),
-    }
+    let name = if cni { "fairlead-validation" } else { "fairlead-init" };
+    let init = list(&pod["spec"], "initContainers").into_iter().find(|one| one["name"] == name).unwrap();
+    let all: Vec<String> = serde_json::from_value(init["args"].clone()).unwrap();
+    assert_eq!((all[0].as_str(), all.last().unwrap() == "--verify"), ("capture", cni));
+    let flags = all[1..all.len() - usize::from(cni)].to_vec();
+    let annotation = pod["metadata"]["annotations"].get("fairlead.dev/capture").and_then(Value::as_str);
+    let annotated: Option<Vec<String>> = annotation.map(|text| serde_json::from_str(text).unwrap());
+    assert_eq!(annotated, cni.then(|| flags.clone()), "the plugin and its check say the same");
+    flags
 }
 
 fn without(value: &Value, keys: &[&str]) -> Value {
@@ -73,6 +71,9 @@ pub fn only_additions(before: &Value, after: &Value, about: &str) {
     for map in metadata {
         let nothing = Map::new();
         for (key, value) in before["metadata"][map].as_object().unwrap_or(&nothing) {
+            if key.starts_with("prometheus.io/") {
+                continue; // turned to the proxy's port: the table says which
+            }
             assert_eq!(&after["metadata"][map][key], value, "{about}: {map} {key}");
         }
     }
@@ -114,11 +115,12 @@ pub fn order(before: &Value, after: &Value, cni: bool, about: &str) {
     let own = |group: &str| -> Vec<String> {
         names(before, group).into_iter().filter(|name| !SIDECARS.contains(&name.as_str())).collect()
     };
-    let init: &[&str] = if cni { &[] } else { &["fairlead-init"] };
-    let init: Vec<String> = init.iter().map(|name| (*name).to_owned()).collect();
+    let init = vec![if cni { "fairlead-validation" } else { "fairlead-init" }.to_owned()];
     let native = proxy(after).1;
     let expected = if native {
         [init, vec!["fairlead-proxy".to_owned()], own("initContainers")].concat()
+    } else if cni {
+        [init, own("initContainers")].concat()
     } else {
         [own("initContainers"), init].concat()
     };
