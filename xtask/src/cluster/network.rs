@@ -31,7 +31,9 @@ pub fn make_node(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()> {
     ip(&format!("-n {lan} link set c{cluster} master lan up"))?;
     ip(&format!("-n {node} link set lo up"))?;
     ip(&format!("-n {node} link set eth0 up"))?;
-    ip(&format!("-n {node} addr add {}/24 dev eth0", plan.node(cluster))).map(drop)
+    ip(&format!("-n {node} addr add {}/24 dev eth0", plan.node(cluster)))?;
+    // What the node's own programs send to a Service (the API server to webhooks) needs some route before kube-proxy can turn it.
+    ip(&format!("-n {node} route add {} dev eth0", plan.services(cluster))).map(drop)
 }
 
 /// Leads every node, and the lan, to the pods of each cluster. Nothing to do where pod ranges are the same.
