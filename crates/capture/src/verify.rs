@@ -98,7 +98,7 @@ pub fn verify(spec: &CaptureSpec) -> Result<Vec<Finding>, NotInForce> {
         };
         let to = server.map(|server| SocketAddr::new(server, 53));
         if let Some(to) = to.filter(|to| goes_to(&table, Transport::Udp, *to) == Some(dns.port)) {
-            findings.push(udp(to, dns.port));
+            findings.push(udp(to, dns.port, matches!(spec.guard, LoopGuard::Mark(_))));
         }
     }
     if findings.iter().any(|finding| matches!(finding, Finding::Missing(..))) {
@@ -198,7 +198,8 @@ fn accepted(listener: &TcpListener, stream: &TcpStream) -> io::Result<SocketAddr
     }
 }
 
-fn udp(to: SocketAddr, port: u16) -> Finding {
+/// `answers`: whether an answer of this process would be taken for the proxy's; told by owner, only the proxy's own answers find back.
+fn udp(to: SocketAddr, port: u16, answers: bool) -> Finding {
     let untried = |why: String| Finding::Untried(Transport::Udp, to, why);
     let server = match UdpSocket::bind(own(to, port)) {
         Ok(server) => server,
@@ -221,6 +222,9 @@ fn udp(to: SocketAddr, port: u16) -> Finding {
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Ok(false),
                 Err(e) => return Err(e),
             };
+            if &buffer[..length] == QUESTION && !answers {
+                return Ok(true);
+            }
             if &buffer[..length] == QUESTION {
                 // The way back: an answer is believed only from whom was asked.
                 server.send_to(QUESTION, peer)?;
