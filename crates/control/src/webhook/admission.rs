@@ -81,7 +81,7 @@ impl Answer {
     pub fn to_review(&self, uid: &str) -> Value {
         let mut response = json!({"uid": uid, "allowed": self.refused.is_none()});
         if let Some(why) = &self.refused {
-            response["status"] = json!({"status": "Failure", "reason": "Invalid", "code": 422, "message": why});
+            response["status"] = json!({"status": "Failure", "reason": "BadRequest", "code": 400, "message": why});
         }
         if !self.patch.is_empty() {
             response["patchType"] = json!("JSONPatch");

@@ -18,8 +18,10 @@ use std::time::Duration;
 
 /// Who owns the fields.
 const MANAGER: &str = "fairlead-webhooks";
-/// After a write that failed.
+/// After a write that failed; twice as long after each further one.
 const AGAIN: Duration = Duration::from_secs(2);
+/// What is forbidden today may be allowed tomorrow.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Which webhooks are ours, and what they are to have.
 #[derive(Clone, Debug)]
@@ -99,12 +101,16 @@ pub(super) async fn follow<K: Configuration>(
                         Some(correction) => drop(wrong.insert(name, correction)),
                         None => drop(wrong.remove(&name)),
                     }
+                    wait = AGAIN;
                     write(api, &mut wrong).await;
                 }
                 Some(Ok(Event::Delete(one))) => drop(wrong.remove(&one.name_any())),
                 Some(Ok(Event::Init | Event::InitDone)) => {}
             },
-            () = again => write(api, &mut wrong).await,
+            () = again => {
+                wait = (wait * 2).min(LONGEST);
+                write(api, &mut wrong).await;
+            }
         }
     }
 }
@@ -138,7 +144,11 @@ async fn write<K: Configuration>(api: &Api<K>, wrong: &mut BTreeMap<String, Valu
             // Gone, or another of its name: the watch tells.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => {
-                tracing::warn!(kind = K::KIND, name, "its caBundle cannot be written: {error}");
+                let why = match error {
+                    kube::Error::Api(status) => status.message,
+                    other => other.to_string(),
+                };
+                tracing::warn!(kind = K::KIND, name, "its caBundle cannot be written: {why}");
                 left.insert(name, correction);
             }
         }

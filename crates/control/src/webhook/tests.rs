@@ -187,7 +187,7 @@ async fn what_is_skipped_or_refused_says_why() {
     let answer = served
         .review("/inject", creating_pod(annotations, json!({"containers": [{"name": "web", "image": "web"}]})))
         .await;
-    assert_eq!((&answer["allowed"], &answer["status"]["code"]), (&json!(false), &json!(422)));
+    assert_eq!((&answer["allowed"], &answer["status"]["code"]), (&json!(false), &json!(400)));
     let why = answer["status"]["message"].as_str().unwrap();
     assert!(why.contains("FL0601") && why.contains("Pod shop/web") && why.contains("100m"), "{why}");
     assert!(answer["warnings"][0].as_str().unwrap().contains("enableCoreDump"), "{answer}");
