@@ -1,11 +1,18 @@
 //! Certificates for this cluster's proxies: the first by a token, later ones by the current certificate alone.
 //!
+//! A token is one of our own, good once; or, on Kubernetes, the projected service-account token of a pod, which is bound to the pod and
+//! to this cluster's audience, lives an hour at most, and may be shown again while it lives.
+//!
 //! Invariants: the identity in a certificate is the token's or the caller's own, never one that was asked for; a workload that is no
 //! longer in the cluster's objects, or has another identity there now, gets none.
+
+#[cfg(test)]
+mod tests;
 
 use crate::authority::{Authority, now};
 use crate::caller::{Caller, Who, workload_ref};
 use crate::event::Event;
+use crate::kubernetes::{PodTokenError, Reviewer, is_jwt};
 use crate::limiter::Limiter;
 use crate::listing;
 use bytes::Bytes;
@@ -29,7 +36,11 @@ pub struct Issuer {
     events: mpsc::UnboundedSender<Event>,
     bad_tokens: Limiter,
     redeemed: Mutex<Vec<Redeemed>>,
+    reviewer: Option<Arc<Reviewer>>,
 }
+
+/// Whose pods alone get the reserved identity of gateways between clusters: a Gateway object in a user's namespace gives it to nobody.
+pub const GATEWAY_ACCOUNT: (&str, &str) = ("fairlead-system", "fairlead-eastwest");
 
 /// A token that this process has burned, and for which signing request: the very same may come again, since its answer can get lost.
 /// Whoever replays it gets a certificate for a key that is not his.
@@ -50,8 +61,14 @@ enum Known {
 }
 
 impl Issuer {
-    pub fn new(authority: Arc<Authority>, events: mpsc::UnboundedSender<Event>) -> Self {
-        Self { authority, events, bad_tokens: Limiter::new(BAD_TOKENS, BAD_TOKENS), redeemed: Mutex::default() }
+    /// `reviewer`: for the tokens of pods, where there are pods.
+    pub fn new(
+        authority: Arc<Authority>,
+        events: mpsc::UnboundedSender<Event>,
+        reviewer: Option<Arc<Reviewer>>,
+    ) -> Self {
+        let bad_tokens = Limiter::new(BAD_TOKENS, BAD_TOKENS);
+        Self { authority, events, bad_tokens, redeemed: Mutex::default(), reviewer }
     }
 
     async fn issue(&self, caller: Option<&Caller>, request: &SignRequest) -> Result<SignResponse, Status> {
@@ -61,6 +78,8 @@ impl Issuer {
                 Who::Proxy { workload, identity } => (identity, workload.to_string()),
                 _ => return Err(Status::unauthenticated("show a token, or the current certificate of this cluster")),
             }
+        } else if let Some(reviewer) = self.reviewer.as_ref().filter(|_| is_jwt(&request.credential)) {
+            self.review(reviewer, &request.credential).await?
         } else {
             self.redeem(&request.credential, &request.csr_der)?
         };
@@ -76,14 +95,50 @@ impl Issuer {
         })
     }
 
-    fn redeem(&self, credential: &str, csr: &Bytes) -> Result<(SpiffeId, String), Status> {
-        let refuse = |e: String| {
-            if self.bad_tokens.take(Instant::now()) {
-                Status::unauthenticated(e)
-            } else {
-                Status::resource_exhausted("too many tokens that are no good; try again in a second")
+    /// A token that is no good.
+    fn refuse(&self, why: String) -> Status {
+        match self.bad_tokens.take(Instant::now()) {
+            true => Status::unauthenticated(why),
+            false => too_many(),
+        }
+    }
+
+    /// Who a pod is by its projected token.
+    async fn review(&self, reviewer: &Reviewer, token: &str) -> Result<(SpiffeId, String), Status> {
+        // Each question costs the API server something, so strangers are stopped before it.
+        if !self.bad_tokens.has_room(Instant::now()) {
+            return Err(too_many());
+        }
+        let claim = reviewer.pod(token, now().as_secs()).await.map_err(|e| match e {
+            PodTokenError::Unavailable { .. } => Status::unavailable(e.to_string()),
+            _ => {
+                tracing::info!("a pod's token is refused: {e}");
+                self.refuse(e.to_string())
             }
-        };
+        })?;
+        let ca = self.authority.ca();
+        let workload = format!("{}/{claim}", ca.cluster());
+        let domain = ca.trust_domain();
+        let account = domain
+            .service_account(&claim.namespace, &claim.service_account)
+            .map_err(|e| Status::invalid_argument(format!("{workload}: {e}")))?;
+        let is_gateway = matches!(self.known(&workload).await?, Known::Identity(id) if id == domain.gateway().as_str());
+        if !is_gateway {
+            return Ok((account, workload));
+        }
+        let (namespace, name) = GATEWAY_ACCOUNT;
+        if (claim.namespace.as_str(), claim.service_account.as_str()) != GATEWAY_ACCOUNT {
+            return Err(Status::permission_denied(format!(
+                "pod {claim} is an east-west gateway by the objects, but its ServiceAccount is {}/{}; only {namespace}/{name} may be one: \
+                 run it as that, or let the Gateway's selector not match it",
+                claim.namespace, claim.service_account
+            )));
+        }
+        Ok((domain.gateway(), workload))
+    }
+
+    fn redeem(&self, credential: &str, csr: &Bytes) -> Result<(SpiffeId, String), Status> {
+        let refuse = |e: String| self.refuse(e);
         let token = WorkloadToken::parse(credential).map_err(|e| refuse(e.to_string()))?;
         match self.authority.tokens().redeem(&token, self.authority.store().as_ref(), now()) {
             Ok(claim) => {
@@ -106,7 +161,8 @@ impl Issuer {
         }
     }
 
-    async fn is_known(&self, identity: &SpiffeId, workload: &str) -> Result<(), Status> {
+    /// What the objects say of a workload.
+    async fn known(&self, workload: &str) -> Result<Known, Status> {
         let stopping = || Status::unavailable("the control plane is stopping");
         let key = workload_ref(workload)
             .ok_or_else(|| Status::invalid_argument(format!("`{workload}` names no workload")))?;
@@ -120,7 +176,11 @@ impl Issuer {
             let _ = reply.send(known);
         };
         self.events.send(Event::Ask(Box::new(question))).map_err(|_| stopping())?;
-        match answer.await.map_err(|_| stopping())? {
+        answer.await.map_err(|_| stopping())
+    }
+
+    async fn is_known(&self, identity: &SpiffeId, workload: &str) -> Result<(), Status> {
+        match self.known(workload).await? {
             Known::Identity(now) if now == identity.as_str() => Ok(()),
             Known::Identity(now) => Err(Status::permission_denied(format!(
                 "{workload} is {now} by its cluster's objects now, no longer {identity}; start its proxy again with a new token"
@@ -135,6 +195,10 @@ impl Issuer {
     fn bundles_json(&self) -> Result<bytes::Bytes, Status> {
         self.authority.trust().to_json().map(Into::into).map_err(|e| Status::internal(e.to_string()))
     }
+}
+
+fn too_many() -> Status {
+    Status::resource_exhausted("too many tokens that are no good; try again in a second")
 }
 
 #[tonic::async_trait]

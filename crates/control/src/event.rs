@@ -2,6 +2,7 @@
 //!
 //! Invariant: closed; the owner handles each, and nobody else changes state.
 
+use crate::store::Bucket;
 use fairlead_identity::VerifiedPeer;
 use fairlead_model::report::ProxyStatus;
 use fairlead_model::{ClientKind, ClusterId, WorkloadRef};
@@ -9,6 +10,7 @@ use fairlead_peering::PeerUpdate;
 use fairlead_resources::fairlead::Mesh;
 use fairlead_sources::ClusterObjects;
 use fairlead_xds::server::{StreamId, Views};
+use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 pub enum Event {
@@ -61,6 +63,8 @@ pub enum Event {
         workload: WorkloadRef,
         status: Option<ProxyStatus>,
     },
+    /// Another replica has stored something of these.
+    Stored(BTreeSet<Bucket>),
     /// Drain or undrain this cluster.
     Drain(bool),
     /// A question from the admin API.
@@ -77,6 +81,6 @@ pub enum Client {
 impl Event {
     /// Whether what is known of other clusters may be another after it.
     pub fn tells_of_others(&self) -> bool {
-        matches!(self, Self::Peer(_) | Self::Membership)
+        matches!(self, Self::Peer(_) | Self::Membership | Self::Stored(_))
     }
 }

@@ -110,14 +110,15 @@ impl Join for Acceptor {
         let internal = |e: anyhow::Error| Status::internal(format!("{e:#}"));
         let introductions = self.authority.reintroduce().map_err(internal)?;
         let shared = self.authority.is_shared();
-        let (answer, newcomer) = self
-            .authority
-            .with_membership(|me, membership| {
-                let roster = Roster { me, membership, shared };
-                let store = self.authority.store().as_ref();
-                join::accept(&request, exporter, store, roster, introductions, now(), &mut SystemRandom)
-            })
-            .map_err(|e| {
+        let (me, membership) = self.authority.with_membership(|me, membership| (me.clone(), membership.clone()));
+        let store = self.authority.store().clone();
+        // On its own thread: the token is burned at the API server first, where there is one.
+        let accept = move || {
+            let roster = Roster { me: &me, membership: &membership, shared };
+            join::accept(&request, exporter, store.as_ref(), roster, introductions, now(), &mut SystemRandom)
+        };
+        let (answer, newcomer) =
+            tokio::task::spawn_blocking(accept).await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| {
                 tracing::warn!(%address, "an attempt to join is refused: {e}");
                 Status::permission_denied(e.to_string())
             })?;

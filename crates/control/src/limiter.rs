@@ -17,15 +17,25 @@ impl Limiter {
         Self { per_second: per_second.into(), most: burst.into(), state: Mutex::new((burst.into(), None)) }
     }
 
+    /// Whether an attempt could be made now; takes none.
+    pub fn has_room(&self, now: Instant) -> bool {
+        let (left, last) = *self.state.lock();
+        self.filled(left, last, now) >= 1.0
+    }
+
     /// Whether one more attempt may be made now; takes it.
     pub fn take(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         let (left, last) = *state;
-        let since = last.map_or(0.0, |last| now.saturating_duration_since(last).as_secs_f64());
-        let left = (left + since * self.per_second).min(self.most);
+        let left = self.filled(left, last, now);
         let passes = left >= 1.0;
         *state = (if passes { left - 1.0 } else { left }, Some(now));
         passes
+    }
+
+    fn filled(&self, left: f64, last: Option<Instant>, now: Instant) -> f64 {
+        let since = last.map_or(0.0, |last| now.saturating_duration_since(last).as_secs_f64());
+        (left + since * self.per_second).min(self.most)
     }
 }
 
@@ -38,7 +48,9 @@ mod tests {
     fn a_burst_passes_and_then_the_rate_holds() {
         let limiter = Limiter::new(5, 10);
         let t = Instant::now();
+        assert!(limiter.has_room(t));
         assert_eq!((0..20).filter(|_| limiter.take(t)).count(), 10);
+        assert!(!limiter.has_room(t));
         let later = t + Duration::from_secs(1);
         assert_eq!((0..20).filter(|_| limiter.take(later)).count(), 5);
         let much_later = t + Duration::from_secs(3600);

@@ -139,6 +139,7 @@ impl Owner {
                 return false;
             }
             Event::Report { stream, workload, status } => return world.report(stream, workload, status, now),
+            Event::Stored(buckets) => return world.reload(&buckets),
             Event::Drain(draining) => {
                 world.draining = draining;
                 if let Err(e) = world.authority.store().save(Bucket::Switches, "draining", &draining) {

@@ -3,14 +3,13 @@
 //! Invariant: it comes up whatever its peers do; it is ready when its own objects were read.
 
 use crate::admin::{self, Admin};
-use crate::authority::{Authority, Opening};
+use crate::authority::{Authority, Opening, cacerts};
 use crate::caller::accept;
 use crate::certificates::Issuer;
 use crate::connections::Connections;
 use crate::discovery::Streams;
 use crate::event::Event;
 use crate::joining::Acceptor;
-use crate::kubernetes::Kubernetes;
 use crate::mesh_file::MeshFile;
 use crate::options::ControlOptions;
 use crate::owner::{Owner, Published};
@@ -20,6 +19,7 @@ use crate::reports::Sink;
 use crate::source::Source;
 use crate::status::{self, Status};
 use crate::store::Store;
+use crate::webhook;
 use crate::world::World;
 use anyhow::Context as _;
 use fairlead_model::settings::Trust;
@@ -46,6 +46,8 @@ pub struct Listeners {
     pub proxies: Vec<TcpListener>,
     /// `/ready` and `/metrics`.
     pub status: Option<TcpListener>,
+    /// Admission webhooks.
+    pub webhook: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -56,6 +58,9 @@ impl Listeners {
         }
         if let Some(address) = &options.status {
             listeners.status = Some(listen(address).await?);
+        }
+        if let Some(address) = &options.webhook {
+            listeners.webhook = Some(listen(address).await?);
         }
         Ok(listeners)
     }
@@ -98,21 +103,33 @@ pub async fn serve(
         opened = Source::open(&options, &mesh_file, &store, &status) => opened?,
         () = &mut end => return Ok(()),
     };
+    let kept = match source.kubernetes() {
+        Some(kubernetes) => tokio::select! {
+            kept = kubernetes.kept(&store) => Some(kept?),
+            () = &mut end => return Ok(()),
+        },
+        None => None,
+    };
+    let plugged_in = options.cacerts.as_deref().map(cacerts).transpose()?;
     let Trusting { domain, shared, approve } = trusting(&options, &source);
     let opening = Opening {
         cluster: &options.cluster,
         trust_domain: &domain,
         shared,
         approve,
-        cacerts: options.cacerts.as_deref(),
+        cacerts: plugged_in.as_ref().or(kept.as_ref().and_then(|kept| kept.cacerts.as_ref())),
         certificate_lifetime: options.certificate_lifetime,
         advertise: &options.advertise,
     };
     let authority = Arc::new(Authority::open(&opening, store.clone()).context("the certificate authority")?);
+    if let Some(listener) = listeners.webhook {
+        webhook::start(listener, options.injection.clone(), &authority, source.kubernetes(), &mut vital)?;
+    }
     let (events, inbox) = mpsc::unbounded_channel();
     let world = World::new(authority.clone(), source.name.clone(), options.timings)?;
     // What is done at the API server of a Kubernetes cluster begins here.
-    let _kubernetes: Option<&Kubernetes> = source.kubernetes();
+    let reviewer = source.kubernetes().map(|kubernetes| kubernetes.reviewer(&store, &mut vital)).transpose()?;
+    let duties = source.kubernetes().zip(kept).map(|(k, kept)| k.begin(kept, &authority, &events, &mut vital));
     source.follow(&store, world.keeper.clone(), &events, &mut vital)?;
     let owner = Owner {
         publisher: Publisher::new(world.memo.clone())?,
@@ -144,7 +161,7 @@ pub async fn serve(
     let streams = Streams { authority: authority.clone(), events: events.clone() };
     let router = builder()
         .add_service(DiscoveryService::new(Arc::new(streams), config).into_server())
-        .add_service(CertificatesServer::new(Arc::new(Issuer::new(authority.clone(), events.clone()))))
+        .add_service(CertificatesServer::new(Arc::new(Issuer::new(authority.clone(), events.clone(), reviewer))))
         .add_service(ReportsServer::new(Arc::new(Sink::new(authority.clone(), events.clone()))))
         .add_service(JoinServer::new(Arc::new(Acceptor::new(authority.clone(), changed))));
     let incoming = tokio_stream::wrappers::ReceiverStream::new(accepted);
@@ -157,6 +174,9 @@ pub async fn serve(
         () = &mut end => {
             let _left = drain.run(DRAIN).await;
         }
+    }
+    if let Some(duties) = duties {
+        duties.end().await;
     }
     Ok(())
 }

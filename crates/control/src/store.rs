@@ -1,6 +1,7 @@
 //! What a control plane must remember over a restart: one redb file in its state directory.
 //!
-//! Small JSON values by (bucket, key); every write is durable on return. Invariant: a value that cannot be read back is reported
+//! Small JSON values by (bucket, key); every write is durable on return. On Kubernetes the file is a pod's own copy, and what it holds is
+//! [`Shared`] with the replicas and with later pods. Invariant: a value that cannot be read back is reported
 //! and taken as absent, never as an error that keeps the control plane from starting.
 
 use anyhow::Context as _;
@@ -10,7 +11,9 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use rustls::pki_types::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 
@@ -45,16 +48,62 @@ pub enum Bucket {
     Mesh,
     /// This cluster's own switches, such as being drained.
     Switches,
+    /// Who signs service-account tokens, for the time that the API server is away.
+    TokenKeys,
+    /// The CA that an operator plugged in, as it was last.
+    PluggedIn,
+}
+
+/// One write; `None` removes.
+pub type Write = (Bucket, String, Option<Vec<u8>>);
+
+/// Where other replicas and later starts find what is stored here.
+pub trait Shared: Send + Sync {
+    /// Puts a value where all see it, unless there is one; gives the one that was there before. Blocks until it is kept.
+    fn first(&self, bucket: Bucket, key: &str, value: &[u8]) -> anyhow::Result<Option<Vec<u8>>>;
+
+    /// These were written here; they are passed on soon.
+    fn changed(&self, writes: &[Write]);
 }
 
 /// The one state file.
-#[derive(Debug)]
 pub struct Store {
     database: Database,
+    shared: OnceLock<Arc<dyn Shared>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("is_shared", &self.shared.get().is_some()).finish_non_exhaustive()
+    }
 }
 
 impl Bucket {
-    fn name(self) -> &'static str {
+    pub const ALL: [Self; 16] = [
+        Self::Authority,
+        Self::VirtualIps,
+        Self::Tokens,
+        Self::Burned,
+        Self::Membership,
+        Self::DetachedHere,
+        Self::Introduced,
+        Self::Peers,
+        Self::PeersTold,
+        Self::PeerStreams,
+        Self::Reports,
+        Self::LastGood,
+        Self::Mesh,
+        Self::Switches,
+        Self::TokenKeys,
+        Self::PluggedIn,
+    ];
+
+    /// By its name in the store.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bucket| bucket.name() == name)
+    }
+
+    pub fn name(self) -> &'static str {
         match self {
             Self::Authority => "authority",
             Self::VirtualIps => "virtual-ips",
@@ -70,6 +119,8 @@ impl Bucket {
             Self::LastGood => "last-good",
             Self::Mesh => "mesh",
             Self::Switches => "switches",
+            Self::TokenKeys => "token-keys",
+            Self::PluggedIn => "plugged-in",
         }
     }
 }
@@ -94,7 +145,27 @@ impl Store {
         let write = database.begin_write()?;
         write.open_table(TABLE)?;
         write.commit()?;
-        Ok(Self { database })
+        Ok(Self { database, shared: OnceLock::new() })
+    }
+
+    /// Everything that is written from now on is passed on. Once.
+    pub fn share(&self, shared: Arc<dyn Shared>) {
+        let _ = self.shared.set(shared);
+    }
+
+    fn tell(&self, writes: &[Write]) {
+        if let Some(shared) = self.shared.get() {
+            shared.changed(writes);
+        }
+    }
+
+    /// Takes what others wrote: it is not passed on.
+    pub fn take(&self, writes: Vec<Write>) -> anyhow::Result<()> {
+        if writes.is_empty() { Ok(()) } else { self.keep(&writes) }
+    }
+
+    pub fn has(&self, bucket: Bucket, key: &str) -> anyhow::Result<bool> {
+        Ok(self.load_bytes(bucket, key)?.is_some())
     }
 
     pub fn load<T: DeserializeOwned>(&self, bucket: Bucket, key: &str) -> anyhow::Result<Option<T>> {
@@ -126,7 +197,17 @@ impl Store {
     }
 
     /// Several writes at once; `None` removes.
-    pub fn write(&self, writes: impl IntoIterator<Item = (Bucket, String, Option<Vec<u8>>)>) -> anyhow::Result<()> {
+    pub fn write(&self, writes: impl IntoIterator<Item = Write>) -> anyhow::Result<()> {
+        let writes: Vec<Write> = writes.into_iter().collect();
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.keep(&writes)?;
+        self.tell(&writes);
+        Ok(())
+    }
+
+    fn keep(&self, writes: &[Write]) -> anyhow::Result<()> {
         let write = self.database.begin_write()?;
         {
             let mut table = write.open_table(TABLE)?;
@@ -150,11 +231,7 @@ impl Store {
     }
 
     pub fn save<T: Serialize>(&self, bucket: Bucket, key: &str, value: &T) -> anyhow::Result<()> {
-        let bytes = serde_json::to_vec(value)?;
-        let write = self.database.begin_write()?;
-        write.open_table(TABLE)?.insert(format!("{}/{key}", bucket.name()).as_str(), bytes.as_slice())?;
-        write.commit()?;
-        Ok(())
+        self.write([(bucket, key.to_owned(), Some(serde_json::to_vec(value)?))])
     }
 
     /// Forgets tokens, used or not, that are of no use any more because they ended.
@@ -168,29 +245,51 @@ impl Store {
 
     /// Replaces all of a bucket at once.
     pub fn replace<T: Serialize>(&self, bucket: Bucket, entries: &[(String, T)]) -> anyhow::Result<()> {
-        let prefix = format!("{}/", bucket.name());
-        let write = self.database.begin_write()?;
-        {
-            let mut table = write.open_table(TABLE)?;
-            let end = format!("{}0", bucket.name()); // '0' follows '/'
-            table.retain_in(prefix.as_str()..end.as_str(), |_, _| false)?;
-            for (key, value) in entries {
-                table.insert(format!("{prefix}{key}").as_str(), serde_json::to_vec(value)?.as_slice())?;
+        let mut gone: BTreeMap<String, Vec<u8>> = self.all_bytes(bucket)?.into_iter().collect();
+        let mut writes: Vec<Write> = Vec::new();
+        for (key, value) in entries {
+            let bytes = serde_json::to_vec(value)?;
+            if gone.remove(key).as_ref() != Some(&bytes) {
+                writes.push((bucket, key.clone(), Some(bytes)));
             }
         }
-        write.commit()?;
-        Ok(())
+        writes.extend(gone.into_keys().map(|key| (bucket, key, None)));
+        self.write(writes)
     }
 
-    /// Writes only if the key is absent; whether it was.
+    /// Of all replicas, the value of the one that was first; kept here too. Waits for where it is shared.
+    pub fn first<T: Serialize + DeserializeOwned>(&self, bucket: Bucket, key: &str, value: T) -> anyhow::Result<T> {
+        let bytes = serde_json::to_vec(&value)?;
+        let before = self.shared.get().map(|shared| shared.first(bucket, key, &bytes)).transpose()?.flatten();
+        let Some(before) = before else {
+            self.keep(&[(bucket, key.to_owned(), Some(bytes))])?;
+            return Ok(value);
+        };
+        let value = serde_json::from_slice(&before).with_context(|| format!("{}/{key} of another", bucket.name()))?;
+        self.keep(&[(bucket, key.to_owned(), Some(before))])?;
+        Ok(value)
+    }
+
+    /// Writes only if the key is absent, here and wherever it is shared; whether it was.
     fn claim<T: Serialize>(&self, bucket: Bucket, key: &str, value: &T) -> anyhow::Result<bool> {
+        let bytes = serde_json::to_vec(value)?;
+        if self.has(bucket, key)? {
+            return Ok(false);
+        }
+        // Where it is shared, that decides: who was first there is told of it as all are, maybe before this goes on.
+        if let Some(shared) = self.shared.get() {
+            let before = shared.first(bucket, key, &bytes)?;
+            let is_first = before.is_none();
+            self.keep(&[(bucket, key.to_owned(), Some(before.unwrap_or(bytes)))])?;
+            return Ok(is_first);
+        }
         let name = format!("{}/{key}", bucket.name());
         let write = self.database.begin_write()?;
         let fresh = {
             let mut table = write.open_table(TABLE)?;
             let fresh = table.get(name.as_str())?.is_none();
             if fresh {
-                table.insert(name.as_str(), serde_json::to_vec(value)?.as_slice())?;
+                table.insert(name.as_str(), bytes.as_slice())?;
             }
             fresh
         };
@@ -201,7 +300,8 @@ impl Store {
 
 impl TokenStore for Store {
     fn put(&self, token: StoredToken) -> Result<(), StoreError> {
-        self.save(Bucket::Tokens, &token.id.to_string(), &token).map_err(store_error)
+        // Whoever has it may come to any replica.
+        self.first(Bucket::Tokens, &token.id.to_string(), token).map(drop).map_err(store_error)
     }
 
     fn find(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError> {

@@ -130,6 +130,32 @@ impl World {
         })
     }
 
+    /// Takes what another replica has stored; whether anything follows from it.
+    pub fn reload(&mut self, buckets: &BTreeSet<Bucket>) -> bool {
+        let store = self.authority.store().clone();
+        let mut changed = false;
+        let outcome: anyhow::Result<()> = (|| {
+            if buckets.contains(&Bucket::VirtualIps) {
+                let stored = store.all(Bucket::VirtualIps)?.into_iter().collect();
+                changed |= std::mem::replace(&mut self.virtual_ips, stored) != self.virtual_ips;
+            }
+            if buckets.contains(&Bucket::Switches) {
+                let draining = store.load(Bucket::Switches, "draining")?.unwrap_or(false);
+                changed |= std::mem::replace(&mut self.draining, draining) != draining;
+            }
+            let of_members = [Bucket::Membership, Bucket::DetachedHere, Bucket::Introduced];
+            if of_members.iter().any(|bucket| buckets.contains(bucket)) {
+                self.authority.reload()?;
+                changed = true;
+            }
+            Ok(())
+        })();
+        if let Err(e) = outcome {
+            tracing::error!("what another replica stored cannot be taken: {e:#}");
+        }
+        changed
+    }
+
     /// Whether the cluster's own objects were ever read.
     pub fn is_known(&self) -> bool {
         self.objects.unavailable.is_none() || !self.objects.objects.is_empty()

@@ -10,6 +10,7 @@ use fairlead_identity::membership::Merged;
 use fairlead_identity::{
     Introduction, Member, Membership, SignedStatement, Statement, TrustBundleSet, TrustConflict, TrustPolicy,
 };
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -208,8 +209,7 @@ impl Authority {
 
     /// Stores membership and publishes the trust that follows.
     fn settle(&self, state: &mut State) -> anyhow::Result<()> {
-        let statements: Vec<_> =
-            state.membership.statements().enumerate().map(|(i, s)| (format!("{i:05}"), s.clone())).collect();
+        let statements: Vec<_> = state.membership.statements().map(|s| (content_key(s), s.clone())).collect();
         self.store.replace(Bucket::Membership, &statements)?;
         state.revision += 1;
         let (trust, conflicts) = self.trust_of(state, &state.membership)?;
@@ -236,6 +236,33 @@ impl Authority {
         };
         let own = BTreeSet::from([self.ca.issuing_key()]);
         Ok(membership.trust_and_conflicts(&self.cluster, self.ca.bundle(), &own, policy)?)
+    }
+
+    /// Takes what another replica has stored, and tells of it. Membership is merged: of two replicas that learnt different things at the
+    /// same time both are right.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        let stored = self.store.all::<SignedStatement>(Bucket::Membership)?;
+        let detached_here = self.store.all::<bool>(Bucket::DetachedHere)?.into_iter().map(|(c, _)| c).collect();
+        let introduced_here = self.store.all::<bool>(Bucket::Introduced)?.into_iter().map(|(c, _)| c).collect();
+        let mut state = self.state.lock();
+        let known: BTreeSet<String> = state.membership.statements().map(content_key).collect();
+        for (_, statement) in stored.into_iter().filter(|(key, _)| !known.contains(key)) {
+            match statement.stored() {
+                Ok(introduction) => drop(state.membership.merge(introduction)),
+                Err(e) => tracing::error!("a stored statement about a member cannot be read: {e}"),
+            }
+        }
+        state.detached_here = detached_here;
+        state.introduced_here = introduced_here;
+        // What another replica said in the name of this cluster is said: what follows must be newer.
+        let shared = state.settings.shared;
+        let last = state.membership.claims(&self.cluster).find(|said| said.same_authority(&state.me, shared)).cloned();
+        if let Some(last) = last.filter(|said| said.incarnation >= state.me.incarnation) {
+            let newer = last.incarnation > state.me.incarnation;
+            state.me.revision = if newer { last.revision } else { state.me.revision.max(last.revision) };
+            state.me.incarnation = last.incarnation;
+        }
+        self.settle(&mut state)
     }
 
     pub(super) fn load_membership(&self) -> anyhow::Result<()> {
@@ -282,4 +309,11 @@ impl State {
             || self.settings.revoked.contains(&member.cluster)
             || self.refuses(member).is_some()
     }
+}
+
+/// The same statement has the same key at every replica, and another one another: replicas that write at the same time lose nothing.
+fn content_key(statement: &SignedStatement) -> String {
+    let text = serde_json::to_vec(statement).unwrap_or_default();
+    let digest: [u8; 32] = Sha256::digest(&text).into();
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,18 +10,19 @@ mod own;
 mod tests;
 mod vouch;
 
+pub use own::cacerts;
+
 use crate::store::{Bucket, Store};
 use arc_swap::ArcSwap;
 use fairlead_identity::membership::Member;
 use fairlead_identity::{
-    Ca, CertHandle, LeafRequest, Membership, MeshTls, NamespaceBound, SpiffeId, SystemRandom, TrustBundleSet,
+    Ca, CaPem, CertHandle, LeafRequest, Membership, MeshTls, NamespaceBound, SpiffeId, SystemRandom, TrustBundleSet,
     TrustConflict, TrustDomain, TrustSource, WorkloadKey, WorkloadTokenIssuer,
 };
 use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::DefaultTimeProvider;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -67,7 +68,7 @@ pub struct Opening<'a> {
     /// `Mesh.spec.admission: approve`, likewise.
     pub approve: bool,
     /// A CA in Istio's `cacerts` layout instead of an own root.
-    pub cacerts: Option<&'a Path>,
+    pub cacerts: Option<&'a CaPem>,
     /// Longest life of a workload's certificate.
     pub certificate_lifetime: Duration,
     /// Where peers are to dial.

@@ -13,27 +13,26 @@ use rustls::pki_types::CertificateDer;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub(super) fn ca(cluster: &str, domain: &TrustDomain, cacerts: Option<&Path>, store: &Store) -> anyhow::Result<Ca> {
-    if let Some(folder) = cacerts {
-        let read = |name: &str| {
-            std::fs::read_to_string(folder.join(name))
-                .with_context(|| format!("cannot read {}", folder.join(name).display()))
-        };
-        let pem = CaPem {
-            ca_cert: read("ca-cert.pem")?,
-            ca_key: read("ca-key.pem")?,
-            root_cert: read("root-cert.pem")?,
-            cert_chain: read("cert-chain.pem")?,
-            sequence: 1,
-        };
-        return Ok(Ca::from_pem(cluster, domain, &pem)?);
+pub(super) fn ca(cluster: &str, domain: &TrustDomain, cacerts: Option<&CaPem>, store: &Store) -> anyhow::Result<Ca> {
+    if let Some(pem) = cacerts {
+        return Ok(Ca::from_pem(cluster, domain, pem)?);
     }
     if let Some(pem) = store.load::<CaPem>(Bucket::Authority, "ca")? {
         return Ok(Ca::from_pem(cluster, domain, &pem)?);
     }
     let ca = Ca::create_root(cluster, domain, now(), &mut SystemRandom)?;
-    store.save(Bucket::Authority, "ca", &ca.to_pem())?;
-    Ok(ca)
+    let pem = store.first(Bucket::Authority, "ca", ca.to_pem())?;
+    Ok(Ca::from_pem(cluster, domain, &pem)?)
+}
+
+/// A CA in Istio's `cacerts` layout, from a folder.
+pub fn cacerts(folder: &Path) -> anyhow::Result<CaPem> {
+    let read = |name: &str| {
+        std::fs::read_to_string(folder.join(name))
+            .with_context(|| format!("cannot read {}", folder.join(name).display()))
+    };
+    let [certificate, key, root, chain] = fairlead_identity::cacerts::FILES;
+    Ok(CaPem::of_files(read(certificate)?, read(key)?, read(root)?, read(chain)?))
 }
 
 /// Unix seconds of the first start with this store.
@@ -41,9 +40,7 @@ pub(super) fn incarnation(store: &Store) -> anyhow::Result<u64> {
     if let Some(incarnation) = store.load(Bucket::Authority, "incarnation")? {
         return Ok(incarnation);
     }
-    let incarnation = now().as_secs();
-    store.save(Bucket::Authority, "incarnation", &incarnation)?;
-    Ok(incarnation)
+    store.first(Bucket::Authority, "incarnation", now().as_secs())
 }
 
 pub(super) fn token_secret(store: &Store) -> anyhow::Result<[u8; 32]> {
@@ -52,8 +49,7 @@ pub(super) fn token_secret(store: &Store) -> anyhow::Result<[u8; 32]> {
     }
     let mut secret = [0; 32];
     SystemRandom.fill(&mut secret)?;
-    store.save(Bucket::Authority, "token-secret", &secret)?;
-    Ok(secret)
+    store.first(Bucket::Authority, "token-secret", secret)
 }
 
 /// The chain with its root: a joining control plane looks for the pinned root in it.

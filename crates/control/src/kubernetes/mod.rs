@@ -3,6 +3,23 @@
 //! Never in the way of local traffic: an API server that is away costs what is written to it, until it is back.
 
 mod client;
+mod duties;
+#[cfg(test)]
+pub(crate) mod fake_api;
+mod lease;
+mod pod_token;
+mod review;
+mod state;
+mod token_keys;
+mod trust_maps;
+
+pub use pod_token::{PodTokenError, is_jwt};
+pub use review::Reviewer;
+pub use token_keys::TokenKeys;
+
+use crate::store::Store;
+use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// The cluster's API server, and where our own objects are in it. Cheap to clone.
 #[derive(Clone)]
@@ -12,4 +29,13 @@ pub struct Kubernetes {
     pub namespace: String,
     /// This cluster's name in the mesh.
     pub cluster: String,
+}
+
+impl Kubernetes {
+    /// Who judges the tokens of this cluster's pods.
+    pub fn reviewer(&self, store: &Arc<Store>, vital: &mut JoinSet<()>) -> anyhow::Result<Arc<Reviewer>> {
+        let keys = Arc::new(TokenKeys::load(self.client.clone(), store.clone())?);
+        vital.spawn(keys.clone().follow());
+        Ok(Arc::new(Reviewer::new(self.client.clone(), &self.cluster, keys)))
+    }
 }

@@ -1,0 +1,124 @@
+//! What a control plane does at its API server while it runs: state, lease, trust ConfigMaps.
+
+use super::Kubernetes;
+use super::lease::Candidate;
+use super::state::State;
+use super::trust_maps;
+use crate::authority::Authority;
+use crate::event::Event;
+use crate::store::{Bucket, Store};
+use anyhow::Context as _;
+use fairlead_identity::CaPem;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Istio's name for a CA that an operator plugs in.
+const CACERTS: &str = "cacerts";
+/// Ending takes no longer than this because of the API server.
+const END: Duration = Duration::from_secs(2);
+
+/// What is known before the authority is opened.
+pub struct Kept {
+    state: Arc<State>,
+    /// The Secret `cacerts`, if the system namespace has one.
+    pub cacerts: Option<CaPem>,
+}
+
+/// What runs; [`Duties::end`] leaves things tidy.
+pub struct Duties {
+    state: Arc<State>,
+    ending: watch::Sender<bool>,
+    candidate: JoinHandle<()>,
+}
+
+impl Kubernetes {
+    /// Reads into the store what this cluster's control planes kept.
+    pub async fn kept(&self, store: &Arc<Store>) -> anyhow::Result<Kept> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let state = State::open(secrets.clone(), store.clone()).await?;
+        let mut told = false;
+        let cacerts = loop {
+            match self.plugged_in(&secrets, store).await {
+                Ok(cacerts) => break cacerts,
+                Err(e) if !told => {
+                    tracing::warn!("waiting for the API server, which may keep a CA that is plugged in: {e:#}");
+                    told = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        Ok(Kept { state, cacerts })
+    }
+
+    /// The CA that is plugged in; while the API server is away, what it said last.
+    async fn plugged_in(&self, secrets: &Api<Secret>, store: &Store) -> anyhow::Result<Option<CaPem>> {
+        let answer = tokio::time::timeout(END, secrets.get_opt(CACERTS)).await;
+        let secret = match answer.map_err(|_| "no answer in 2 s".to_owned()).and_then(|a| a.map_err(|e| e.to_string()))
+        {
+            Ok(secret) => secret,
+            Err(e) => match store.load::<Option<CaPem>>(Bucket::PluggedIn, CACERTS)? {
+                Some(last) => return Ok(last),
+                None => anyhow::bail!("{e}"),
+            },
+        };
+        let at = || format!("Secret {}/{CACERTS}", self.namespace);
+        let pem = secret.as_ref().map(|secret| plugged_in(secret).with_context(at)).transpose()?;
+        store.save(Bucket::PluggedIn, CACERTS, &pem)?;
+        Ok(pem)
+    }
+
+    /// Begins what this control plane does at the API server.
+    pub fn begin(
+        &self,
+        kept: Kept,
+        authority: &Arc<Authority>,
+        events: &mpsc::UnboundedSender<Event>,
+        vital: &mut JoinSet<()>,
+    ) -> Duties {
+        let lease = Api::namespaced(self.client.clone(), &self.namespace);
+        let (candidate, leadership) = Candidate::new(lease, name());
+        let (ending, ended) = watch::channel(false);
+        let candidate = tokio::spawn(candidate.run(ended));
+        let events = events.clone();
+        let heard = move |buckets| drop(events.send(Event::Stored(buckets)));
+        vital.spawn(kept.state.clone().run(leadership.clone(), heard));
+        let trusted = authority.clone();
+        let trust = move || Ok(trusted.trust().to_json()?);
+        vital.spawn(trust_maps::keep(self.client.clone(), leadership.clone(), trust, authority.trust_changes()));
+        Duties { state: kept.state, ending, candidate }
+    }
+}
+
+impl Duties {
+    /// Writes what is not written yet, and gives the lease back.
+    pub async fn end(self) {
+        let last = async {
+            self.state.write_all().await;
+            self.ending.send_replace(true);
+            let _ = self.candidate.await;
+        };
+        if tokio::time::timeout(END, last).await.is_err() {
+            tracing::info!("the API server does not answer; what is not written there is written at the next start");
+        }
+    }
+}
+
+/// Another at each start: a process that was replaced must not take its follower's lease for its own.
+fn name() -> String {
+    let pod = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "control".into());
+    format!("{pod}_{:08x}", fastrand::u32(..))
+}
+
+fn plugged_in(secret: &Secret) -> anyhow::Result<CaPem> {
+    let [certificate, key, root, chain] = fairlead_identity::cacerts::FILES.map(|file| {
+        let bytes =
+            secret.data.as_ref().and_then(|data| data.get(file)).with_context(|| format!("it has no {file}"))?;
+        String::from_utf8(bytes.0.clone()).with_context(|| format!("{file} is no text"))
+    });
+    Ok(CaPem::of_files(certificate?, key?, root?, chain?))
+}

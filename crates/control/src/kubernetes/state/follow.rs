@@ -1,0 +1,171 @@
+//! The two ways between the store and its objects while the process runs.
+
+use super::super::lease::Leadership;
+use super::shard::{LABEL, Shard, Sharing, object, sharing};
+use super::{State, limited};
+use crate::store::{Bucket, Store, Write};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::ListParams;
+use kube::runtime::watcher::{self, Event, watcher};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Changes within this window are written together.
+const COALESCE: Duration = Duration::from_millis(50);
+/// Between two writes of what is good for a restart only.
+const SELDOM: Duration = Duration::from_secs(30);
+/// After a write that failed, growing.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+impl State {
+    /// For ever. `heard` is told which buckets another replica changed.
+    pub async fn run(self: Arc<Self>, leadership: Leadership, heard: impl Fn(BTreeSet<Bucket>) + Send + Sync) {
+        let _ = self.leadership.set(leadership.clone());
+        tokio::join!(self.write(), self.hear(heard), self.complete(leadership));
+    }
+
+    async fn write(&self) {
+        let mut seldom = Instant::now();
+        let mut pause = RETRY.0;
+        loop {
+            let failed = {
+                let all = Instant::now() >= seldom;
+                if all {
+                    seldom = Instant::now() + SELDOM;
+                }
+                self.flush(|sharing| all || sharing != Sharing::Seldom).await
+            };
+            match failed {
+                Ok(()) => {
+                    pause = RETRY.0;
+                    tokio::select! {
+                        () = self.wake.notified() => {}
+                        () = tokio::time::sleep_until(seldom) => {}
+                    }
+                    tokio::time::sleep(COALESCE).await;
+                }
+                Err(e) => {
+                    tracing::warn!("state is not written to the cluster yet: {e:#}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// Whoever gets the lease writes what all derive alike, and what is missing of the rest.
+    async fn complete(&self, mut leadership: Leadership) {
+        loop {
+            leadership.gained().await;
+            match self.write_missing().await {
+                Ok(()) => leadership.lost().await,
+                Err(e) => {
+                    tracing::debug!("the state in the cluster cannot be completed yet: {e:#}");
+                    tokio::time::sleep(RETRY.1).await;
+                }
+            }
+        }
+    }
+
+    async fn write_missing(&self) -> anyhow::Result<()> {
+        let Some(store) = self.store.upgrade() else { return Ok(()) };
+        let selector = format!("{}={}", LABEL.0, LABEL.1);
+        let listed = limited(self.objects.api.list(&ListParams::default().labels(&selector))).await?;
+        let mut shards = BTreeMap::new();
+        for secret in &listed.items {
+            shards.insert(secret.metadata.name.clone().unwrap_or_default(), Shard::read(secret)?);
+        }
+        let mut pending = self.pending.lock();
+        for bucket in Bucket::ALL {
+            let is_derived = matches!(sharing(bucket), Sharing::Derived { .. } | Sharing::Seldom);
+            for (key, value) in store.all::<Value>(bucket)? {
+                let Some(name) = object(bucket, &key) else { break };
+                let held = shards.get(&name).and_then(|shard| shard.get(bucket, &key));
+                if held.is_none() || is_derived && held != Some(&value) {
+                    pending.entry((bucket, key)).or_insert(Some(value));
+                }
+            }
+        }
+        drop(pending);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn hear(&self, heard: impl Fn(BTreeSet<Bucket>)) {
+        let config = watcher::Config::default().labels(&format!("{}={}", LABEL.0, LABEL.1));
+        let backoff = watcher::DefaultBackoff::default();
+        let events = kube::runtime::WatchStreamExt::backoff(watcher(self.objects.api.clone(), config), backoff);
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            let Some(store) = self.store.upgrade() else { return };
+            let outcome = match event {
+                Ok(Event::Apply(secret) | Event::InitApply(secret)) => self.take(&store, &secret),
+                Ok(Event::Delete(secret)) => self.bring_back(&store, &secret).map(|()| BTreeSet::new()),
+                Ok(Event::Init | Event::InitDone) => continue,
+                Err(e) => {
+                    tracing::debug!("the state in the cluster is not heard of: {e}");
+                    continue;
+                }
+            };
+            match outcome {
+                Ok(changed) if changed.is_empty() => {}
+                Ok(changed) => heard(changed),
+                Err(e) => tracing::error!("{e:#}; what was known before holds"),
+            }
+        }
+    }
+
+    /// Takes what another replica wrote. Which buckets are other than before.
+    fn take(&self, store: &Store, secret: &Secret) -> anyhow::Result<BTreeSet<Bucket>> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        if !self.objects.heard(name, secret) {
+            return Ok(BTreeSet::new());
+        }
+        let shard = Shard::read(secret)?;
+        // Its holder knows better than its own echo.
+        let is_ours = |bucket| self.holds() && !matches!(sharing(bucket), Sharing::Origin { .. });
+        let mut writes: Vec<Write> = Vec::new();
+        // Not written by others while it is looked at: what is pending here is newer.
+        let pending = self.pending.lock();
+        for bucket in Bucket::ALL.into_iter().filter(|b| sharing(*b) != Sharing::Local && !is_ours(*b)) {
+            let known: BTreeMap<String, Value> = store.all(bucket)?.into_iter().collect();
+            let of_it = |key: &str| object(bucket, key).as_deref() == Some(name);
+            for (_, key, value) in shard.entries().filter(|(b, key, _)| *b == bucket && of_it(key)) {
+                if known.get(key) != Some(value) && !pending.contains_key(&(bucket, key.to_owned())) {
+                    writes.push((bucket, key.to_owned(), Some(value.to_string().into_bytes())));
+                }
+            }
+            // The own CA is no other's to take away.
+            for key in known.keys().filter(|key| bucket != Bucket::Authority && of_it(key)) {
+                if shard.get(bucket, key).is_none() && !pending.contains_key(&(bucket, key.clone())) {
+                    writes.push((bucket, key.clone(), None));
+                }
+            }
+        }
+        drop(pending);
+        let changed = writes.iter().map(|(bucket, ..)| *bucket).collect();
+        store.take(writes)?;
+        Ok(changed)
+    }
+
+    /// Nobody of us deletes: what was in it is written again.
+    fn bring_back(&self, store: &Store, secret: &Secret) -> anyhow::Result<()> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        tracing::warn!("Secret {name} was deleted; it is written again");
+        let mut pending = self.pending.lock();
+        for bucket in Bucket::ALL {
+            for (key, value) in store.all::<Value>(bucket)? {
+                if object(bucket, &key).as_deref() == Some(name) {
+                    pending.entry((bucket, key)).or_insert(Some(value));
+                }
+            }
+        }
+        drop(pending);
+        self.wake.notify_one();
+        Ok(())
+    }
+}

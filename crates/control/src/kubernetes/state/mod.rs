@@ -1,0 +1,257 @@
+//! What must outlive a pod, as Secrets of the system namespace: the local store is written first, these objects follow, and every replica
+//! hears of them.
+//!
+//! Each write reads the object and replaces exactly that version, so that replicas never overwrite each other. What must be true for all
+//! before it is used (a burned token, the CA) is written here first. Invariants: nothing waits for the API server but what must; what
+//! could not be written is written later; an object that somebody deleted or changed comes back.
+
+mod follow;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use super::lease::Leadership;
+use crate::store::{Bucket, Shared, Store, Write};
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ListParams, PostParams};
+use parking_lot::Mutex;
+use serde_json::Value;
+use shard::{LABEL, Shard, Sharing, object, sharing};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Notify;
+
+/// One request.
+const LIMIT: Duration = Duration::from_secs(3);
+/// What must be written before it is used is given up after this.
+const FIRST_LIMIT: Duration = Duration::from_secs(5);
+/// Tries at an object that others write too.
+const TRIES: usize = 16;
+
+type Pending = BTreeMap<(Bucket, String), Option<Value>>;
+
+pub struct State {
+    objects: Objects,
+    /// It has this; without the weak half neither would ever end.
+    store: Weak<Store>,
+    pending: Mutex<Pending>,
+    wake: Notify,
+    runtime: Handle,
+    leadership: OnceLock<Leadership>,
+}
+
+/// The objects themselves.
+#[derive(Clone)]
+struct Objects {
+    api: Api<Secret>,
+    /// The version of each that was written or heard last: older ones that are heard later say nothing.
+    versions: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+impl State {
+    /// Reads what the objects hold into the store, and shares the store from now on. Where the API server is away, a store that knows
+    /// the CA from before will do; without one this waits.
+    pub async fn open(api: Api<Secret>, store: Arc<Store>) -> anyhow::Result<Arc<Self>> {
+        let state = Arc::new(Self {
+            objects: Objects { api, versions: Arc::default() },
+            store: Arc::downgrade(&store),
+            pending: Mutex::default(),
+            wake: Notify::new(),
+            runtime: Handle::current(),
+            leadership: OnceLock::new(),
+        });
+        let mut told = false;
+        while let Err(e) = state.restore(&store).await {
+            if store.has(Bucket::Authority, "ca")? {
+                tracing::warn!("the state in the cluster cannot be read ({e:#}); this pod's own copy serves");
+                break;
+            }
+            if !told {
+                tracing::warn!("waiting for the API server, which keeps this cluster's CA: {e:#}");
+                told = true;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        store.share(state.clone());
+        Ok(state)
+    }
+
+    /// Takes what the objects say; what only the store knows was not written before the last end, and is now.
+    async fn restore(&self, store: &Store) -> anyhow::Result<()> {
+        let listed =
+            limited(self.objects.api.list(&ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1)))).await?;
+        let mut shards = BTreeMap::new();
+        for secret in &listed.items {
+            let name = secret.metadata.name.clone().unwrap_or_default();
+            match Shard::read(secret) {
+                Ok(shard) => drop(shards.insert(name, shard)),
+                // The CA must not be made anew because it cannot be read.
+                Err(e) if name == shard::CA => return Err(e),
+                Err(e) => tracing::error!("{e:#}; it is left out"),
+            }
+        }
+        let entries = shards.values().flat_map(Shard::entries);
+        let writes = entries.map(|(bucket, key, value)| (bucket, key.to_owned(), Some(value.to_string().into_bytes())));
+        store.take(writes.collect())?;
+        let mut pending = self.pending.lock();
+        for bucket in Bucket::ALL.into_iter().filter(|b| matches!(sharing(*b), Sharing::Origin { .. })) {
+            for (key, value) in store.all::<Value>(bucket)? {
+                let held = object(bucket, &key).and_then(|name| shards.get(&name)?.get(bucket, &key));
+                if held.is_none() {
+                    pending.insert((bucket, key), Some(value));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that is pending, once.
+    pub async fn write_all(&self) {
+        if let Err(e) = self.flush(|_| true).await {
+            tracing::warn!("state is not written to the cluster: {e:#}");
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.leadership.get().is_some_and(Leadership::holds)
+    }
+
+    /// Writes what is pending of the buckets that `now` names; what fails stays pending.
+    async fn flush(&self, now: impl Fn(Sharing) -> bool) -> anyhow::Result<()> {
+        let mut objects: BTreeMap<String, Pending> = BTreeMap::new();
+        {
+            let mut pending = self.pending.lock();
+            let held = self.holds();
+            // What another replica writes is not kept for later: whoever gets the lease writes all of it.
+            pending.retain(|(bucket, _), _| held || matches!(sharing(*bucket), Sharing::Origin { .. }));
+            for ((bucket, key), value) in pending.iter().filter(|((bucket, _), _)| now(sharing(*bucket))) {
+                if let Some(name) = object(*bucket, key) {
+                    objects.entry(name).or_default().insert((*bucket, key.clone()), value.clone());
+                }
+            }
+        }
+        let mut failed = Ok(());
+        for (name, writes) in objects {
+            let all = |shard: &mut Shard| {
+                let set = |((bucket, key), value): (&(Bucket, String), &Option<Value>)| {
+                    u32::from(shard.set(*bucket, key, value.clone()))
+                };
+                (writes.iter().map(set).sum::<u32>() > 0, ())
+            };
+            let is_derived = writes.keys().any(|(bucket, _)| !matches!(sharing(*bucket), Sharing::Origin { .. }));
+            let written = match self.leadership.get().filter(|_| is_derived) {
+                Some(leadership) => match leadership.while_held(self.objects.update(&name, all)).await {
+                    Some(written) => written,
+                    None => continue,
+                },
+                None => self.objects.update(&name, all).await,
+            };
+            match written {
+                Ok(()) => {
+                    let mut pending = self.pending.lock();
+                    // What changed meanwhile stays.
+                    pending.retain(|key, value| writes.get(key) != Some(value));
+                }
+                Err(e) => failed = Err(e.context(name)),
+            }
+        }
+        failed
+    }
+}
+
+impl Objects {
+    /// Changes one object until nobody was in between.
+    async fn update<T>(&self, name: &str, change: impl Fn(&mut Shard) -> (bool, T)) -> anyhow::Result<T> {
+        for _ in 0..TRIES {
+            let known = limited(self.api.get_opt(name)).await?;
+            let mut shard = known.as_ref().map_or_else(|| Ok(Shard::default()), Shard::read)?;
+            let (changed, outcome) = change(&mut shard);
+            if !changed {
+                return Ok(outcome);
+            }
+            let is_new = known.is_none();
+            let wanted = shard.write(name, known.map(|secret| secret.metadata))?;
+            let params = PostParams::default();
+            let written = match is_new {
+                true => limited(self.api.create(&params, &wanted)).await,
+                false => limited(self.api.replace(name, &params, &wanted)).await,
+            };
+            match written {
+                Ok(written) => {
+                    self.heard(name, &written);
+                    return Ok(outcome);
+                }
+                Err(e) if is_conflict(&e) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        anyhow::bail!("Secret {name} is written by others all the time")
+    }
+
+    /// Whether this version of an object is no older than the last that was seen; it is that one from now on.
+    fn heard(&self, name: &str, secret: &Secret) -> bool {
+        let Some(version) = secret.metadata.resource_version.as_ref().and_then(|v| v.parse().ok()) else { return true };
+        let mut versions = self.versions.lock();
+        let last = versions.entry(name.to_owned()).or_insert(version);
+        let is_new = version >= *last;
+        *last = version.max(*last);
+        is_new
+    }
+
+    async fn put_first(&self, bucket: Bucket, key: String, value: Value) -> anyhow::Result<Option<Value>> {
+        let name = object(bucket, &key).context("this bucket is not shared")?;
+        let change = |shard: &mut Shard| match shard.get(bucket, &key) {
+            Some(before) => (false, Some(before.clone())),
+            None => (shard.set(bucket, &key, Some(value.clone())), None),
+        };
+        self.update(&name, change).await
+    }
+}
+
+impl Shared for State {
+    fn first(&self, bucket: Bucket, key: &str, value: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+        let value: Value = serde_json::from_slice(value)?;
+        let objects = self.objects.clone();
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        let key = key.to_owned();
+        self.runtime.spawn(async move {
+            let written = tokio::time::timeout(FIRST_LIMIT, objects.put_first(bucket, key, value)).await;
+            let written = written.unwrap_or_else(|_| Err(anyhow::anyhow!("the API server did not answer in 5 s")));
+            let _ = reply.send(written);
+        });
+        let wait = || answer.recv().context("the control plane is stopping")?;
+        let in_runtime = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+        let before = if in_runtime { tokio::task::block_in_place(wait) } else { wait() };
+        let before = before.context("this must be written to the API server before it counts; try again")?;
+        Ok(before.map(|value| value.to_string().into_bytes()))
+    }
+
+    fn changed(&self, writes: &[Write]) {
+        let mut pending = self.pending.lock();
+        for (bucket, key, bytes) in writes.iter().filter(|(bucket, ..)| sharing(*bucket) != Sharing::Local) {
+            let value = match bytes.as_ref().map(|bytes| serde_json::from_slice(bytes)).transpose() {
+                Ok(value) => value,
+                Err(e) => {
+                    tracing::error!("{}/{key} is no JSON and is not kept in the cluster: {e}", bucket.name());
+                    continue;
+                }
+            };
+            pending.insert((*bucket, key.clone()), value);
+        }
+        if !pending.is_empty() {
+            self.wake.notify_one();
+        }
+    }
+}
+
+async fn limited<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    let silent = |_| kube::Error::Service("no answer in 3 s".into());
+    tokio::time::timeout(LIMIT, request).await.map_err(silent)?
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}

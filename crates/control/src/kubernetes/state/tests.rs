@@ -1,0 +1,182 @@
+//! Control planes whose pods come and go, and two at a time, on one API server in memory.
+
+use super::*;
+use crate::authority::{Authority, Opening};
+use crate::kubernetes::fake_api::FakeApi;
+use crate::kubernetes::lease::Candidate;
+use fairlead_identity::{Statement, TokenId, TokenStore as _};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+
+const NAMESPACE: &str = "fairlead-system";
+
+/// A pod: what it has is gone with it.
+struct Pod {
+    store: Arc<Store>,
+    leadership: Leadership,
+    heard: mpsc::UnboundedReceiver<BTreeSet<Bucket>>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Pod {
+    async fn start(api: &FakeApi, name: &str) -> Self {
+        let store = Arc::new(Store::in_memory().unwrap());
+        let state = State::open(Api::namespaced(api.client(), NAMESPACE), store.clone()).await.unwrap();
+        let (candidate, leadership) = Candidate::new(Api::namespaced(api.client(), NAMESPACE), name.into());
+        let (tell, heard) = mpsc::unbounded_channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(candidate.run(watch::channel(false).1));
+        tasks.spawn(state.run(leadership.clone(), move |buckets| drop(tell.send(buckets))));
+        Self { store, leadership, heard, tasks }
+    }
+
+    fn authority(&self) -> Authority {
+        let opening = Opening {
+            cluster: "east",
+            trust_domain: "east.shop.example",
+            shared: false,
+            approve: false,
+            cacerts: None,
+            certificate_lifetime: Duration::from_secs(3600),
+            advertise: &[],
+        };
+        Authority::open(&opening, self.store.clone()).unwrap()
+    }
+
+    async fn end(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Waits until it is so; fails if it never is.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What an object of the state holds under an entry.
+fn entry(api: &FakeApi, object: &str, entry: &str) -> Option<Value> {
+    use base64::Engine as _;
+    let secret = api.get("v1", "secrets", NAMESPACE, object)?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(secret["data"]["entries.json"].as_str()?).ok()?;
+    serde_json::from_slice::<Value>(&bytes).ok()?.get(entry).cloned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_pod_has_the_same_ca_names_and_members() {
+    let api = FakeApi::new();
+    let mut first = Pod::start(&api, "first").await;
+    first.leadership.gained().await;
+    let authority = first.authority();
+    let root = authority.ca().root_fingerprint();
+    let west = member("west");
+    authority.declare(Statement::Introduce(west)).unwrap();
+    first.store.replace(Bucket::VirtualIps, &[("*.reviews.shop".to_owned(), "240.240.0.7")]).unwrap();
+    let at = shard::object(Bucket::VirtualIps, "*.reviews.shop").unwrap();
+    until("the virtual IP is kept", || entry(&api, &at, "virtual-ips/*.reviews.shop").is_some()).await;
+    let stored = first.store.all::<Value>(Bucket::Membership).unwrap();
+    let kept = |key: &str| entry(&api, &shard::object(Bucket::Membership, key).unwrap(), &format!("membership/{key}"));
+    until("members are kept", || stored.iter().all(|(key, _)| kept(key).is_some())).await;
+    let ca = api.get("v1", "secrets", NAMESPACE, "fairlead-ca").unwrap();
+    assert!(ca["data"]["ca-key.pem"].is_string() && ca["data"]["root-cert.pem"].is_string());
+    drop(authority);
+    first.end().await;
+
+    let next = Pod::start(&api, "next").await;
+    let authority = next.authority();
+    assert_eq!(authority.ca().root_fingerprint(), root);
+    assert!(authority.peers().iter().any(|m| m.cluster == "west"));
+    let ips = next.store.all::<String>(Bucket::VirtualIps).unwrap();
+    assert_eq!(ips, [("*.reviews.shop".to_owned(), "240.240.0.7".to_owned())]);
+}
+
+fn member(cluster: &str) -> fairlead_identity::Member {
+    let opening = Opening {
+        cluster,
+        trust_domain: &format!("{cluster}.shop.example"),
+        shared: false,
+        approve: false,
+        cacerts: None,
+        certificate_lifetime: Duration::from_secs(3600),
+        advertise: &[],
+    };
+    Authority::open(&opening, Arc::new(Store::in_memory().unwrap())).unwrap().me()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_replicas_one_burns_a_token() {
+    let api = FakeApi::new();
+    let (a, b) = (Pod::start(&api, "a").await, Pod::start(&api, "b").await);
+    for n in 0..20_u8 {
+        let id = TokenId::from_bytes([n; 16]);
+        let burn = |store: &Arc<Store>| {
+            let (store, id) = (store.clone(), id);
+            tokio::task::spawn_blocking(move || store.burn(&id, 4_000_000_000).unwrap())
+        };
+        let (one, other) = tokio::join!(burn(&a.store), burn(&b.store));
+        assert_ne!(one.unwrap(), other.unwrap(), "token {n}");
+    }
+    // A pod that comes later knows too.
+    let later = Pod::start(&api, "later").await;
+    assert!(!later.store.burn(&TokenId::from_bytes([3; 16]), 4_000_000_000).unwrap());
+    // Without the API server none is burned, and so none is used: it is good afterwards.
+    let id = TokenId::from_bytes([99; 16]);
+    api.set_away(true);
+    let error = a.store.burn(&id, 4_000_000_000).unwrap_err().to_string();
+    assert!(error.contains("API server"), "{error}");
+    api.set_away(false);
+    assert!(a.store.burn(&id, 4_000_000_000).unwrap() && !a.store.burn(&id, 4_000_000_000).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_hear_of_each_other_and_only_the_holder_writes_what_is_derived() {
+    let api = FakeApi::new();
+    let mut a = Pod::start(&api, "a").await;
+    a.leadership.gained().await;
+    let mut b = Pod::start(&api, "b").await;
+    let (one, other) = (a.authority(), b.authority());
+    assert_eq!(one.ca().root_fingerprint(), other.ca().root_fingerprint(), "one CA, whoever made it");
+    // Both learn something at once; neither loses it.
+    one.declare(Statement::Introduce(member("west"))).unwrap();
+    other.declare(Statement::Introduce(member("north"))).unwrap();
+    for (authority, pod) in [(&one, &mut a), (&other, &mut b)] {
+        let both = |authority: &Authority| {
+            let peers = authority.peers();
+            ["west", "north"].iter().all(|cluster| peers.iter().any(|m| m.cluster == *cluster))
+        };
+        while !both(authority) {
+            let heard = tokio::time::timeout(Duration::from_secs(30), pod.heard.recv()).await;
+            assert!(heard.unwrap().is_some());
+            authority.reload().unwrap();
+        }
+    }
+    // The other's virtual IP is heard of, the own one is kept to itself until it holds the lease.
+    b.store.save(Bucket::VirtualIps, "of-b", &"240.240.0.2").unwrap();
+    a.store.save(Bucket::VirtualIps, "of-a", &"240.240.0.1").unwrap();
+    until("b hears of it", || b.store.has(Bucket::VirtualIps, "of-a").unwrap()).await;
+    let of_b = shard::object(Bucket::VirtualIps, "of-b").unwrap();
+    assert_eq!(entry(&api, &of_b, "virtual-ips/of-b"), None);
+    // Somebody deletes an object: it comes back.
+    let of_a = shard::object(Bucket::VirtualIps, "of-a").unwrap();
+    api.delete("v1", "secrets", NAMESPACE, &of_a);
+    until("it is back", || entry(&api, &of_a, "virtual-ips/of-a") == Some(json!("240.240.0.1"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_changed_while_the_api_server_is_away_is_written_when_it_is_back() {
+    let api = FakeApi::new();
+    let mut pod = Pod::start(&api, "a").await;
+    pod.leadership.gained().await;
+    api.set_away(true);
+    pod.store.save(Bucket::Introduced, "west", &true).unwrap();
+    assert_eq!(entry(&api, "fairlead-state-introduced", "introduced/west"), None);
+    api.set_away(false);
+    until("it is written", || entry(&api, "fairlead-state-introduced", "introduced/west") == Some(json!(true))).await;
+    pod.store.write([(Bucket::Introduced, "west".to_owned(), None)]).unwrap();
+    until("and removed", || entry(&api, "fairlead-state-introduced", "introduced/west").is_none()).await;
+}
