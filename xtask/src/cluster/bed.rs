@@ -70,6 +70,11 @@ impl Bed {
         self.state.join("kubeconfig")
     }
 
+    /// This program, as it was when clusters were started.
+    pub fn program(&self) -> PathBuf {
+        self.state.join("xtask")
+    }
+
     /// The network namespace of a node; its cgroups have the same name.
     pub fn node_name(&self, cluster: u8) -> String {
         format!("{}-c{cluster}", self.prefix())
@@ -77,6 +82,21 @@ impl Bed {
 
     pub fn lan_name(&self) -> String {
         format!("{}-lan", self.prefix())
+    }
+
+    /// Folders of this machine that were made as mount points. Beds share them.
+    pub fn made_folders(&self) -> PathBuf {
+        self.root.join("made-folders")
+    }
+
+    /// Whether any bed has clusters.
+    pub fn any_known(&self) -> anyhow::Result<bool> {
+        Ok([Whose::Developer, Whose::Suite]
+            .into_iter()
+            .map(Self::open)
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .iter()
+            .any(|bed| !bed.known().is_empty()))
     }
 
     fn shape_file(&self) -> PathBuf {
@@ -131,10 +151,10 @@ impl Bed {
             .context("no process number")
     }
 
-    /// Held while clusters are started or ended; ends with this process.
+    /// Held while clusters of any bed are built, started or ended; ends with this process.
     pub fn lock(&self) -> anyhow::Result<fs::File> {
         fs::create_dir_all(&self.root)?;
-        let path = self.root.join(format!("{}.lock", self.prefix()));
+        let path = self.root.join("lock");
         let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
         if file.try_lock().is_err() {
             println!("waiting for another `cargo xtask cluster` that starts or ends clusters");

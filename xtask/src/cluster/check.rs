@@ -41,7 +41,25 @@ pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
     Ok(facts.tally)
 }
 
-/// Requests between pods go on while the API server of their cluster is away, and it comes back.
+/// Fairlead's image runs as Pod Security `restricted` demands: no root, nothing writable, no shell needed.
+pub fn image(bed: &Bed) -> anyhow::Result<Tally> {
+    let mut facts = Facts::about(bed)?;
+    let manifest = std::fs::read_to_string("testbed/manifests/image.yaml").context("testbed/manifests/image.yaml")?;
+    for cluster in bed.running() {
+        let result = facts.version(cluster, &manifest);
+        output(enter::kubectl(bed, cluster)?.args([
+            "delete",
+            "namespace",
+            "testbed-image",
+            "--ignore-not-found",
+            "--timeout=60s",
+        ]))?;
+        facts.note(&format!("c{cluster} runs the image, restricted"), result);
+    }
+    Ok(facts.tally)
+}
+
+/// Tests can take the API server of one cluster away, and give it back.
 pub fn api_server_away(bed: &Bed) -> anyhow::Result<Tally> {
     let mut facts = Facts::about(bed)?;
     let ready = || output(enter::kubectl(bed, 1)?.args(["get", "--raw", "/readyz", "--request-timeout=2s"]));
@@ -138,6 +156,14 @@ impl<'a> Facts<'a> {
         Ok(())
     }
 
+    fn version(&self, cluster: u8, manifest: &str) -> anyhow::Result<String> {
+        output_of(enter::kubectl(self.bed, cluster)?.args(["apply", "--filename", "-"]), manifest)?;
+        let pod = ["--namespace", "testbed-image"];
+        let done = ["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/version", "--timeout=60s"];
+        output(enter::kubectl(self.bed, cluster)?.args(pod).args(done))?;
+        containing(output(enter::kubectl(self.bed, cluster)?.args(pod).args(["logs", "version"]))?, "fairlead ")
+    }
+
     fn between(&mut self, from: u8, to: u8) -> anyhow::Result<()> {
         let answer = format!("of c{to}");
         let port = self.service(to, "{.spec.ports[0].nodePort}")?;
@@ -199,7 +225,7 @@ impl<'a> Facts<'a> {
         write(&certificate_file, &certificate)?;
         write(&key_file, key.serialize_pem())?;
         let mut command = enter::lan(self.bed)?;
-        command.arg(std::env::current_exe()?).args(["cluster-webhook", &address.to_string()]);
+        command.arg(self.bed.program()).args(["cluster-webhook", &address.to_string()]);
         command.args([&certificate_file, &key_file]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Ended(command.spawn()?);
         let mut port = String::new();

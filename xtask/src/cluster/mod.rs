@@ -174,16 +174,22 @@ fn set_stopped(bed: &Bed, cluster: u8, component: &str, stopped: bool) -> anyhow
     supervisor::set_stopped(&bed.cluster(cluster), component, stopped)
 }
 
-/// A step of the suite: its name, and what it proves on the running clusters.
+/// A step of the suite: its name, and what it proves on running clusters.
 struct Step {
     name: &'static str,
+    /// Clusters of which shape it finds.
+    shape: Shape,
     run: fn(&Bed) -> anyhow::Result<Tally>,
 }
 
-/// Steps of the suite `kubernetes`, in their order. A step finds two clusters of shape nonflat with Fairlead's image imported, and leaves
-/// them as it found them; `enter::kubectl(bed, N)` and `enter::lan(bed)` are commands ready to be given their words.
-const STEPS: &[Step] =
-    &[Step { name: "test bed", run: check::run }, Step { name: "api server away", run: check::api_server_away }];
+/// Steps of the suite `kubernetes`. Those of one shape run in this order on the same two clusters, into which Fairlead's image was imported;
+/// each leaves them as it found them. `enter::kubectl(bed, N)` and `enter::lan(bed)` are commands ready to be given their words.
+const STEPS: &[Step] = &[
+    Step { name: "test bed", shape: Shape::Nonflat, run: check::run },
+    Step { name: "image", shape: Shape::Nonflat, run: check::image },
+    Step { name: "API server away", shape: Shape::Nonflat, run: check::api_server_away },
+    Step { name: "test bed, flat", shape: Shape::Flat, run: check::run },
+];
 
 /// The suite `kubernetes` of `cargo xtask test`.
 pub fn suite(binary: &Path) -> anyhow::Result<Tally> {
@@ -197,33 +203,40 @@ pub fn suite(binary: &Path) -> anyhow::Result<Tally> {
     }
     let bed = Bed::open(Whose::Suite)?;
     stop::down(&bed)?; // of a run that was killed
-    let result = on_clusters(&bed, binary);
-    let ended = stop::down(&bed);
-    let mut tally = result?;
-    match ended {
-        Ok(()) => tally.passed += 1,
-        Err(error) => {
-            println!("FAIL down: {error:#}");
-            tally.failed += 1;
+    let archive = crate::image::make(binary)?;
+    let mut total = Tally::default();
+    for shape in [Shape::Nonflat, Shape::Flat] {
+        let result = on_clusters(&bed, shape, &archive);
+        // In any case, and before anything is said of the result.
+        let ended = stop::down(&bed);
+        let tally = result.unwrap_or_else(|error| failed(shape.name(), &error));
+        let ended = ended.map_or_else(|error| failed("down", &error), |()| Tally { passed: 1, ..Tally::default() });
+        for tally in [tally, ended] {
+            total.passed += tally.passed;
+            total.failed += tally.failed;
+            total.skipped += tally.skipped;
         }
     }
-    Ok(tally)
+    Ok(total)
 }
 
-fn on_clusters(bed: &Bed, binary: &Path) -> anyhow::Result<Tally> {
-    let archive = crate::image::make(binary)?;
-    start::up(bed, 2, Shape::Nonflat)?;
-    images::load(bed, &archive, &bed.running())?;
+fn on_clusters(bed: &Bed, shape: Shape, archive: &Path) -> anyhow::Result<Tally> {
     let mut total = Tally::default();
-    for step in STEPS {
+    start::up(bed, 2, shape)?;
+    images::load(bed, archive, &bed.running())?;
+    for step in STEPS.iter().filter(|step| step.shape == shape) {
         println!("-- {}", step.name);
-        let tally = (step.run)(bed).unwrap_or_else(|error| {
-            println!("FAIL {}: {error:#}", step.name);
-            Tally { failed: 1, ..Tally::default() }
-        });
+        let begun = std::time::Instant::now();
+        let tally = (step.run)(bed).unwrap_or_else(|error| failed(step.name, &error));
+        println!("   {:.0} s", begun.elapsed().as_secs_f32());
         total.passed += tally.passed;
         total.failed += tally.failed;
         total.skipped += tally.skipped;
     }
     Ok(total)
+}
+
+fn failed(what: &str, error: &anyhow::Error) -> Tally {
+    println!("FAIL {what}: {error:#}");
+    Tally { failed: 1, ..Tally::default() }
 }

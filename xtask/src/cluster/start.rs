@@ -9,7 +9,7 @@ use super::{build, cgroup, command, configuration, enter, network, pki, requirem
 use anyhow::{Context as _, bail};
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A cluster that needs longer than this has a fault that waiting does not mend.
@@ -43,14 +43,18 @@ pub fn up(bed: &Bed, count: u8, shape: Shape) -> anyhow::Result<()> {
     make_private_folders(bed)?;
     let all: Vec<u8> = (1..=count).chain(running.iter().copied().filter(|cluster| *cluster > count)).collect();
     let fresh: Vec<u8> = all.iter().copied().filter(|cluster| !running.contains(cluster)).collect();
+    keep_program(bed, running.is_empty())?;
+    let mut started = Vec::new();
     for cluster in &fresh {
-        start(bed, plan, *cluster)?;
+        started.push((*cluster, start(bed, plan, *cluster)?));
     }
     network::route(bed, plan, &all)?;
     write_kubeconfig(bed, plan, &all)?;
     std::thread::scope(|scope| -> anyhow::Result<()> {
-        let waiting: Vec<_> =
-            fresh.iter().map(|cluster| scope.spawn(move || wait_until_ready(bed, plan, *cluster, begun))).collect();
+        let waiting: Vec<_> = started
+            .into_iter()
+            .map(|(cluster, child)| scope.spawn(move || wait_until_ready(bed, plan, cluster, child, begun)))
+            .collect();
         for thread in waiting {
             thread.join().map_err(|_| anyhow::anyhow!("a thread that waited for a cluster panicked"))??;
         }
@@ -68,7 +72,7 @@ pub fn up(bed: &Bed, count: u8, shape: Shape) -> anyhow::Result<()> {
 
 /// Mount points that this machine lacks are made, and remembered so that `down` takes them away.
 fn make_private_folders(bed: &Bed) -> anyhow::Result<()> {
-    let file = bed.state.join("made-folders");
+    let file = bed.made_folders();
     let mut made = fs::read_to_string(&file).unwrap_or_default();
     for path in configuration::PRIVATE {
         let ancestors: Vec<_> = Path::new(path).ancestors().filter(|folder| !folder.exists()).collect();
@@ -80,7 +84,16 @@ fn make_private_folders(bed: &Bed) -> anyhow::Result<()> {
     write(&file, made)
 }
 
-fn start(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()> {
+/// Nodes run this program as it is now: cargo may replace the file at any time.
+fn keep_program(bed: &Bed, replace: bool) -> anyhow::Result<()> {
+    if replace || !bed.program().exists() {
+        let _ = fs::remove_file(bed.program());
+        fs::copy("/proc/self/exe", bed.program()).context("cannot copy this program")?;
+    }
+    Ok(())
+}
+
+fn start(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<Child> {
     let folder = bed.cluster(cluster);
     // From nothing, always: pods of a node that was killed come back with stale states.
     super::stop::remove_data(&folder)?;
@@ -97,14 +110,15 @@ fn start(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()> {
     let mut command = Command::new("setsid");
     command.args(["nsenter", &format!("--net=/run/netns/{}", bed.node_name(cluster))]);
     command.args(["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]);
-    command.arg(std::env::current_exe()?).arg("cluster-init").arg(&folder);
+    command.arg(bed.program()).arg("cluster-init").arg(&folder);
     command.args(["--cluster", &cluster.to_string(), "--shape", plan.shape.name()]);
     if bed.whose == super::bed::Whose::Suite {
         command.arg("--suite");
     }
     let child =
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("cannot run setsid")?;
-    write(&folder.join("pid"), child.id().to_string())
+    write(&folder.join("pid"), child.id().to_string())?;
+    Ok(child)
 }
 
 fn entry(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<Entry> {
@@ -124,58 +138,43 @@ fn write_kubeconfig(bed: &Bed, plan: Plan, clusters: &[u8]) -> anyhow::Result<()
     write(&bed.kubeconfig(), kubeconfig::render(&entries))
 }
 
-fn wait_until_ready(bed: &Bed, plan: Plan, cluster: u8, begun: Instant) -> anyhow::Result<()> {
+fn wait_until_ready(bed: &Bed, plan: Plan, cluster: u8, mut child: Child, begun: Instant) -> anyhow::Result<()> {
     let tell = |what: &str| println!("c{cluster}: {what} ({:.1} s)", begun.elapsed().as_secs_f32());
-    // The process is named before it runs `cluster-init`: setsid, nsenter and unshare come first.
-    poll(bed, cluster, "the node's process", || bed.init(cluster).map(drop), false)?;
+    let mut poll = |what: &str, attempt: &dyn Fn() -> anyhow::Result<()>| {
+        let begun = Instant::now();
+        loop {
+            let Err(error) = attempt() else { return Ok(()) };
+            if let Some(status) = child.try_wait()? {
+                anyhow::bail!(with_logs(bed, cluster, &format!("it ended with {status}, waiting for {what}")));
+            }
+            if begun.elapsed() > LIMIT {
+                anyhow::bail!(with_logs(bed, cluster, &format!("waited {LIMIT:?} for {what}: {error:#}")));
+            }
+            std::thread::sleep(LOOK);
+        }
+    };
     let kubectl = |words: &[&str]| command::output(enter::kubectl(bed, cluster)?.args(words)).map(drop);
-    poll(bed, cluster, "its API server", || kubectl(&["get", "--raw", "/readyz"]), true)?;
+    poll("its API server", &|| kubectl(&["get", "--raw", "/readyz"]))?;
     tell("API server answers");
     let manifest = fs::read_to_string("testbed/manifests/coredns.yaml").context("testbed/manifests/coredns.yaml")?;
     let manifest = manifest.replace("{{dns}}", &plan.dns_service(cluster).to_string());
     command::output_of(enter::kubectl(bed, cluster)?.args(["apply", "--filename", "-"]), &manifest)?;
     let node = format!("node/c{cluster}");
-    poll(bed, cluster, "its kubelet", || kubectl(&["get", &node]), true)?;
-    kubectl(&["wait", "--for=condition=Ready", &node, "--timeout=120s"]).map_err(|e| with_logs(bed, cluster, e))?;
+    poll("its kubelet", &|| kubectl(&["get", &node]))?;
+    kubectl(&["wait", "--for=condition=Ready", &node, "--timeout=120s"])
+        .map_err(|e| anyhow::anyhow!(with_logs(bed, cluster, &format!("{e:#}"))))?;
     tell("node is ready");
     let words = ["--namespace", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=120s"];
-    kubectl(&words).map_err(|e| with_logs(bed, cluster, e))?;
+    kubectl(&words).map_err(|e| anyhow::anyhow!(with_logs(bed, cluster, &format!("{e:#}"))))?;
     tell("DNS runs");
     Ok(())
 }
 
-/// Tries until it works, the process is gone, or the limit is reached.
-fn poll(
-    bed: &Bed,
-    cluster: u8,
-    what: &str,
-    attempt: impl Fn() -> anyhow::Result<()>,
-    living: bool,
-) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    loop {
-        let Err(error) = attempt() else { return Ok(()) };
-        if living && bed.process(cluster).is_none() {
-            return Err(with_logs(bed, cluster, anyhow::anyhow!("cluster {cluster} ended while waiting for {what}")));
-        }
-        if begun.elapsed() > LIMIT {
-            return Err(with_logs(
-                bed,
-                cluster,
-                error.context(format!("cluster {cluster}: waited {LIMIT:?} for {what}")),
-            ));
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-/// An error about a cluster is of little use without the last words of its programs.
-fn with_logs(bed: &Bed, cluster: u8, error: anyhow::Error) -> anyhow::Error {
-    let mut text = format!("{error:#}\nlogs are in {}", bed.cluster(cluster).join("log").display());
-    if let Ok(log) = fs::read_to_string(bed.cluster(cluster).join("log/node.log")) {
-        for line in log.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev() {
-            text = format!("{text}\n  {line}");
-        }
-    }
-    anyhow::anyhow!(text)
+/// An error about a cluster is of little use without the last words of its node.
+fn with_logs(bed: &Bed, cluster: u8, error: &str) -> String {
+    let folder = bed.cluster(cluster).join("log");
+    let log = fs::read_to_string(folder.join("node.log")).unwrap_or_default();
+    let skipped = log.lines().count().saturating_sub(5);
+    let last: String = log.lines().skip(skipped).map(|line| format!("\n  {line}")).collect();
+    format!("cluster {cluster}: {error}\nlogs are in {}{last}", folder.display())
 }

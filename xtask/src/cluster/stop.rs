@@ -24,9 +24,12 @@ pub fn down(bed: &Bed) -> anyhow::Result<()> {
         remove_data(&bed.cluster(*cluster))?;
     }
     network::remove_lan(bed, bed.plan(Shape::Flat))?;
-    remove_made_folders(bed);
     if bed.state.exists() {
         fs::remove_dir_all(&bed.state).with_context(|| bed.state.display().to_string())?;
+    }
+    // Taking a mount point away takes the mount away too, also from a node of the other bed.
+    if !bed.any_known()? {
+        remove_made_folders(bed);
     }
     let left = leftovers(bed)?;
     if !left.is_empty() {
@@ -77,13 +80,14 @@ pub fn remove_data(folder: &Path) -> anyhow::Result<()> {
 
 /// Mount points that `up` made, if they are empty (they are mounts only inside nodes).
 fn remove_made_folders(bed: &Bed) {
-    let made = fs::read_to_string(bed.state.join("made-folders")).unwrap_or_default();
+    let made = fs::read_to_string(bed.made_folders()).unwrap_or_default();
     for folder in made.lines().rev() {
         let ours = configuration::PRIVATE.iter().any(|path| Path::new(path).starts_with(folder));
         if ours {
             let _ = fs::remove_dir(folder);
         }
     }
+    let _ = fs::remove_file(bed.made_folders());
 }
 
 /// What a bed has outside its folder, by what the kernel says and not by what files say.

@@ -26,7 +26,7 @@ const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Options of `cargo xtask image`.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
-    /// Of a release build. Otherwise of a debug build, without its debug information.
+    /// Of a release build. Otherwise of a debug build. Both without symbols.
     #[arg(long)]
     release: bool,
 }
@@ -73,11 +73,11 @@ fn build_release() -> anyhow::Result<PathBuf> {
     Ok(target().join("release/fairlead"))
 }
 
-/// Debug information is most of a debug build and of no use in a container; names of functions stay.
+/// Debug information and symbols are more than half of a debug build. A panic still names its file and line.
 fn strip(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let stripped = Command::new("objcopy").arg("--strip-debug").arg(from).arg(to).status();
+    let stripped = Command::new("objcopy").arg("--strip-all").arg(from).arg(to).status();
     if !stripped.is_ok_and(|status| status.success()) {
-        println!("no objcopy here (package binutils): the image keeps its debug information and is large");
+        println!("no objcopy here (package binutils): the image keeps its symbols and is large");
         std::fs::copy(from, to).with_context(|| from.display().to_string())?;
     }
     Ok(())
