@@ -88,9 +88,10 @@ pub(super) async fn follow<K: Configuration>(
     let mut changes = std::pin::pin!(changes);
     // What is to be written, by configuration.
     let mut wrong: BTreeMap<String, Value> = BTreeMap::new();
+    let mut wait = AGAIN;
     loop {
         let again =
-            async { if wrong.is_empty() { std::future::pending().await } else { tokio::time::sleep(AGAIN).await } };
+            async { if wrong.is_empty() { std::future::pending().await } else { tokio::time::sleep(wait).await } };
         tokio::select! {
             change = changes.next() => match change {
                 None => return,
