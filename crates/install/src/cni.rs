@@ -45,8 +45,7 @@ fn daemon_set(values: &Values) -> Value {
     let container = json!({
         "name": "install", "image": values.image, "imagePullPolicy": values.image_pull_policy,
         "args": [
-            "cni", "install", "--bin-dir", bin, "--conf-dir", conf, "--host-bin-dir", values.cni.bin_dir,
-            "--host-conf-dir", values.cni.conf_dir, "--daemonset", format!("{NAMESPACE}/{CNI}"),
+            "cni", "install", "--bin-dir", bin, "--conf-dir", conf, "--host-conf-dir", values.cni.conf_dir, "--daemonset", format!("{NAMESPACE}/{CNI}"),
         ],
         "env": downward(values),
         // Root, since the folders of the node are root's; nothing else of root's rights.

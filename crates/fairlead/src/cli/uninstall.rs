@@ -3,9 +3,11 @@
 //! Must never delete an object of a user: definitions go only if we installed them and nobody has objects of them. Invariant: the
 //! cluster's list of objects is then what it was before install (pods that were injected keep their proxies until they restart).
 
-use super::kubernetes::{Cluster, ClusterArgs, Kind, names};
+use super::kubernetes::{Cluster, ClusterArgs, Kind, names, no_pods};
 use anyhow::bail;
 use clap::Args;
+use fairlead_install::cni::CNI;
+use fairlead_install::control::CONTROL;
 use fairlead_install::object::{PART_OF, REVISION};
 use fairlead_install::{NAMESPACE, crds};
 use serde_json::Value;
@@ -30,17 +32,18 @@ pub struct UninstallArgs {
     timeout: Duration,
 }
 
-const CLUSTER_KINDS: &[(&str, &str)] = &[
-    // First those that stand in the way of others.
+/// They stand in the way of others.
+const WEBHOOKS: &[(&str, &str)] = &[
     ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
-    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
-    ("rbac.authorization.k8s.io/v1", "ClusterRole"),
 ];
+/// What runs.
+const WORKLOADS: &[(&str, &str)] =
+    &[("policy/v1", "PodDisruptionBudget"), ("apps/v1", "Deployment"), ("apps/v1", "DaemonSet")];
+const CLUSTER_KINDS: &[(&str, &str)] =
+    &[("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"), ("rbac.authorization.k8s.io/v1", "ClusterRole")];
 /// Of one revision, in our namespace; when all go, the namespace goes instead.
 const OWN_KINDS: &[(&str, &str)] = &[
-    ("policy/v1", "PodDisruptionBudget"),
-    ("apps/v1", "Deployment"),
     ("v1", "Service"),
     ("v1", "ConfigMap"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"),
@@ -58,12 +61,15 @@ pub async fn run(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let labels = format!("{PART_OF}=fairlead");
-    let mut deleted = delete_all(&cluster, CLUSTER_KINDS, None, &labels).await?;
-    // The control plane writes trust into every namespace: it must be gone before that is deleted.
+    let mut deleted = delete_all(&cluster, WEBHOOKS, None, &labels).await?;
     let namespace = cluster.get(&Kind::new("v1", "Namespace"), None, NAMESPACE).await?;
-    deleted += delete_all(&cluster, &OWN_KINDS[..2], Some(NAMESPACE), &labels).await?;
-    gone(&cluster, &Kind::new("v1", "Pod"), &format!("app={}", fairlead_install::control::CONTROL), args.timeout)
-        .await?;
+    deleted += delete_all(&cluster, WORKLOADS, Some(NAMESPACE), &labels).await?;
+    // The control plane writes trust into every namespace: it must be gone before that is deleted. The plugin's pods take it out of
+    // their nodes, for which they need their role.
+    for app in [CONTROL, CNI] {
+        no_pods(&cluster, &format!("app={app}"), args.timeout).await?;
+    }
+    deleted += delete_all(&cluster, CLUSTER_KINDS, None, &labels).await?;
     deleted += trust(&cluster).await?;
     deleted += definitions(&cluster, args.crds).await?;
     match namespace {
@@ -99,6 +105,8 @@ async fn other_revisions(cluster: &Cluster, revision: &str) -> anyhow::Result<Ve
 
 async fn one_revision(cluster: &Cluster, revision: &str, others: &[String]) -> anyhow::Result<ExitCode> {
     let labels = format!("{PART_OF}=fairlead,{REVISION}={revision}");
+    delete_all(cluster, WEBHOOKS, None, &labels).await?;
+    delete_all(cluster, WORKLOADS, Some(NAMESPACE), &labels).await?;
     delete_all(cluster, CLUSTER_KINDS, None, &labels).await?;
     delete_all(cluster, OWN_KINDS, Some(NAMESPACE), &labels).await?;
     println!("revision {revision} is removed; what it shared with {} stays", others.join(", "));
@@ -176,20 +184,6 @@ async fn definitions(cluster: &Cluster, with_objects: bool) -> anyhow::Result<us
         deleted += 1;
     }
     Ok(deleted)
-}
-
-async fn gone(cluster: &Cluster, kind: &Kind, labels: &str, timeout: Duration) -> anyhow::Result<()> {
-    let started = Instant::now();
-    while !cluster.list(kind, Some(NAMESPACE), labels).await?.is_empty() {
-        if started.elapsed() > timeout {
-            bail!(
-                "pods of the control plane are still there after {} s; see kubectl get pods -n {NAMESPACE}",
-                timeout.as_secs()
-            );
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    Ok(())
 }
 
 async fn namespace_gone(cluster: &Cluster, timeout: Duration) -> anyhow::Result<()> {

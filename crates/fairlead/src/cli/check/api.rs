@@ -42,10 +42,10 @@ pub async fn check(cluster: &Cluster) -> (Vec<Finding>, bool) {
 fn judge_version(major: &str, minor: &str, text: &str) -> Finding {
     let number = minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
     match number.filter(|n| major == "1" && MINORS.contains(n)) {
-        Some(_) => Finding::good("kubernetes version", text),
+        Some(n) => Finding::good("kubernetes version", format!("{major}.{n} ({text})")),
         None => Finding::bad(
             "kubernetes version",
-            format!("{text} is outside of 1.{} to 1.{}", MINORS.start(), MINORS.end()),
+            format!("{major}.{minor} ({text}) is outside of 1.{} to 1.{}", MINORS.start(), MINORS.end()),
             "use a cluster of one of these versions",
         ),
     }

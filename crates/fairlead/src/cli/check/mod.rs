@@ -24,8 +24,8 @@ use std::process::ExitCode;
 
 /// Check whether Fairlead works in Kubernetes clusters, or whether it could be installed (--before).
 ///
-/// With several --context the clusters are also held against each other. Exit code 0: all is well; 1: something is not; 2: nothing
-/// could be asked.
+/// With several --context the clusters are also held against each other. Exit code 0: all is well; 1: something is not; 2: the
+/// command line or the kubeconfig is wrong.
 ///
 /// Example: fairlead check --before --context east
 ///

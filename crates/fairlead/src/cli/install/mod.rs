@@ -62,6 +62,9 @@ pub struct ValueArgs {
     /// The image.
     #[arg(long)]
     image: Option<String>,
+    /// Capture by a CNI plugin on every node, so that pods need no privilege for it.
+    #[arg(long)]
+    cni: bool,
     /// Install beside what is there, under this revision.
     #[arg(long, default_value = "default")]
     revision: String,
@@ -103,6 +106,7 @@ impl ValueArgs {
             .iter()
             .filter_map(|(name, given)| Some(format!("{name}={}", serde_json::to_string(given.as_ref()?).ok()?)))
             .collect();
+        pairs.extend(self.cni.then(|| "cni.enabled=true".to_owned()));
         pairs.extend(self.set.iter().cloned());
         let values = values.set(&pairs)?;
         values.validate()?;

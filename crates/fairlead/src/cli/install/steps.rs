@@ -4,8 +4,9 @@
 //! made and these values no longer want is gone at the end.
 
 use super::wait::Wait;
-use crate::cli::kubernetes::{Cluster, Kind, names};
+use crate::cli::kubernetes::{Cluster, Kind, names, no_pods};
 use anyhow::Context as _;
+use fairlead_install::cni::CNI;
 use fairlead_install::control::{CONTROL, PEERING};
 use fairlead_install::gateway::EAST_WEST;
 use fairlead_install::object::{PART_OF, REVISION};
@@ -18,12 +19,21 @@ use std::time::Duration;
 /// Kinds of what an installation may stop wanting: `apiVersion`, kind, namespaced.
 const PRUNED: &[(&str, &str, bool)] = &[
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", false),
+    // Its pods take the plugin out of their nodes, for which they need the roles that follow.
+    ("apps/v1", "DaemonSet", true),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", false),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole", false),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding", true),
+    ("rbac.authorization.k8s.io/v1", "Role", true),
     ("apps/v1", "Deployment", true),
     ("v1", "Service", true),
     ("v1", "ServiceAccount", true),
     ("policy/v1", "PodDisruptionBudget", true),
     ("networking.istio.io/v1", "Gateway", true),
 ];
+
+/// For pods of something that is no longer wanted.
+const END: Duration = Duration::from_secs(60);
 
 pub async fn install(cluster: &Cluster, values: &Values, timeout: Duration, flags: &str) -> anyhow::Result<ExitCode> {
     let rendered = render(values)?;
@@ -36,6 +46,9 @@ pub async fn install(cluster: &Cluster, values: &Values, timeout: Duration, flag
     let name = values.named(CONTROL);
     if !wait.deployment(&name).await? || !wait.object(&Kind::new("v1", "ConfigMap"), "fairlead-trust").await? {
         return Ok(not_ready(&name, flags));
+    }
+    if values.cni.enabled && !wait.daemon_set(CNI).await? {
+        return Ok(not_ready(CNI, flags));
     }
     apply(cluster, "webhooks", &rendered.webhooks).await?;
     apply(cluster, "east-west gateway", &rendered.gateway).await?;
@@ -104,6 +117,9 @@ async fn prune(cluster: &Cluster, values: &Values, rendered: &Rendered) -> anyho
             if ours && !wanted.contains(&(kind.kind.clone(), name.to_owned())) {
                 cluster.delete(&kind, namespace, name).await.context("cleaning up after an earlier run")?;
                 println!("deleted {} {name}: these values do not want it", kind.kind);
+                if kind.kind == "DaemonSet" {
+                    no_pods(cluster, &format!("app={name}"), END).await?;
+                }
             }
         }
     }

@@ -62,6 +62,25 @@ impl<'a> Wait<'a> {
         .await
     }
 
+    /// Until a DaemonSet in our namespace is ready on every node.
+    pub async fn daemon_set(&self, name: &str) -> anyhow::Result<bool> {
+        self.wait(name, async || {
+            let kind = Kind::new("apps/v1", "DaemonSet");
+            let Some(found) = self.cluster.get(&kind, Some(NAMESPACE), name).await? else {
+                return Ok(Some("the DaemonSet is gone".into()));
+            };
+            let (status, count) = (&found["status"], |path: &Value| path.as_u64().unwrap_or(0));
+            let current = count(&status["observedGeneration"]) >= count(&found["metadata"]["generation"]);
+            let wanted = count(&status["desiredNumberScheduled"]);
+            if current && count(&status["numberReady"]) == wanted && count(&status["updatedNumberScheduled"]) == wanted
+            {
+                return Ok(None);
+            }
+            Ok(Some(self.reason(&found).await?))
+        })
+        .await
+    }
+
     async fn reason(&self, deployment: &Value) -> anyhow::Result<String> {
         let labels = deployment["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
         let selector: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
@@ -73,11 +92,7 @@ impl<'a> Wait<'a> {
         let failure = conditions.iter().find(|c| c["type"] == "ReplicaFailure" && c["status"] == "True");
         Ok(match failure {
             Some(c) => format!("no pod can be made: {}", c["message"].as_str().unwrap_or_default()),
-            None => format!(
-                "{} of {} replicas are up",
-                deployment["status"]["availableReplicas"].as_u64().unwrap_or(0),
-                deployment["spec"]["replicas"]
-            ),
+            None => "its pods are being made".into(),
         })
     }
 
@@ -129,7 +144,7 @@ impl<'a> Wait<'a> {
                 said = reason;
             }
             if self.started.elapsed() > timeout {
-                eprintln!("fairlead: {what} within {} s: no; {said}", timeout.as_secs());
+                eprintln!("fairlead: gave up on {what} after {} s: {said}", timeout.as_secs());
                 return Ok(false);
             }
             tokio::time::sleep(PAUSE).await;

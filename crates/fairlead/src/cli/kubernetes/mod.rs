@@ -7,7 +7,7 @@ mod exec;
 mod pods;
 
 pub use exec::{Answer, answer, pass_through};
-pub use pods::{control_pods, trouble};
+pub use pods::{control_pods, no_pods, trouble};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;

@@ -7,6 +7,10 @@ use anyhow::bail;
 use fairlead_install::NAMESPACE;
 use fairlead_install::control::CONTROL;
 use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Why a pod is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +37,19 @@ pub async fn control_pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(ready)
+}
+
+/// Waits until our namespace has no pod with these labels.
+pub async fn no_pods(cluster: &Cluster, labels: &str, timeout: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while !cluster.list(&Kind::new("v1", "Pod"), Some(NAMESPACE), labels).await?.is_empty() {
+        if started.elapsed() > timeout {
+            let seconds = timeout.as_secs();
+            bail!("pods ({labels}) are still there after {seconds} s; see kubectl get pods -n {NAMESPACE} -l {labels}");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 fn name(pod: &Value) -> String {
