@@ -29,6 +29,11 @@ pub struct Plane {
     admin: PathBuf,
     listener: TcpListener,
     pub timings: ControlTimings,
+    source: Source,
+    /// What it says of its address; by default where it listens.
+    advertise: Vec<String>,
+    /// Where `/ready` and `/metrics` are.
+    status: TcpListener,
     runtime: Option<Runtime>,
 }
 
@@ -59,35 +64,54 @@ impl Mesh {
     }
 
     pub fn start_with(&self, cluster: &str, timings: ControlTimings) -> Plane {
+        let mut plane = self.plane(cluster, timings, Source::Directory(self.folder.path().to_owned()));
+        plane.advertise = vec![plane.address.clone()];
+        plane.start();
+        plane
+    }
+
+    /// One that is not started yet.
+    pub fn plane(&self, cluster: &str, timings: ControlTimings, source: Source) -> Plane {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut plane = Plane {
+        Plane {
             cluster: cluster.into(),
             address: listener.local_addr().unwrap().to_string(),
             directory: self.folder.path().to_owned(),
             admin: self.folder.path().join(format!("{cluster}.sock")),
             listener,
             timings,
+            source,
+            advertise: Vec::new(),
+            status: TcpListener::bind("127.0.0.1:0").unwrap(),
             runtime: None,
-        };
-        plane.start();
-        plane
+        }
     }
 }
 
 impl Plane {
     /// Starts it on its address and state; waits until it is ready.
     pub fn start(&mut self) {
+        self.launch();
+        self.until("/ready", "ready", |ready| ready["ready"] == true);
+    }
+
+    /// Starts it without waiting.
+    pub fn launch(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let listener = self.listener.try_clone().unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let cloned = |listener: &TcpListener| {
+            let listener = listener.try_clone().unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        };
+        let (listener, status) = (cloned(&self.listener), cloned(&self.status));
         let options = ControlOptions {
             cluster: self.cluster.clone(),
-            source: Source::Directory(self.directory.clone()),
+            source: self.source.clone(),
             status: None,
             webhook: None,
             injection: None,
             listen: Vec::new(),
-            advertise: vec![self.address.clone()],
+            advertise: self.advertise.clone(),
             admin: self.admin.clone(),
             state: self.directory.join(format!("state-{}", self.cluster)),
             cacerts: None,
@@ -96,12 +120,12 @@ impl Plane {
         };
         runtime.spawn(async move {
             let proxies = vec![tokio::net::TcpListener::from_std(listener).unwrap()];
-            let listeners = Listeners { proxies, ..Listeners::default() };
+            let status = Some(tokio::net::TcpListener::from_std(status).unwrap());
+            let listeners = Listeners { proxies, status, ..Listeners::default() };
             let served = fairlead_control::serve(options, listeners, std::future::pending()).await;
             panic!("the control plane ended: {served:?}");
         });
         self.runtime = Some(runtime);
-        self.until("/ready", "ready", |ready| ready["ready"] == true);
     }
 
     /// Ends it at once, with all its connections. Its port stays taken and silent, as that of a frozen host.
@@ -117,6 +141,17 @@ impl Plane {
 
     pub fn post(&self, path: &str, body: Value) -> Value {
         self.ask("POST", path, Some(body)).unwrap()
+    }
+
+    /// Status and text of what kubelets and scrapers ask.
+    pub fn status(&self, path: &str) -> (u16, String) {
+        let mut stream = std::net::TcpStream::connect(self.status.local_addr().unwrap()).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: status\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     fn ask(&self, method: &str, path: &str, body: Option<Value>) -> std::io::Result<Value> {

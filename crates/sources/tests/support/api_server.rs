@@ -1,6 +1,6 @@
-//! An API server for tests: lists, pages, streams, watches, bookmarks, expires, denies, hangs, restarts; and nothing else.
+//! An API server for tests: lists, pages, streams, watches, bookmarks, expires, denies, hangs, restarts, and is written to.
 //!
-//! Never checks objects. It is on a loopback port that the system chose and keeps over a restart. Invariant: everything it says of
+//! Never checks objects; a patch takes the place of what it names at the top (as much of server-side apply as is needed here). It is on a loopback port that the system chose and keeps over a restart. Invariant: everything it says of
 //! versions is what Kubernetes documents (410 for what is too old, `initial-events-end` after a streamed list).
 #![allow(dead_code)]
 
@@ -74,6 +74,8 @@ impl ApiServer {
         for kind in Kind::ALL.iter().filter(|kind| !without.contains(&kind.as_str())) {
             handle.define(kind.as_str(), 0);
         }
+        let leases = ("Lease".to_owned(), "coordination.k8s.io/v1".to_owned());
+        handle.cluster().resources.insert("apis/coordination.k8s.io/v1/leases".into(), leases);
         let mut server = Self { handle, listener, runtime: None };
         server.up();
         server
@@ -224,7 +226,7 @@ async fn answer(State(handle): State<Handle>, request: Request) -> Response {
     let query: BTreeMap<String, String> = query
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.replace("%3D", "=")))
+        .map(|(key, value)| (key.to_owned(), value.replace("%3D", "=").replace("%2F", "/")))
         .collect();
     let parts: Vec<&str> = path.split('/').collect();
     let plural = |cluster: &Cluster| parts.iter().any(|part| cluster.hanging.contains(*part));
@@ -234,6 +236,11 @@ async fn answer(State(handle): State<Handle>, request: Request) -> Response {
         cluster.frozen || plural(&cluster)
     } {
         changed.changed().await.unwrap();
+    }
+    let method = request.method().to_string();
+    if method != "GET" {
+        let body = axum::body::to_bytes(request.into_body(), 1 << 22).await.unwrap();
+        return write(&handle, &method, &parts, serde_json::from_slice(&body).unwrap_or_default());
     }
     match parts.as_slice() {
         ["readyz"] if handle.cluster().unready => {
@@ -288,12 +295,54 @@ fn resources(cluster: &Cluster, api_version: &str) -> Response {
     axum::Json(json!({"kind": "APIResourceList", "groupVersion": api_version, "resources": resources})).into_response()
 }
 
+/// Creates, replaces, patches or deletes one object.
+fn write(handle: &Handle, method: &str, parts: &[&str], mut body: Value) -> Response {
+    let (root, namespace, plural, name) = match parts {
+        [root @ .., "namespaces", namespace, plural, name] => (root, *namespace, *plural, (*name).to_owned()),
+        [root @ .., "namespaces", namespace, plural] => {
+            (root, *namespace, *plural, body["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+        }
+        _ => return failure(403, "Forbidden", "only objects in namespaces are written here"),
+    };
+    let path = format!("{}/{plural}", root.join("/"));
+    let Some((kind, _)) = handle.cluster().resources.get(&path).cloned() else {
+        return failure(404, "NotFound", "the server could not find the requested resource");
+    };
+    let key = (path, namespace.to_owned(), name.clone());
+    let held = handle.cluster().objects.get(&key).cloned();
+    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    body["kind"] = json!(kind);
+    body["metadata"]["namespace"] = json!(namespace);
+    body["metadata"]["name"] = json!(name);
+    match (method, held) {
+        ("POST", Some(_)) => return failure(409, "AlreadyExists", "it already exists"),
+        ("PUT" | "DELETE", None) => return failure(404, "NotFound", "not found"),
+        ("PUT", Some(held)) if version(&body).is_some_and(|v| Some(v) != version(&held)) => {
+            return failure(409, "Conflict", "the object has been modified");
+        }
+        ("DELETE", Some(held)) => {
+            handle.delete(&format!("{kind}/{namespace}/{name}"));
+            return axum::Json(held).into_response();
+        }
+        ("PATCH", Some(mut held)) => {
+            for (key, value) in body.as_object().unwrap().iter().filter(|(key, _)| *key != "metadata") {
+                held[key] = value.clone();
+            }
+            handle.put(held);
+        }
+        _ => handle.put(body),
+    }
+    axum::Json(handle.cluster().objects[&key].clone()).into_response()
+}
+
 /// Which objects a request is about.
 #[derive(Clone)]
 struct Wanted {
     path: String,
     namespace: Option<String>,
     name: Option<String>,
+    /// `key=value`
+    labels: Vec<String>,
 }
 
 impl Wanted {
@@ -301,7 +350,11 @@ impl Wanted {
         let is = |wanted: &Option<String>, key: &str| {
             wanted.as_ref().is_none_or(|wanted| object["metadata"][key].as_str() == Some(wanted))
         };
-        is(&self.namespace, "namespace") && is(&self.name, "name")
+        let labelled = self.labels.iter().all(|label| {
+            let (key, value) = label.split_once('=').unwrap();
+            object["metadata"]["labels"][key] == value
+        });
+        labelled && is(&self.namespace, "namespace") && is(&self.name, "name")
     }
 }
 
@@ -326,6 +379,7 @@ async fn objects(
         path: path.to_owned(),
         namespace: namespace.map(str::to_owned),
         name: name.map(str::to_owned).or(field),
+        labels: query.get("labelSelector").map(|l| l.split("%2C").map(str::to_owned).collect()).unwrap_or_default(),
     };
     let streams = query.get("sendInitialEvents").is_some_and(|v| v == "true");
     {

@@ -1,0 +1,178 @@
+//! A control plane on an API server: it waits for its settings, follows objects, says where it is reached, and starts again while
+//! the API server is away.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
+
+#[path = "../../sources/tests/support/api_server.rs"]
+mod api_server;
+mod support;
+
+use api_server::{ApiServer, Handle};
+use fairlead_control::{ControlTimings, KubernetesOptions, Source};
+use serde_json::{Value, json};
+use std::time::Instant;
+use support::{Mesh, Plane, SOON, rows, service};
+
+const SETTINGS: &str = "apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\n\
+    metadata: {name: mesh, namespace: fairlead-system}\nspec: {trustDomain: shop.example, admission: open}\n";
+const REVIEWS: &str = "reviews.shop.svc.cluster.local";
+
+/// A control plane that is not started yet, and its API server with a service.
+fn east(mesh: &Mesh) -> (Plane, ApiServer) {
+    let server = ApiServer::start(&[]);
+    let kubeconfig = mesh.folder.path().join("kubeconfig");
+    let written = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "none",
+        "clusters": [{"name": "c", "cluster": {"server": server.address()}}],
+        "users": [{"name": "u", "user": {"token": "secret"}}],
+        "contexts": [{"name": "east", "context": {"cluster": "c", "user": "u"}}],
+    });
+    std::fs::write(&kubeconfig, written.to_string()).unwrap();
+    let options = KubernetesOptions {
+        namespace: "fairlead-system".into(),
+        kubeconfig: Some(kubeconfig),
+        context: Some("east".into()),
+    };
+    server.handle().apply(
+        "apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop}
+spec: {clusterIP: 10.96.0.9, selector: {app: reviews}, ports: [{name: http, port: 80}]}
+---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceExport
+metadata: {name: reviews, namespace: shop}
+",
+    );
+    pod(&server.handle(), "reviews-1", "10.1.0.1", true);
+    let plane = mesh.plane("east", ControlTimings::default(), Source::Kubernetes(options));
+    (plane, server)
+}
+
+/// A pod with a proxy, and its endpoint.
+fn pod(api: &Handle, name: &str, address: &str, ready: bool) {
+    api.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{app: reviews, security.istio.io/tlsMode: istio}}}}
+spec: {{serviceAccountName: reviews, nodeName: n1, containers: [{{name: app, image: app}}]}}
+status: {{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: \"{}\"}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: reviews}}}}
+addressType: IPv4
+endpoints:
+- {{addresses: [{address}], conditions: {{ready: {ready}}}, targetRef: {{kind: Pod, name: {name}, namespace: shop}}}}
+ports: [{{name: http, port: 8080}}]
+",
+        if ready { "True" } else { "False" },
+    ));
+}
+
+fn until_status(plane: &Plane, wanted: u16, part: &str) {
+    let begun = Instant::now();
+    loop {
+        let (status, text) = plane.status("/ready");
+        if status == wanted && text.contains(part) {
+            return;
+        }
+        assert!(begun.elapsed() < SOON, "/ready never became {wanted} with {part}: {status} {text}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+fn ready_endpoints(plane: &Plane, wanted: usize) -> Value {
+    plane.until("/services", &format!("with {wanted} ready"), |all| {
+        rows(all, "host", REVIEWS).first().is_some_and(|row| row["ready"] == wanted)
+    })
+}
+
+fn code(listing: &Value, code: &str) -> bool {
+    !rows(listing, "code", code).is_empty()
+}
+
+#[test]
+fn it_waits_for_its_settings_and_says_so() {
+    let mesh = Mesh::new("");
+    let (mut plane, server) = east(&mesh);
+    plane.launch();
+    until_status(&plane, 503, "there is no Mesh fairlead-system/mesh");
+    assert_eq!(plane.status("/metrics").0, 503);
+    server.handle().apply(SETTINGS);
+    until_status(&plane, 200, "ready");
+    let services = ready_endpoints(&plane, 1);
+    assert_eq!(rows(&services, "host", REVIEWS)[0]["addresses"], json!(["10.96.0.9"]));
+    let (status, metrics) = plane.status("/metrics");
+    assert_eq!(status, 200);
+    for line in ["fairlead_source_up 1", "fairlead_objects 5", "fairlead_objects_stale 0"] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    let endpoint = plane.rows("/endpoints", "workload", "east/shop/reviews-1").remove(0);
+    assert_eq!(endpoint["identity"], "spiffe://east.shop.example/ns/shop/sa/reviews");
+}
+
+#[test]
+fn it_starts_while_the_api_server_is_away() {
+    let mesh = Mesh::new("");
+    let (mut plane, mut server) = east(&mesh);
+    server.handle().apply(SETTINGS);
+    plane.start();
+    ready_endpoints(&plane, 1);
+    pod(&server.handle(), "reviews-2", "10.1.0.2", true);
+    ready_endpoints(&plane, 2);
+    plane.kill();
+    server.down();
+    plane.start();
+    ready_endpoints(&plane, 2);
+    plane.until("/diagnostics", "told of the outage", |all| code(all, "FL0007"));
+    pod(&server.handle(), "reviews-2", "10.1.0.2", false);
+    server.up();
+    ready_endpoints(&plane, 1);
+    plane.until("/diagnostics", "silent of the outage", |all| !code(all, "FL0007"));
+}
+
+#[test]
+fn refused_settings_leave_the_last_good_ones() {
+    let mesh = Mesh::new("");
+    let (mut plane, server) = east(&mesh);
+    server.handle().apply(SETTINGS);
+    plane.start();
+    server.handle().apply(&SETTINGS.replace("admission: open", "admission: never"));
+    let told = plane.until("/diagnostics", "told of", |all| {
+        rows(all, "path", "spec.admission").iter().any(|d| d["object"]["kind"] == "Mesh" && d["file"] == "")
+    });
+    assert!(code(&told, "FL0001") || !rows(&told, "severity", "warning").is_empty(), "{told:#}");
+    // Over a restart too.
+    plane.kill();
+    plane.start();
+    ready_endpoints(&plane, 1);
+}
+
+#[test]
+fn its_address_is_that_of_the_peering_service_and_a_directory_cluster_joins_there() {
+    let mesh = Mesh::new("apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\nspec: {trustDomain: shop.example}\n");
+    let (mut plane, server) = east(&mesh);
+    server.handle().apply(SETTINGS);
+    plane.start();
+    let (host, port) = plane.address.rsplit_once(':').unwrap();
+    server.handle().apply(&format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: fairlead-peering, namespace: fairlead-system}}
+spec: {{type: LoadBalancer, ports: [{{name: tls-xds, port: {port}}}]}}
+status: {{loadBalancer: {{ingress: [{{ip: {host}}}]}}}}
+"
+    ));
+    ready_endpoints(&plane, 1);
+    plane.until("/services", "with the peering service", |all| {
+        !rows(all, "host", "fairlead-peering.fairlead-system.svc.cluster.local").is_empty()
+    });
+    mesh.write("clusters/west/ratings.yaml", &service("ratings", "10.2.0.1", Some("")));
+    let west = mesh.start("west");
+    // The token carries the address: nothing else tells west where east is.
+    west.join(&plane);
+    west.until("/services", "with east's service", |all| !rows(all, "host", REVIEWS).is_empty());
+    plane.until("/services", "with west's service", |all| {
+        !rows(all, "host", "ratings.shop.svc.cluster.local").is_empty()
+    });
+}
