@@ -34,7 +34,10 @@ pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
         run.note(&format!("c{cluster} uninstall"), succeeded(&said));
         let after = objects(bed, cluster)?;
         let left: Vec<_> = before[usize::from(cluster) - 1].symmetric_difference(&after).cloned().collect();
-        run.note(&format!("c{cluster} has the objects it had before"), if left.is_empty() { Ok(()) } else { Err(left.join(", ")) });
+        run.note(
+            &format!("c{cluster} has the objects it had before"),
+            if left.is_empty() { Ok(()) } else { Err(left.join(", ")) },
+        );
     }
     result?;
     Ok(run.tally)
@@ -51,7 +54,9 @@ fn objects(bed: &Bed, cluster: u8) -> anyhow::Result<BTreeSet<String>> {
     for kind in kinds.lines().filter(|k| !TRANSIENT.contains(k)) {
         let columns = "custom-columns=NS:.metadata.namespace,N:.metadata.name";
         let list = output(enter::kubectl(bed, cluster)?.args(["get", kind, "-A", "--no-headers", "-o", columns]))?;
-        all.extend(list.lines().map(|line| format!("{kind} {}", line.split_whitespace().collect::<Vec<_>>().join("/"))));
+        all.extend(
+            list.lines().map(|line| format!("{kind} {}", line.split_whitespace().collect::<Vec<_>>().join("/"))),
+        );
     }
     Ok(all)
 }
@@ -107,18 +112,32 @@ impl Run<'_> {
     /// A second run changes nothing; one with another value changes that.
     fn again(&mut self) -> anyhow::Result<()> {
         let versions = |run: &Self| -> anyhow::Result<String> {
-            let words = ["get", "all,configmaps,roles,rolebindings", "-n", "fairlead-system", "-l", "app.kubernetes.io/part-of=fairlead"];
+            let words = [
+                "get",
+                "all,configmaps,roles,rolebindings",
+                "-n",
+                "fairlead-system",
+                "-l",
+                "app.kubernetes.io/part-of=fairlead",
+            ];
             let columns = "custom-columns=K:.kind,N:.metadata.name,G:.metadata.generation,S:.spec,D:.data";
             output(enter::kubectl(run.bed, 1)?.args(words).args(["-o", columns]))
         };
         let before = versions(self)?;
         let said = self.fairlead(&["install", "--context", "c1"])?;
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        let quiet = text.matches("0 of ").count() == 3 && text.contains("definitions: 0 applied") && versions(self)? == before;
+        let quiet =
+            text.matches("0 of ").count() == 3 && text.contains("definitions: 0 applied") && versions(self)? == before;
         self.note("a second install changes nothing", succeeded(&said).and(if quiet { Ok(()) } else { Err(text) }));
         let said = self.fairlead(&["install", "--context", "c1", "--set", "control.replicas=2"])?;
         let replicas = output(enter::kubectl(self.bed, 1)?.args([
-            "get", "deployment", "fairlead-control", "-n", "fairlead-system", "-o", "jsonpath={.spec.replicas} {.status.readyReplicas}",
+            "get",
+            "deployment",
+            "fairlead-control",
+            "-n",
+            "fairlead-system",
+            "-o",
+            "jsonpath={.spec.replicas} {.status.readyReplicas}",
         ]))?;
         let right = if replicas.trim() == "2 2" { Ok(()) } else { Err(format!("replicas: {replicas}")) };
         self.note("another value changes that", succeeded(&said).and(right));
@@ -133,7 +152,15 @@ impl Run<'_> {
             let said = self.fairlead(&all)?;
             let text = String::from_utf8(said.stdout.clone()).context("output")?;
             let mut kubectl = enter::kubectl(self.bed, 1)?;
-            kubectl.args(["apply", "--server-side", "--dry-run=server", "--field-manager=fairlead-install", "--validate=strict", "-f", "-"]);
+            kubectl.args([
+                "apply",
+                "--server-side",
+                "--dry-run=server",
+                "--field-manager=fairlead-install",
+                "--validate=strict",
+                "-f",
+                "-",
+            ]);
             let taken = output_of(&mut kubectl, &text).map(drop).map_err(|e| format!("{e:#}"));
             self.note(&format!("the API server takes the objects of {}", words.join(" ")), succeeded(&said).and(taken));
         }
@@ -149,7 +176,10 @@ impl Run<'_> {
         self.note("join --context", succeeded(&said));
         let said = self.fairlead(&["join", "--context", "c2", token.trim()])?;
         let refused = said.status.code() == Some(2) && !said.stderr.is_empty();
-        self.note("a token is good once, and exit code and error pass through", if refused { Ok(()) } else { Err(format!("{said:?}")) });
+        self.note(
+            "a token is good once, and exit code and error pass through",
+            if refused { Ok(()) } else { Err(format!("{said:?}")) },
+        );
         let said = self.fairlead(&["get", "proxies", "--context", "c1", "-o", "json"])?;
         let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
         let gateway = rows.iter().any(|r| r["workload"].as_str().is_some_and(|w| w.contains("fairlead-eastwest")));
@@ -161,7 +191,9 @@ impl Run<'_> {
     fn checks(&mut self) -> anyhow::Result<()> {
         let all_well = |rows: &[Value]| rows.iter().all(|r| r["state"] != "failed");
         self.check("check is content", &["c1", "c2"], all_well)?;
-        let failed = |name: &'static str| move |rows: &[Value]| rows.iter().any(|r| r["check"] == name && r["state"] == "failed" && r["remedy"] != "");
+        let failed = |name: &'static str| {
+            move |rows: &[Value]| rows.iter().any(|r| r["check"] == name && r["state"] == "failed" && r["remedy"] != "")
+        };
         self.kubectl(&["delete", "mutatingwebhookconfiguration", "fairlead-injector"])?;
         self.check("check tells of a missing webhook", &["c1"], failed("webhook"))?;
         self.kubectl(&["delete", "clusterrolebinding", "fairlead-control"])?;
@@ -191,17 +223,33 @@ impl Run<'_> {
     /// A revision beside the first, and only it away again.
     fn revisions(&mut self) -> anyhow::Result<()> {
         let before = objects(self.bed, 2)?;
-        let words = ["install", "--context", "c2", "--cluster", "west", "--revision", "canary", "--set", "tags=[prod]", "--set", "gateway.replicas=1"];
+        let words = [
+            "install",
+            "--context",
+            "c2",
+            "--cluster",
+            "west",
+            "--revision",
+            "canary",
+            "--set",
+            "tags=[prod]",
+            "--set",
+            "gateway.replicas=1",
+        ];
         let said = self.fairlead(&words)?;
         self.note("a second revision beside the first", succeeded(&said));
-        let webhooks = output(enter::kubectl(self.bed, 2)?.args(["get", "mutatingwebhookconfigurations", "-o", "name"]))?;
-        let there = ["fairlead-injector", "fairlead-injector-canary", "fairlead-revision-tag-prod"].iter().all(|n| webhooks.lines().any(|l| l.ends_with(n)));
+        let webhooks =
+            output(enter::kubectl(self.bed, 2)?.args(["get", "mutatingwebhookconfigurations", "-o", "name"]))?;
+        let there = ["fairlead-injector", "fairlead-injector-canary", "fairlead-revision-tag-prod"]
+            .iter()
+            .all(|n| webhooks.lines().any(|l| l.ends_with(n)));
         self.note("each has its webhooks, and its tag", if there { Ok(()) } else { Err(webhooks) });
         let said = self.fairlead(&["uninstall", "--context", "c2", "--revision", "canary"])?;
         self.note("one revision is taken out", succeeded(&said));
         let lasting = |all: &BTreeSet<String>| -> BTreeSet<String> {
             // Pods and their slices go in their own time.
-            let of_control = |line: &&String| !line.contains("fairlead-control-") && !line.contains("fairlead-eastwest-");
+            let of_control =
+                |line: &&String| !line.contains("fairlead-control-") && !line.contains("fairlead-eastwest-");
             all.iter().filter(of_control).cloned().collect()
         };
         let after = objects(self.bed, 2)?;

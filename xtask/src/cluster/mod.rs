@@ -10,8 +10,10 @@ pub mod check;
 mod command;
 mod configuration;
 mod enter;
+mod faults;
 mod images;
 mod init;
+mod install;
 mod kubeconfig;
 mod load_balancer;
 mod network;
@@ -28,9 +30,11 @@ pub use node::NodeArgs;
 pub use webhook::WebhookArgs;
 
 use crate::suites::Tally;
+use anyhow::Context as _;
 use bed::{Bed, Whose};
 use clap::{Args, Subcommand};
 use enter::Place;
+use faults::Fault;
 use plan::Shape;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -91,8 +95,16 @@ enum What {
     Stop { cluster: u8, component: String },
     /// Let a program that was stopped run again.
     Start { cluster: u8, component: String },
+    /// Reset and refuse connections between two clusters, until `heal`.
+    Cut { one: u8, other: u8 },
+    /// Lose packets between two clusters, until `heal`.
+    Blackhole { one: u8, other: u8 },
+    /// Mend all links.
+    Heal,
     /// Prove what the running clusters can do, without any mesh.
     Check,
+    /// One step of the suite `kubernetes` on the running clusters, which need two of the step's shape and the image: `cluster step install`.
+    Step { name: String },
 }
 
 pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
@@ -121,8 +133,24 @@ pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
         }
         What::Stop { cluster, component } => set_stopped(&bed, cluster, &component, true)?,
         What::Start { cluster, component } => set_stopped(&bed, cluster, &component, false)?,
+        What::Cut { one, other } => faults::break_link(&bed, one, other, Fault::Cut)?,
+        What::Blackhole { one, other } => faults::break_link(&bed, one, other, Fault::Blackhole)?,
+        What::Heal => faults::heal(&bed)?,
         What::Check => {
             let tally = check::run(&bed)?;
+            println!("{} passed, {} failed", tally.passed, tally.failed);
+            return Ok(ExitCode::from(u8::from(tally.failed > 0)));
+        }
+        What::Step { name } => {
+            let names: Vec<_> = STEPS.iter().map(|s| s.name).collect();
+            let step = STEPS.iter().find(|s| s.name == name);
+            let step = step.with_context(|| format!("no step is called {name}; there are {}", names.join(", ")))?;
+            anyhow::ensure!(
+                enter::shape(&bed)? == step.shape,
+                "this step needs clusters of shape {}",
+                step.shape.name()
+            );
+            let tally = (step.run)(&bed)?;
             println!("{} passed, {} failed", tally.passed, tally.failed);
             return Ok(ExitCode::from(u8::from(tally.failed > 0)));
         }
@@ -187,6 +215,7 @@ struct Step {
 const STEPS: &[Step] = &[
     Step { name: "test bed", shape: Shape::Nonflat, run: check::run },
     Step { name: "image", shape: Shape::Nonflat, run: check::image },
+    Step { name: "install", shape: Shape::Nonflat, run: install::run },
     Step { name: "API server away", shape: Shape::Nonflat, run: check::api_server_away },
     Step { name: "test bed, flat", shape: Shape::Flat, run: check::run },
 ];
