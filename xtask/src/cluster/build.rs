@@ -80,7 +80,7 @@ fn build(bin: &Path, program: &Program) -> anyhow::Result<()> {
     let mut command = Command::new("go");
     command
         .current_dir(&module)
-        .args(["build", "-trimpath", "-ldflags", "-s -w", "-o"])
+        .args(["build", "-trimpath", "-ldflags", &linking(&module)?, "-o"])
         .arg(&fresh)
         .arg(program.package);
     // Without cgo they run in an image that holds nothing else.
@@ -101,6 +101,32 @@ fn build(bin: &Path, program: &Program) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is told to the linker: no symbols, and the release, which Kubernetes otherwise does not know of itself.
+fn linking(module: &Path) -> anyhow::Result<String> {
+    let mut flags = String::from("-s -w");
+    let text = fs::read_to_string(module.join("go.mod"))?;
+    if let Some(release) = release_of(&text, "k8s.io/kubernetes") {
+        let numbers: Vec<_> = release.trim_start_matches('v').split('.').collect();
+        let [major, minor, ..] = numbers[..] else { bail!("{release} is no release of Kubernetes") };
+        for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
+            for (name, value) in
+                [("gitVersion", release), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "clean")]
+            {
+                flags = format!("{flags} -X {package}.{name}={value}");
+            }
+        }
+    }
+    Ok(flags)
+}
+
+/// The release that a go.mod requires of a module.
+fn release_of<'a>(text: &'a str, module: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let mut words = line.trim().trim_start_matches("require ").split_whitespace();
+        (words.next() == Some(module)).then(|| words.next()).flatten()
+    })
+}
+
 /// Of all that decides what the program becomes, but the Go release.
 fn digest(module: &Path, package: &str) -> anyhow::Result<String> {
     let mut files = vec![module.join("go.mod"), module.join("go.sum")];
@@ -113,6 +139,7 @@ fn digest(module: &Path, package: &str) -> anyhow::Result<String> {
     }
     files.sort();
     let mut hash = Digest::new(&SHA256);
+    hash.update(linking(module)?.as_bytes());
     for file in files {
         let text = fs::read(&file).with_context(|| file.display().to_string())?;
         hash.update(file.as_os_str().as_encoded_bytes());
@@ -120,4 +147,26 @@ fn digest(module: &Path, package: &str) -> anyhow::Result<String> {
         hash.update(&text);
     }
     Ok(hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read_from_go_mod() {
+        let text = "module x\n\nrequire (\n\ta.org/b v1.0.0\n\tk8s.io/kubernetes v1.35.4 // pinned\n)\nreplace k8s.io/api => k8s.io/api v0.35.4\n";
+        assert_eq!(release_of(text, "k8s.io/kubernetes"), Some("v1.35.4"));
+        assert_eq!(release_of(text, "k8s.io/api"), None);
+        assert_eq!(release_of("require a.org/b v2.1.0\n", "a.org/b"), Some("v2.1.0"));
+    }
+
+    #[test]
+    fn kubernetes_is_told_its_release() {
+        let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testbed/kubernetes");
+        let flags = linking(&module).unwrap();
+        let release =
+            release_of(&fs::read_to_string(module.join("go.mod")).unwrap(), "k8s.io/kubernetes").unwrap().to_owned();
+        assert!(flags.contains(&format!("k8s.io/component-base/version.gitVersion={release}")), "{flags}");
+    }
 }

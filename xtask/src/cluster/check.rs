@@ -5,6 +5,7 @@
 use super::bed::{Bed, write};
 use super::command::{output, output_of};
 use super::enter;
+use super::faults::{self, Fault};
 use super::plan::{Plan, Shape};
 use super::{pki, supervisor};
 use crate::suites::Tally;
@@ -104,6 +105,9 @@ impl<'a> Facts<'a> {
                 self.between(*from, *to)?;
             }
         }
+        if let [one, other, ..] = clusters {
+            self.links(*one, *other)?;
+        }
         self.isolation()
     }
 
@@ -199,6 +203,32 @@ impl<'a> Facts<'a> {
                 Err(error) => Ok(format!("{error:#}")),
             };
             self.note(&format!("lan does not reach a pod of c{to}"), lan);
+        }
+        Ok(())
+    }
+
+    fn links(&mut self, one: u8, other: u8) -> anyhow::Result<()> {
+        let far = format!("http://{}:{PORT}/", self.plan.node(other));
+        let near = format!("http://web:{PORT}/");
+        for (fault, name) in [(Fault::Cut, "cut"), (Fault::Blackhole, "blackhole")] {
+            faults::break_link(self.bed, one, other, fault)?;
+            let begun = Instant::now();
+            let result = self.fetch(one, &far);
+            // A cut link tells at once, a blackhole lets its callers wait: `fetch` does for 5 s.
+            let soon = begun.elapsed() < Duration::from_secs(4);
+            let result = match result {
+                Ok(text) => Err(anyhow::anyhow!("it answered {text}")),
+                Err(error) if soon != (fault == Fault::Cut) => {
+                    Err(error.context(format!("after {:?}", begun.elapsed())))
+                }
+                Err(error) => Ok(format!("{error:#}")),
+            };
+            let inside = self.fetch(one, &near).and_then(|text| containing(text, "of c"));
+            faults::heal_link(self.bed, one, other)?;
+            self.note(&format!("{name} between c{one} and c{other}"), result);
+            self.note(&format!("{name} leaves what is inside c{one}"), inside);
+            let healed = self.within(|| containing(self.fetch(one, &far)?, &format!("of c{other}")));
+            self.note(&format!("{name} heals"), healed);
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ pub fn missing() -> Vec<String> {
         ));
     }
     if !is_installed("go") {
-        lines.push("Go 1.25 or newer is missing: see https://go.dev/dl".into());
+        lines.push("Go is missing (1.26; releases from 1.21 on fetch it by themselves): see https://go.dev/dl".into());
     }
     lines.extend(cgroup::missing());
     if lines.is_empty()

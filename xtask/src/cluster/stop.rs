@@ -103,10 +103,10 @@ pub fn leftovers(bed: &Bed) -> anyhow::Result<Vec<String>> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     left.extend(mounts.lines().filter(|line| line.contains(&folder)).map(|line| format!("mount {line}")));
     for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if pid != std::process::id() && lives(pid) && String::from_utf8_lossy(&line).contains(&format!("{folder}/c")) {
-            left.push(format!("process {pid}: {}", String::from_utf8_lossy(&line).replace('\0', " ")));
+        let groups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        if groups.contains(&format!(":/{}-c", bed.prefix())) {
+            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            left.push(format!("process {} {}", entry.file_name().to_string_lossy(), name.trim()));
         }
     }
     Ok(left)

@@ -120,6 +120,8 @@ fn stateful_set(workload: &Value, cluster: &str, image: &str) -> anyhow::Result<
         "args": arguments,
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "ports": ports.iter().map(|port| json!({"containerPort": port})).collect::<Vec<_>>(),
+        // Not the image's user: as the proxy's, its connections would be taken for the proxy's own.
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
         "readinessProbe": {"tcpSocket": {"port": first}, "periodSeconds": 1, "failureThreshold": 2},
     });
     Ok(json!({

@@ -1,0 +1,91 @@
+//! Broken links between two clusters, as packet rules in both nodes.
+//!
+//! Whoever works in the lan reaches both API servers all the while. Invariant: rules stand in tables of their own, so that healing is
+//! taking those away; nothing else of a node's rules is read or written.
+
+use super::bed::Bed;
+use super::command::{output, output_of};
+use super::enter;
+use super::plan::{Plan, Shape};
+
+/// How a link is broken; the words are the lab's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Connections are reset and refused.
+    Cut,
+    /// Packets are lost and nobody is told.
+    Blackhole,
+}
+
+/// Breaks the link between two clusters, in both directions.
+pub fn break_link(bed: &Bed, one: u8, other: u8, fault: Fault) -> anyhow::Result<()> {
+    anyhow::ensure!(one != other, "a link has two ends: name two clusters");
+    let plan = bed.plan(enter::shape(bed)?);
+    heal_link(bed, one, other)?;
+    for (at, peer) in [(one, other), (other, one)] {
+        output_of(enter::node(bed, at)?.args(["nft", "--file", "-"]), &rules(plan, peer, fault))?;
+    }
+    Ok(())
+}
+
+/// Takes away what was broken between two clusters.
+pub fn heal_link(bed: &Bed, one: u8, other: u8) -> anyhow::Result<()> {
+    for (at, peer) in [(one, other), (other, one)] {
+        let tables = output(enter::node(bed, at)?.args(["nft", "list", "tables", "ip"]))?;
+        if tables.lines().any(|line| line.trim() == format!("table ip {}", table(peer))) {
+            output(enter::node(bed, at)?.args(["nft", "delete", "table", "ip", &table(peer)]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away whatever was broken between running clusters.
+pub fn heal(bed: &Bed) -> anyhow::Result<()> {
+    let running = bed.running();
+    for one in &running {
+        for other in running.iter().filter(|other| *other > one) {
+            heal_link(bed, *one, *other)?;
+        }
+    }
+    Ok(())
+}
+
+fn table(peer: u8) -> String {
+    format!("fault-c{peer}")
+}
+
+/// What a node does with packets from and to a peer: its node, and its pods where they come with their own addresses.
+fn rules(plan: Plan, peer: u8, fault: Fault) -> String {
+    let peers = match plan.shape {
+        Shape::Flat => format!("{{ {}, {} }}", plan.node(peer), plan.pods(peer)),
+        Shape::Nonflat => format!("{{ {} }}", plan.node(peer)),
+    };
+    // Who sends is told; what still arrives from the peer's side is lost, its sender was told there.
+    let to = match fault {
+        Fault::Cut => {
+            format!("ip daddr {peers} meta l4proto tcp reject with tcp reset; ip daddr {peers} reject;")
+        }
+        Fault::Blackhole => format!("ip daddr {peers} drop;"),
+    };
+    let chain = |hook: &str, rules: &str| {
+        format!("  chain {hook} {{ type filter hook {hook} priority -10; policy accept; {rules} }}\n")
+    };
+    let from = format!("ip saddr {peers} drop;");
+    let all = [chain("input", &from), chain("output", &to), chain("forward", &format!("{to} {from}"))].concat();
+    format!("table ip {} {{\n{all}}}\n", table(peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_named_where_they_keep_their_addresses() {
+        let flat = rules(Plan { block: [10, 89], shape: Shape::Flat }, 2, Fault::Blackhole);
+        assert!(flat.contains("ip daddr { 10.89.0.12, 10.89.20.0/24 } drop;"), "{flat}");
+        assert!(flat.starts_with("table ip fault-c2 {"), "{flat}");
+        let nonflat = rules(Plan { block: [10, 89], shape: Shape::Nonflat }, 1, Fault::Cut);
+        assert!(nonflat.contains("ip daddr { 10.89.0.11 } meta l4proto tcp reject with tcp reset;"), "{nonflat}");
+        assert!(!nonflat.contains("10.89.200"), "pods of the own cluster have these addresses: {nonflat}");
+    }
+}
