@@ -15,6 +15,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Name of the ConfigMap, and its key.
 pub const NAME: &str = "fairlead-trust";
@@ -24,8 +25,8 @@ const MANAGER: &str = "fairlead-control";
 const AT_ONCE: usize = 8;
 /// One write.
 const LIMIT: Duration = Duration::from_secs(5);
-/// After a write that failed.
-const RETRY: Duration = Duration::from_secs(1);
+/// After a write that failed, growing.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// What is known of the cluster.
 #[derive(Default)]
@@ -103,7 +104,10 @@ pub async fn keep(
     let mut namespaces = std::pin::pin!(namespaces.default_backoff());
     let mut maps = std::pin::pin!(maps.default_backoff());
     let mut known = Known::default();
-    let mut again = false;
+    // Namespaces whose last write failed, and how long to wait before the next.
+    let mut failed: BTreeSet<String> = BTreeSet::new();
+    let mut pause = RETRY.0;
+    let mut retry = Instant::now();
     loop {
         tokio::select! {
             Some(event) = namespaces.next() => match event {
@@ -118,7 +122,10 @@ pub async fn keep(
                 return;
             },
             () = leadership.gained(), if !leadership.holds() => {}
-            () = tokio::time::sleep(RETRY), if again => {}
+            () = tokio::time::sleep_until(retry), if !failed.is_empty() => {
+                failed.clear();
+                pause = (pause * 2).min(RETRY.1);
+            }
         }
         let wanted = match trust() {
             Ok(wanted) => wanted,
@@ -127,25 +134,34 @@ pub async fn keep(
                 continue;
             }
         };
-        let outdated = known.outdated(&wanted);
+        let mut outdated = known.outdated(&wanted);
+        outdated.retain(|namespace| !failed.contains(namespace));
         if outdated.is_empty() || !leadership.holds() {
-            again = false;
             continue;
         }
         let write = stream::iter(outdated)
             .map(|namespace| async { (apply(&client, &namespace, &wanted).await, namespace) })
             .buffer_unordered(AT_ONCE)
             .collect::<Vec<_>>();
-        again = false;
+        let mut first = None;
         for (written, namespace) in leadership.while_held(write).await.unwrap_or_default() {
             match written {
                 // The watch says so too, later.
                 Ok(()) => drop(known.maps.insert(namespace, Some(wanted.clone()))),
                 Err(e) => {
-                    tracing::warn!("ConfigMap {namespace}/{NAME} cannot be written, pods there cannot start: {e}");
-                    again = true;
+                    first.get_or_insert(format!("{namespace}/{NAME}: {e}"));
+                    failed.insert(namespace);
                 }
             }
+        }
+        match first {
+            Some(first) => {
+                let count = failed.len();
+                tracing::warn!("{count} ConfigMaps of trust cannot be written, new pods there wait: {first}");
+                retry = Instant::now() + pause;
+            }
+            None if failed.is_empty() => pause = RETRY.0,
+            None => {}
         }
     }
 }
@@ -233,6 +249,22 @@ mod tests {
         running.api.delete("v1", "configmaps", "bank", NAME);
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(running.bundles("bank"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_is_written_later() {
+        let (running, mut leadership) = start();
+        leadership.gained().await;
+        running.soon("shop", Some("first")).await;
+        // No longer than the lease holds without renewal.
+        running.api.set_away(true);
+        *running.trust.lock() = "second".into();
+        running.changed.send_replace(1);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(running.bundles("shop").as_deref(), Some("first"));
+        running.api.set_away(false);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(running.bundles("shop").as_deref(), Some("second"));
     }
 
     #[tokio::test(start_paused = true)]
