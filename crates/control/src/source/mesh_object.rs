@@ -15,6 +15,8 @@ use std::time::Duration;
 pub const NAME: &str = "mesh";
 /// An answer takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Nor does it where there is something to go on with.
+const TIMEOUT_KEPT: Duration = Duration::from_secs(2);
 /// Between two questions: what is waited for is an operator, or a server that starts.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -26,9 +28,10 @@ pub async fn at_start(
     status: &Status,
 ) -> anyhow::Result<Mesh> {
     let mut told = String::new();
+    let timeout = if kept.is_some() { TIMEOUT_KEPT } else { TIMEOUT };
     loop {
-        let asked = tokio::time::timeout(TIMEOUT, ask(kubernetes, cluster)).await;
-        let why = match asked.unwrap_or_else(|_| Err(format!("the API server has not answered within {TIMEOUT:?}"))) {
+        let asked = tokio::time::timeout(timeout, ask(kubernetes, cluster)).await;
+        let why = match asked.unwrap_or_else(|_| Err(format!("the API server has not answered within {timeout:?}"))) {
             Ok(mesh) => return Ok(mesh),
             Err(why) => why,
         };
