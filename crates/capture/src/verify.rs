@@ -98,7 +98,7 @@ pub fn verify(spec: &CaptureSpec) -> Result<Vec<Finding>, NotInForce> {
         };
         let to = server.map(|server| SocketAddr::new(server, 53));
         if let Some(to) = to.filter(|to| goes_to(&table, Transport::Udp, *to) == Some(dns.port)) {
-            findings.push(udp(to, dns.port, matches!(spec.guard, LoopGuard::Mark(_))));
+            findings.push(udp(to, dns.port, !dns.zones));
         }
     }
     if findings.iter().any(|finding| matches!(finding, Finding::Missing(..))) {
@@ -148,6 +148,9 @@ fn own(to: SocketAddr, port: u16) -> SocketAddr {
 fn tcp(to: SocketAddr, port: u16) -> Finding {
     let untried = |why: String| Finding::Untried(Transport::Tcp, to, why);
     let missing = |why: String| Finding::Missing(Transport::Tcp, to, why);
+    if let Err(error) = way(to) {
+        return untried(format!("no way there ({error})"));
+    }
     let listener = match TcpListener::bind(own(to, port)) {
         Ok(listener) => Some(listener),
         // The proxy runs: whoever takes a connection to an address that nobody has is the proxy.
@@ -156,7 +159,7 @@ fn tcp(to: SocketAddr, port: u16) -> Finding {
     };
     let stream = match TcpStream::connect_timeout(&to, PATIENCE) {
         Ok(stream) => stream,
-        Err(error) if is_without_way(&error) => return untried(format!("no route ({error})")),
+        // Also "unreachable": there is a way, so it is somebody outside who says so.
         Err(error) => return missing(error.to_string()),
     };
     let Some(listener) = listener else { return Finding::Answered(to) };
@@ -198,20 +201,19 @@ fn accepted(listener: &TcpListener, stream: &TcpStream) -> io::Result<SocketAddr
     }
 }
 
-/// `answers`: whether an answer of this process would be taken for the proxy's; told by owner, only the proxy's own answers find back.
+/// `answers`: whether an answer of this process would be taken for the proxy's; tracked apart, only the proxy's own find back.
 fn udp(to: SocketAddr, port: u16, answers: bool) -> Finding {
     let untried = |why: String| Finding::Untried(Transport::Udp, to, why);
+    if let Err(error) = way(to) {
+        return untried(format!("no way there ({error})"));
+    }
     let server = match UdpSocket::bind(own(to, port)) {
         Ok(server) => server,
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => return untried("the proxy runs already".into()),
         Err(error) => return untried(format!("port {port}: {error}")),
     };
     let ask = || -> io::Result<bool> {
-        let any: SocketAddr = match to {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let asker = UdpSocket::bind(any)?;
+        let asker = UdpSocket::bind(any(to))?;
         asker.send_to(QUESTION, to)?;
         server.set_read_timeout(Some(PATIENCE))?;
         let mut buffer = [0; 64];
@@ -239,7 +241,6 @@ fn udp(to: SocketAddr, port: u16, answers: bool) -> Finding {
     match ask() {
         Ok(true) => Finding::Captured(Transport::Udp, to),
         Ok(false) => Finding::Missing(Transport::Udp, to, format!("nothing arrived at port {port}")),
-        Err(error) if is_without_way(&error) => untried(format!("no route ({error})")),
         Err(error) => Finding::Missing(Transport::Udp, to, error.to_string()),
     }
 }
@@ -247,8 +248,14 @@ fn udp(to: SocketAddr, port: u16, answers: bool) -> Finding {
 /// No name server would take this for a question.
 const QUESTION: &[u8] = b"fairlead-verify";
 
-fn is_without_way(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable, Unsupported};
-    matches!(error.kind(), NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable | Unsupported)
-        || error.raw_os_error() == Some(nix::libc::EAFNOSUPPORT)
+/// Whether this machine has a route there, without sending anything.
+fn way(to: SocketAddr) -> io::Result<()> {
+    UdpSocket::bind(any(to))?.connect(to)
+}
+
+fn any(to: SocketAddr) -> SocketAddr {
+    match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
 }

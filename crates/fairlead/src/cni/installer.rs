@@ -4,6 +4,7 @@
 //! place is: the plugin stands last in the configuration that container runtimes use, which is the first by name.
 
 use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,6 +40,12 @@ pub struct InstallArgs {
     /// Folder of the service account that the plugin asks the API server as.
     #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount")]
     service_account: PathBuf,
+    /// Address of the API server for the plugin; a pod's environment says it.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST")]
+    api_host: IpAddr,
+    /// Its port.
+    #[arg(long, env = "KUBERNETES_SERVICE_PORT", default_value_t = 443)]
+    api_port: u16,
 }
 
 /// An API server that is away must not keep a node's pods from ending.
@@ -48,6 +55,7 @@ pub async fn run(args: InstallArgs) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut told = None;
+    let mut first = true;
     let mut tick = tokio::time::interval(args.period);
     loop {
         tokio::select! {
@@ -55,7 +63,7 @@ pub async fn run(args: InstallArgs) -> anyhow::Result<()> {
             _ = term.recv() => break,
             _ = int.recv() => break,
         }
-        let state = match repair(&args, &program) {
+        let state = match repair(&args, &program, std::mem::take(&mut first)) {
             Ok(changed) => {
                 changed.iter().for_each(|what| tracing::info!("{what}"));
                 None
@@ -114,31 +122,31 @@ pub fn remove(folders: &Folders) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts right what is not as it should be, and says what it was.
-fn repair(args: &InstallArgs, program: &Path) -> anyhow::Result<Vec<String>> {
+/// Puts right what is not as it should be, and says what it was. The program is compared as a whole only the `first` time.
+fn repair(args: &InstallArgs, program: &Path, first: bool) -> anyhow::Result<Vec<String>> {
     let mut changed = Vec::new();
     let folders = &args.folders;
     let plugin = folders.bin_dir.join(PLUGIN);
-    if !is_same(program, &plugin) {
+    if !is_same(program, &plugin, first) {
         copy(program, &plugin)?;
         changed.push(format!("wrote {}", plugin.display()));
     }
     let host = args.host_conf_dir.as_deref().unwrap_or(&folders.conf_dir);
     changed.extend(credentials(args, host)?);
-    let Some(first) = configs(&folders.conf_dir)?.into_iter().next() else {
+    let Some(config) = configs(&folders.conf_dir)?.into_iter().next() else {
         bail!("{} has no network configuration yet: the pod network's plugin writes it", folders.conf_dir.display());
     };
-    let text = std::fs::read_to_string(&first).with_context(|| format!("cannot read {}", first.display()))?;
+    let text = std::fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
     let entry = Entry {
         kubeconfig: kubeconfig(host).display().to_string(),
         exclude_namespaces: args.exclude_namespaces.clone(),
     };
-    if let Some(text) = files::with(&text, &entry).with_context(|| first.display().to_string())? {
-        let list = first.with_extension("conflist");
+    if let Some(text) = files::with(&text, &entry).with_context(|| config.display().to_string())? {
+        let list = config.with_extension("conflist");
         write(&list, text.as_bytes(), 0o644)?;
-        if list != first {
+        if list != config {
             // By name the single plugin would still come first.
-            std::fs::rename(&first, saved(&first))?;
+            std::fs::rename(&config, saved(&config))?;
         }
         changed.push(format!("put {PLUGIN} into {}", list.display()));
     }
@@ -150,18 +158,13 @@ fn credentials(args: &InstallArgs, host: &Path) -> anyhow::Result<Vec<String>> {
         let path = args.service_account.join(name);
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set: run it in a pod"));
-    let (server, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
-    let server = if server.contains(':') { format!("[{server}]") } else { server };
+    let server = SocketAddr::new(args.api_host, args.api_port);
     let authority = k8s_openapi::ByteString(read("ca.crt")?.into_bytes());
     let authority = serde_json::to_value(authority)?.as_str().unwrap_or_default().to_owned();
     let token_file = token(host).display().to_string();
     let wanted = [
         (token(&args.folders.conf_dir), read("token")?),
-        (
-            kubeconfig(&args.folders.conf_dir),
-            files::kubeconfig(&format!("https://{server}:{port}"), &authority, &token_file),
-        ),
+        (kubeconfig(&args.folders.conf_dir), files::kubeconfig(&format!("https://{server}"), &authority, &token_file)),
     ];
     let mut changed = Vec::new();
     for (path, text) in wanted {
@@ -212,26 +215,19 @@ fn saved(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// By length and content: a copy that was cut short, or another version, is not the same.
-fn is_same(program: &Path, plugin: &Path) -> bool {
+/// By length, and `wholly` by content: files of images have no times that could tell two versions.
+fn is_same(program: &Path, plugin: &Path, wholly: bool) -> bool {
     let length = |path: &Path| std::fs::metadata(path).map(|m| m.len()).ok();
-    if length(plugin).is_none() || length(plugin) != length(program) {
-        return false;
-    }
-    let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    // Content only where the times leave a doubt: the copy gets the program's time.
-    modified(program) == modified(plugin)
-        || matches!((std::fs::read(program), std::fs::read(plugin)), (Ok(a), Ok(b)) if a == b)
+    length(plugin).is_some()
+        && length(plugin) == length(program)
+        && (!wholly || matches!((std::fs::read(program), std::fs::read(plugin)), (Ok(a), Ok(b)) if a == b))
 }
 
 fn copy(program: &Path, plugin: &Path) -> anyhow::Result<()> {
     let temporary = beside(plugin);
     std::fs::copy(program, &temporary).with_context(|| format!("cannot write {}", temporary.display()))?;
     std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o755))?;
-    let file = std::fs::File::options().write(true).open(&temporary)?;
-    file.set_modified(std::fs::metadata(program)?.modified()?)?;
-    file.sync_all()?;
-    drop(file);
+    std::fs::File::open(&temporary)?.sync_all()?;
     std::fs::rename(&temporary, plugin).with_context(|| format!("cannot write {}", plugin.display()))
 }
 
@@ -252,4 +248,91 @@ fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".fairlead-new");
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: InstallArgs,
+    }
+
+    /// A node's folders with what a pod network has written, and the files that a pod of ours has.
+    fn node() -> (tempfile::TempDir, InstallArgs, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["bin", "conf", "account"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("account/ca.crt", "ca");
+        write("account/token", "first");
+        write("program", "version one");
+        write("conf/README", "not read by anybody");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let words =
+            ["x", "--bin-dir", &path("bin"), "--conf-dir", &path("conf"), "--service-account", &path("account")];
+        let words = words.into_iter().chain(["--host-conf-dir", "/etc/cni/net.d", "--api-host", "2001:db8::1"]);
+        let args = Cli::try_parse_from(words).unwrap().args;
+        let program = folder.path().join("program");
+        (folder, args, program)
+    }
+
+    fn json_of(path: PathBuf) -> Value {
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn kept_in_place_and_taken_out() {
+        let (folder, args, program) = node();
+        let at = |name: &str| folder.path().join(name);
+        let error = repair(&args, &program, true).unwrap_err().to_string();
+        assert!(error.contains("no network configuration yet"), "{error}");
+        let list = json!({ "cniVersion": "1.0.0", "name": "pods", "plugins": [{ "type": "ptp" }] });
+        std::fs::write(at("conf/10-pods.conflist"), list.to_string()).unwrap();
+        assert!(missing(&args.folders).unwrap().unwrap().contains("10-pods.conflist is without"));
+        repair(&args, &program, true).unwrap();
+        assert_eq!(missing(&args.folders).unwrap(), None);
+        assert_eq!(repair(&args, &program, true).unwrap(), Vec::<String>::new(), "nothing is left to do");
+        let entry = json_of(at("conf/10-pods.conflist"))["plugins"][1].clone();
+        assert_eq!(entry["kubeconfig"], "/etc/cni/net.d/fairlead-cni.kubeconfig", "as the node sees it");
+        let kubeconfig = json_of(at("conf/fairlead-cni.kubeconfig"));
+        assert_eq!(kubeconfig["clusters"][0]["cluster"]["server"], "https://[2001:db8::1]:443");
+        assert_eq!(kubeconfig["users"][0]["user"]["tokenFile"], "/etc/cni/net.d/fairlead-cni.token");
+        // A renewed token, another version of equal length, a file that somebody removed or wrote anew.
+        std::fs::write(at("account/token"), "second").unwrap();
+        std::fs::write(&program, "version two").unwrap();
+        repair(&args, &program, true).unwrap();
+        assert_eq!(std::fs::read_to_string(at("conf/fairlead-cni.token")).unwrap(), "second");
+        assert_eq!(std::fs::read_to_string(at("bin/fairlead-cni")).unwrap(), "version two");
+        assert_eq!(std::fs::metadata(at("conf/fairlead-cni.token")).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::remove_file(at("bin/fairlead-cni")).unwrap();
+        std::fs::write(at("conf/10-pods.conflist"), list.to_string()).unwrap();
+        assert_eq!(repair(&args, &program, false).unwrap().len(), 2);
+        remove(&args.folders).unwrap();
+        assert_eq!(json_of(at("conf/10-pods.conflist")), list);
+        let mut left: Vec<_> = std::fs::read_dir(at("conf")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["10-pods.conflist", "README"]);
+        assert!(!at("bin/fairlead-cni").exists());
+    }
+
+    #[test]
+    fn a_single_plugin_is_given_back() {
+        let (folder, args, program) = node();
+        let at = |name: &str| folder.path().join(name);
+        let single = r#"{ "cniVersion": "0.4.0", "name": "pods", "type": "bridge" }"#;
+        std::fs::write(at("conf/05-bridge.conf"), single).unwrap();
+        repair(&args, &program, true).unwrap();
+        assert!(!at("conf/05-bridge.conf").exists(), "by name it would come before the list");
+        assert_eq!(missing(&args.folders).unwrap(), None);
+        assert_eq!(repair(&args, &program, true).unwrap(), Vec::<String>::new());
+        remove(&args.folders).unwrap();
+        assert_eq!(std::fs::read_to_string(at("conf/05-bridge.conf")).unwrap(), single);
+        assert!(!at("conf/05-bridge.conflist").exists());
+    }
 }

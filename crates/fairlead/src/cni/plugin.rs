@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::pod;
 
-const VERSIONS: [&str; 7] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "0.1.0", "0.2.0"];
+const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const CURRENT: &str = "1.1.0";
 
 /// How a runtime hands over a pod's annotations (containerd from 1.6 on).

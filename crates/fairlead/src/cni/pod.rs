@@ -81,10 +81,15 @@ async fn once(pod: &Name<'_>, kubeconfig: &Path) -> Result<BTreeMap<String, Stri
     // Read each time: the installer may have renewed it meanwhile.
     let file = Kubeconfig::read_from(kubeconfig).map_err(|e| format!("kubeconfig {}: {e}", kubeconfig.display()))?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-    let client = Client::try_from(config.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
-    let found = Api::<Pod>::namespaced(client, pod.namespace).get(pod.name).await.map_err(|e| e.to_string())?;
+    let client = Client::try_from(config.map_err(whole)?).map_err(whole)?;
+    let found = Api::<Pod>::namespaced(client, pod.namespace).get(pod.name).await.map_err(whole)?;
     if !pod.uid.is_empty() && found.metadata.uid.as_deref() != Some(pod.uid) {
         return Err("the API server knows another pod of that name".into());
     }
     Ok(found.metadata.annotations.unwrap_or_default())
+}
+
+/// With what it comes from: the outermost error says only that it failed.
+fn whole(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
 }
