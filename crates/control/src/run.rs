@@ -122,10 +122,10 @@ pub async fn serve(
         advertise: &options.advertise,
     };
     let authority = Arc::new(Authority::open(&opening, store.clone()).context("the certificate authority")?);
-    if let Some(listener) = listeners.webhook {
-        webhook::start(listener, options.injection.clone(), &authority, source.kubernetes(), &mut vital)?;
-    }
     let (events, inbox) = mpsc::unbounded_channel();
+    if let Some(listener) = listeners.webhook {
+        webhook::start(listener, options.injection.clone(), &authority, source.kubernetes(), &events, &mut vital)?;
+    }
     let world = World::new(authority.clone(), source.name.clone(), options.timings)?;
     // What is done at the API server of a Kubernetes cluster begins here.
     let reviewer = source.kubernetes().map(|kubernetes| kubernetes.reviewer(&store, &mut vital)).transpose()?;

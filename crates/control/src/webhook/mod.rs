@@ -1,8 +1,8 @@
 //! Admission webhooks: `/inject` puts proxies into pods, `/validate` refuses what `analyze` calls an error.
 //!
 //! An own listener with an own certificate, of the cluster's CA, for the name of our Service; the API server believes it by the
-//! `caBundle` that this module keeps in our webhook configurations. Never in the way of the control plane: it needs none of its state
-//! and answers before the first object is read. Invariants: a review is answered or its connection ends, within a bound of size and
+//! `caBundle` that this module keeps in our webhook configurations. Never in the way of the control plane: it needs none of its
+//! state and answers before the first object is read. Invariants: a review is answered or its connection ends, within a bound of size and
 //! time; a certificate that is renewed ends no connection.
 
 mod admission;
@@ -10,6 +10,7 @@ mod ca_bundle;
 mod certificate;
 mod injection;
 mod listener;
+mod profile;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -18,11 +19,14 @@ mod validation;
 pub use certificate::Serving;
 
 use crate::authority::Authority;
+use crate::event::Event;
 use crate::kubernetes::Kubernetes;
 use injection::Injector;
+use profile::CurrentProfile;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use validation::Validator;
 
@@ -36,6 +40,7 @@ pub fn start(
     settings: Option<PathBuf>,
     authority: &Arc<Authority>,
     kubernetes: Option<&Kubernetes>,
+    owner: &mpsc::UnboundedSender<Event>,
     vital: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     let cluster = authority.ca().cluster().to_owned();
@@ -45,8 +50,8 @@ pub fn start(
     let serving = Arc::new(Serving::new(authority.clone(), &service, &namespace)?);
     tracing::info!(address = ?listener.local_addr(), service, namespace, "serving admission webhooks");
     let config = serving.config()?;
-    let validator = Validator::new(&cluster);
-    vital.spawn(server::serve(listener, config, Arc::new(server::Webhooks { injector, validator })));
+    let (validator, profile) = (Validator::new(&cluster), CurrentProfile::new(owner.clone()));
+    vital.spawn(server::serve(listener, config, Arc::new(server::Webhooks { injector, validator, profile })));
     vital.spawn(serving.clone().follow());
     if let Some(kubernetes) = kubernetes {
         let bundle = serving.ca_bundle();

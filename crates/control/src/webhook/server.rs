@@ -5,9 +5,10 @@
 use super::admission::{Answer, Request as Question, Review};
 use super::injection::Injector;
 use super::listener::Connections;
+use super::profile::CurrentProfile;
 use super::validation::Validator;
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -19,13 +20,14 @@ use tokio_rustls::rustls::ServerConfig;
 
 /// A review holds an object and the one before; an API server takes no request of more than 3 MiB.
 const BODY: usize = 8 * 1024 * 1024;
-/// For a body to arrive; API servers send it at once.
-const ARRIVE: Duration = Duration::from_secs(5);
+/// For a body to arrive; API servers send it at once, and wait no longer for an answer.
+const ARRIVE: Duration = Duration::from_secs(10);
 
 /// Who answers.
 pub struct Webhooks {
     pub injector: Injector,
     pub validator: Validator,
+    pub profile: CurrentProfile,
 }
 
 /// Serves until the process ends.
@@ -44,7 +46,8 @@ pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, webhooks: A
         .route(
             "/validate",
             post(|State(webhooks): State<Arc<Webhooks>>, body: Body| async move {
-                answer(body, move |question| webhooks.validator.answer(question)).await
+                let profile = webhooks.profile.get().await;
+                answer(body, move |question| webhooks.validator.answer(question, profile)).await
             }),
         )
         .with_state(webhooks);
@@ -55,6 +58,9 @@ pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, webhooks: A
 
 /// Deciding is pure and takes well under a millisecond for any object that people write; the largest are checked beside.
 async fn answer(body: Body, decide: impl FnOnce(&Question) -> Answer + Send + 'static) -> Response {
+    if body.size_hint().lower() > BODY as u64 {
+        return (StatusCode::PAYLOAD_TOO_LARGE, format!("a review of more than {BODY} bytes")).into_response();
+    }
     let bytes = match tokio::time::timeout(ARRIVE, to_bytes(body, BODY)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(error)) => return (StatusCode::PAYLOAD_TOO_LARGE, format!("the review: {error}")).into_response(),

@@ -1,8 +1,10 @@
 //! The webhooks as an API server calls them: over TLS, with reviews as it writes them.
 
+use super::admission::Request;
 use super::ca_bundle::{Ours, follow};
 use super::certificate::Serving;
 use super::injection::Injector;
+use super::profile::CurrentProfile;
 use super::server::{self, Webhooks};
 use super::validation::Validator;
 use crate::authority::{Authority, Opening};
@@ -10,6 +12,7 @@ use crate::kubernetes::fake_api::FakeApi;
 use crate::store::Store;
 use base64::Engine as _;
 use fairlead_model::Diagnostic;
+use fairlead_resources::fairlead::Profile;
 use futures::{SinkExt as _, StreamExt as _};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::Api;
@@ -53,7 +56,9 @@ async fn serve(settings: Option<PathBuf>) -> Served {
     let serving = Arc::new(Serving::new(authority, &service, &namespace).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let webhooks = Webhooks { injector, validator: Validator::new("east") };
+    // Nobody is there to be asked: what is known at the start holds.
+    let profile = CurrentProfile::new(tokio::sync::mpsc::unbounded_channel().0);
+    let webhooks = Webhooks { injector, validator: Validator::new("east"), profile };
     tokio::spawn(server::serve(listener, serving.config().unwrap(), Arc::new(webhooks)));
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(serving.ca_bundle().as_bytes()) {
@@ -89,8 +94,11 @@ impl Served {
 async fn post(stream: &mut TlsStream<TcpStream>, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let head = format!("POST {path}?timeout=10s HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
-    // One that is too large is answered before all of it was read.
-    let _ = stream.write_all(body).await;
+    stream.write_all(body).await.unwrap();
+    answer(stream).await
+}
+
+async fn answer(stream: &mut TlsStream<TcpStream>) -> (u16, Vec<u8>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -265,6 +273,23 @@ async fn what_must_pass_passes() {
     assert!(!allowed(writing("UPDATE", told, bad())).await, "still bad, and touched");
 }
 
+#[test]
+fn what_a_profile_refuses_is_refused_in_that_profile() {
+    let object = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "r", "namespace": "shop"},
+        "spec": {"host": "reviews", "trafficPolicy": {
+            "outlierDetection": {"consecutive5xxErrors": 5},
+            "loadBalancer": {"localityLbSetting": {
+                "distribute": [{"from": "a/*", "to": {"a/*": 80, "b/*": 20}}], "failover": [{"from": "a", "to": "b"}],
+            }},
+        }},
+    });
+    let request = Request { operation: "CREATE".into(), object, ..Request::default() };
+    let refused = |profile| Validator::new("east").answer(&request, profile).refused;
+    assert_eq!(refused(Profile::Fairlead), None);
+    assert!(refused(Profile::Istio).unwrap().contains("profile istio"));
+}
+
 #[tokio::test]
 async fn warnings_are_admission_warnings() {
     let served = serve(None).await;
@@ -285,14 +310,15 @@ async fn what_is_no_review_is_told_so() {
         (r#"{"apiVersion": "admission.k8s.io/v1beta1", "request": {"uid": "x"}}"#, "v1beta1 is not served"),
         (r#"{"apiVersion": "admission.k8s.io/v1"}"#, "no request"),
     ] {
-        let (status, answer) = post(&mut stream, "/validate", body.as_bytes()).await;
+        let (status, why) = post(&mut stream, "/validate", body.as_bytes()).await;
         assert_eq!(status, 400, "{body}");
-        assert!(String::from_utf8_lossy(&answer).contains(part), "{body}: {}", String::from_utf8_lossy(&answer));
+        assert!(String::from_utf8_lossy(&why).contains(part), "{body}: {}", String::from_utf8_lossy(&why));
     }
     assert_eq!(post(&mut stream, "/other", b"{}").await.0, 404);
     let mut stream = served.connect(NAME).await.unwrap();
-    let large = vec![b' '; 8 * 1024 * 1024 + 1];
-    assert_eq!(post(&mut stream, "/inject", &large).await.0, 413);
+    let head = format!("POST /inject HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {}\r\n\r\n", 8 * 1024 * 1024 + 1);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(answer(&mut stream).await.0, 413, "without having read it");
 }
 
 #[tokio::test]

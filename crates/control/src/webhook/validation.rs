@@ -7,6 +7,7 @@
 use super::admission::{Answer, Request};
 use fairlead_model::{ClusterId, Diagnostic};
 use fairlead_resolve::{ClusterInput, ObjectRef, Observed, analyze};
+use fairlead_resources::fairlead::{Mesh, Profile};
 use fairlead_resources::yaml::Node;
 use fairlead_resources::{codes, decode_object};
 use serde_json::{Map, Value};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 const ALONE: &[&str] = &[
     analyze::codes::NO_ROOTS,
     analyze::codes::NO_ROOTS_PORT,
+    analyze::codes::REFUSED,
     analyze::codes::UNREACHABLE_RULE,
     analyze::codes::USELESS_MATCH,
     analyze::codes::WITHOUT_EFFECT,
@@ -35,12 +37,13 @@ impl Validator {
         Self { cluster: cluster.into() }
     }
 
-    pub fn answer(&self, request: &Request) -> Answer {
+    /// The answer in a mesh of this profile.
+    pub fn answer(&self, request: &Request, profile: Profile) -> Answer {
         let writes = matches!(request.operation.as_str(), "CREATE" | "UPDATE");
         if !writes || !request.sub_resource.is_empty() || is_leaving(&request.object) || is_the_same(request) {
             return Answer::default();
         }
-        let mut found = match self.check(&request.object) {
+        let mut found = match self.check(&request.object, profile) {
             Ok(found) => found,
             Err(why) => return Answer::refused(why),
         };
@@ -57,7 +60,7 @@ impl Validator {
         answer.warning(&rest)
     }
 
-    fn check(&self, object: &Value) -> Result<Vec<Diagnostic>, String> {
+    fn check(&self, object: &Value, profile: Profile) -> Result<Vec<Diagnostic>, String> {
         let text = object.to_string();
         let node: Node = serde_json::from_str(&text).map_err(|error| format!("the object cannot be read: {error}"))?;
         let decoding = decode_object(&self.cluster, &node);
@@ -65,7 +68,9 @@ impl Validator {
         let file: Arc<str> = Arc::default();
         let objects: Vec<ObjectRef<'_>> =
             decoding.objects.iter().map(|decoded| ObjectRef { decoded, file: &file }).collect();
-        let settings = fairlead_resolve::settings("mesh", None, &BTreeSet::from([self.cluster.clone()]), &[]);
+        let mut mesh = Mesh::default();
+        mesh.spec.profile = profile;
+        let settings = fairlead_resolve::settings("mesh", Some(&mesh), &BTreeSet::from([self.cluster.clone()]), &[]);
         let observed = Observed::default();
         let input =
             ClusterInput { cluster: &self.cluster, settings: &settings, objects: &objects, observed: &observed };
