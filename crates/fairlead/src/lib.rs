@@ -138,7 +138,7 @@ fn proxy_runtime<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::
 }
 
 /// The client of API servers logs each request that fails, many a second while one is away; who asked says it once.
-const LOG_FILTER: &str = "info,kube_client::client::builder=off,kube_runtime::watcher=off";
+const LOG_FILTER: &str = "info,kube_client=error,kube_client::client::builder=off,kube_runtime::watcher=off";
 
 fn logging() -> anyhow::Result<()> {
     let format = fairlead_runtime::logging::Format::default();

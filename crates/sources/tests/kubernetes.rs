@@ -109,6 +109,7 @@ fn timings() -> KubernetesTimings {
         stall: Duration::from_secs(1),
         backoff: Backoff::new(Duration::from_millis(10), Duration::from_millis(100)),
         give_up: Duration::from_millis(300),
+        denied: Duration::from_millis(100),
         grace: Duration::from_millis(100),
         ..KubernetesTimings::default()
     }

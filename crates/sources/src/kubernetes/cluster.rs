@@ -16,7 +16,7 @@ use fairlead_resources::yaml::Node;
 use fairlead_resources::{Kind, codes};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub struct Cluster {
     name: ClusterId,
@@ -49,13 +49,28 @@ struct Told {
 struct Progress {
     listed: bool,
     failure: Option<Failure>,
-    /// Since when it fails without ever having been listed.
-    since: Option<Instant>,
-    given_up: bool,
+    /// The first and the last failure of those that came without a success or a pause in between.
+    failing: Option<(Instant, Instant)>,
+    /// Whether the failure was logged.
+    told: bool,
 }
 
-/// A kind that fails once is about to be tried again; one that failed so often is told of.
-const TOLD_AFTER: u32 = 3;
+impl Progress {
+    /// The failure, if it is no passing one: API servers that start fail, and forbid, what they soon do.
+    fn settled(&self, timings: &Timings) -> Option<&Failure> {
+        let failure = self.failure.as_ref()?;
+        let (since, last) = self.failing?;
+        let patience = if failure.denied.is_some() { timings.denied } else { timings.give_up };
+        (last.duration_since(since) >= patience).then_some(failure)
+    }
+
+    fn succeeded(&mut self) {
+        (self.failure, self.failing, self.told) = (None, None, false);
+    }
+}
+
+/// Failures this far apart have nothing to do with each other: a watch that goes on where it was says nothing of that.
+const APART: Duration = Duration::from_secs(20);
 
 impl Cluster {
     pub fn new(name: ClusterId, timings: Timings, keep: Option<Arc<dyn Keep>>, kept: &[Vec<u8>], now: Instant) -> Self {
@@ -97,7 +112,11 @@ impl Cluster {
     pub fn health(&mut self, health: Health) {
         match (&self.health.away, &health.away) {
             (None, Some(why)) => tracing::warn!("the API server does not answer: {why}; the last objects hold"),
-            (Some(_), None) => tracing::info!("the API server answers again"),
+            (Some(_), None) => {
+                tracing::info!("the API server answers again");
+                // What failed meanwhile gets the patience that everything gets at a start.
+                self.kinds.values_mut().for_each(|progress| progress.failing = None);
+            }
             _ => {}
         }
         self.health = health;
@@ -107,17 +126,19 @@ impl Cluster {
         let kind = watched.kind;
         let Some(progress) = self.kinds.get_mut(&kind) else { return };
         if let Change::Failed(failure) = change {
-            let since = *progress.since.get_or_insert(now);
-            progress.given_up |= now.duration_since(since) >= self.timings.give_up;
-            let is_new = progress.failure.as_ref().is_none_or(|last| last.why != failure.why);
-            if is_new && (failure.denied.is_some() || failure.tries >= TOLD_AFTER) {
+            let since = match progress.failing {
+                Some((since, last)) if now.duration_since(last) < APART => since,
+                _ => now,
+            };
+            progress.failing = Some((since, now));
+            let was_told = progress.failure.replace(failure).is_some_and(|_| progress.told);
+            progress.told = progress.settled(&self.timings).is_some();
+            if let Some(failure) = progress.settled(&self.timings).filter(|_| !was_told) {
                 tracing::warn!("{} cannot be read: {}", watched.name(), failure.why);
             }
-            progress.failure = Some(failure);
             return;
         }
-        progress.failure = None;
-        progress.since = None;
+        progress.succeeded();
         progress.listed |= matches!(change, Change::Listed(_));
         self.dirty |= match change {
             Change::Listed(versions) => self.tables.replace(kind, versions),
@@ -179,8 +200,7 @@ impl Cluster {
             if progress.listed {
                 return false;
             }
-            let denied = progress.failure.as_ref().is_some_and(|f| f.denied.is_some());
-            need(kind) == Need::Required || !(denied || progress.given_up)
+            need(kind) == Need::Required || progress.settled(&self.timings).is_none()
         };
         self.kinds.iter().filter(|(kind, p)| is_missing(**kind, p)).map(|(kind, _)| *kind).collect()
     }
@@ -216,7 +236,7 @@ impl Cluster {
             );
         }
         for (kind, progress) in &self.kinds {
-            let Some(failure) = &progress.failure else { continue };
+            let Some(failure) = progress.settled(&self.timings) else { continue };
             let rest =
                 if self.tables.holds(*kind) { "the last objects of this kind hold" } else { "none of this kind hold" };
             let resource = name(*kind);
@@ -225,7 +245,7 @@ impl Cluster {
                     format!("the control plane may not {verb} {resource}: {}; {rest}", failure.why),
                     format!("grant get, list and watch on {resource} to its service account"),
                 ),
-                None if failure.tries >= TOLD_AFTER && self.health.away.is_none() => (
+                None if self.health.away.is_none() => (
                     format!("{resource} cannot be read: {}; {rest}", failure.why),
                     format!("`kubectl get {resource} -A` shows what the API server says"),
                 ),

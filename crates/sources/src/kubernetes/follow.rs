@@ -32,8 +32,6 @@ pub struct Failure {
     /// `list` or `watch`, if that is what may not be done.
     pub denied: Option<&'static str>,
     pub why: String,
-    /// Tries in a row that failed, this one included.
-    pub tries: u32,
 }
 
 /// What following a kind needs.
@@ -201,7 +199,7 @@ impl Follower {
 
     async fn failed(&self, tries: &mut Tries, denied: Option<&'static str>, why: String) -> Ended {
         tries.failed += 1;
-        let failure = Failure { denied, why, tries: tries.failed };
+        let failure = Failure { denied, why };
         if self.tell(Change::Failed(failure)).await { Ended::Again { pause: true } } else { Ended::Unwanted }
     }
 

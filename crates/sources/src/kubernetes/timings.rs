@@ -20,8 +20,10 @@ pub struct Timings {
     pub watch: Duration,
     /// Between tries of one kind.
     pub backoff: Backoff,
-    /// A kind that nothing needs is done without after it failed for so long at the start. Default 30 s.
+    /// A kind that fails for so long is told of, and at the start done without unless it is needed. Default 30 s.
     pub give_up: Duration,
+    /// Likewise one that may not be read. Default 5 s.
+    pub denied: Duration,
     /// At a start, what was kept serves if the API server has not told everything within this. Default 3 s.
     pub grace: Duration,
 }
@@ -37,6 +39,7 @@ impl Default for Timings {
             watch: Duration::from_secs(90),
             backoff: Backoff::new(Duration::from_millis(400), Duration::from_secs(10)),
             give_up: Duration::from_secs(30),
+            denied: Duration::from_secs(5),
             grace: Duration::from_secs(3),
         }
     }
