@@ -153,11 +153,20 @@ impl Bed {
 
     /// Held while clusters of any bed are built, started or ended; ends with this process.
     pub fn lock(&self) -> anyhow::Result<fs::File> {
+        self.hold("lock", "another `cargo xtask cluster` starts or ends clusters")
+    }
+
+    /// Held by whoever works with the clusters of the suite, from their start to their end: two at a time would break each other's.
+    pub fn turn(&self) -> anyhow::Result<fs::File> {
+        self.hold("turn", "another process works with the clusters of the suite")
+    }
+
+    fn hold(&self, name: &str, why: &str) -> anyhow::Result<fs::File> {
         fs::create_dir_all(&self.root)?;
-        let path = self.root.join("lock");
+        let path = self.root.join(name);
         let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
         if file.try_lock().is_err() {
-            println!("waiting for another `cargo xtask cluster` that starts or ends clusters");
+            println!("waiting: {why}");
             file.lock()?;
         }
         Ok(file)

@@ -109,6 +109,8 @@ enum What {
 
 pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
     let bed = Bed::open(if args.suite { Whose::Suite } else { Whose::Developer })?;
+    let changes = matches!(args.what, What::Up { .. } | What::Down | What::Step { .. } | What::Check);
+    let _turn = if args.suite && changes { Some(bed.turn()?) } else { None };
     match args.what {
         What::Build { install } => {
             if install {
@@ -231,6 +233,7 @@ pub fn suite(binary: &Path) -> anyhow::Result<Tally> {
         return Ok(Tally { skipped: 1, ..Tally::default() });
     }
     let bed = Bed::open(Whose::Suite)?;
+    let _turn = bed.turn()?;
     stop::down(&bed)?; // of a run that was killed
     let archive = crate::image::make(binary)?;
     let mut total = Tally::default();
