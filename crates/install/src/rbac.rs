@@ -50,6 +50,7 @@ pub struct Rule {
 const READ: &[&str] = &["get", "list", "watch"];
 const SOURCES: &str = "crates/sources/src/kubernetes/kinds.rs";
 const CA_BUNDLE: &str = "crates/control/src/webhook/ca_bundle.rs";
+const CONDITIONS: &str = "crates/control/src/kubernetes/conditions.rs";
 const TRUST: &str = "crates/control/src/kubernetes/trust_maps.rs";
 
 const fn everywhere(
@@ -109,6 +110,28 @@ pub const RULES: &[Rule] = &[
     everywhere("telemetry.istio.io", &["telemetries"], READ, (SOURCES, "Kind::Telemetry")),
     everywhere("multicluster.x-k8s.io", &["serviceexports", "serviceimports"], READ, (SOURCES, "Kind::ServiceExport")),
     own("fairlead.dev", &["meshes", "peers"], READ, (SOURCES, "Kind::Mesh")),
+    // Status alone: what users wrote is theirs.
+    everywhere(
+        "networking.istio.io",
+        &[
+            "virtualservices/status",
+            "destinationrules/status",
+            "gateways/status",
+            "serviceentries/status",
+            "workloadentries/status",
+            "sidecars/status",
+        ],
+        &["patch"],
+        (CONDITIONS, "virtualservices"),
+    ),
+    everywhere(
+        "security.istio.io",
+        &["peerauthentications/status", "requestauthentications/status", "authorizationpolicies/status"],
+        &["patch"],
+        (CONDITIONS, "authorizationpolicies"),
+    ),
+    own("fairlead.dev", &["meshes/status", "peers/status"], &["patch"], (CONDITIONS, "meshes")),
+    everywhere("events.k8s.io", &["events"], &["create", "patch"], (CONDITIONS, "Recorder")),
     everywhere(
         "authentication.k8s.io",
         &["tokenreviews"],

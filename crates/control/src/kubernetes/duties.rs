@@ -1,6 +1,7 @@
-//! What a control plane does at its API server while it runs: state, lease, trust ConfigMaps.
+//! What a control plane does at its API server while it runs: state, lease, trust ConfigMaps, status of objects.
 
 use super::Kubernetes;
+use super::conditions;
 use super::lease::Candidate;
 use super::state::State;
 use super::trust_maps;
@@ -84,6 +85,9 @@ impl Kubernetes {
         let (candidate, leadership) = Candidate::new(lease, name());
         let (ending, ended) = watch::channel(false);
         let candidate = tokio::spawn(candidate.run(ended));
+        let (namespace, cluster) = (self.namespace.clone(), self.cluster.as_str().into());
+        let status = conditions::keep(self.client.clone(), namespace, cluster, leadership.clone(), events.clone());
+        vital.spawn(status);
         let events = events.clone();
         let heard = move |buckets| drop(events.send(Event::Stored(buckets)));
         vital.spawn(kept.state.clone().run(leadership.clone(), heard));

@@ -3,6 +3,7 @@
 //! Never in the way of local traffic: an API server that is away costs what is written to it, until it is back.
 
 mod client;
+mod conditions;
 mod duties;
 #[cfg(test)]
 pub(crate) mod fake_api;
