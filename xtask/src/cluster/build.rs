@@ -55,13 +55,16 @@ pub fn install_packages() -> anyhow::Result<()> {
         bail!("there is no apt-get here: install what `{}` are called on this system", packages.join(" "));
     }
     println!("packages: installing {}", packages.join(" "));
-    let mut command = Command::new("apt-get");
-    command
-        .args(["install", "--yes", "--no-install-recommends"])
-        .args(&packages)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    if !command.status()?.success() {
-        bail!("apt-get failed; `apt-get update` may be needed first, and root");
+    // A fresh machine knows of no package before it has asked.
+    for words in [&["update", "--quiet"][..], &["install", "--yes", "--no-install-recommends"]] {
+        let mut command = Command::new("apt-get");
+        command.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        if words[0] == "install" {
+            command.args(&packages);
+        }
+        if !command.status()?.success() {
+            bail!("`apt-get {}` failed; it needs root and a mirror that answers", words[0]);
+        }
     }
     Ok(())
 }
