@@ -8,7 +8,6 @@ mod cluster;
 mod endure;
 mod generate;
 mod image;
-mod kubernetes;
 mod readme;
 mod suites;
 mod tidy;
@@ -52,7 +51,7 @@ enum Command {
     /// Fairlead's image, from the local binary: target/image/fairlead.tar.
     Image(image::ImageArgs),
     /// A cluster of a mesh directory as objects for an API server, its workloads as StatefulSets of the echo program.
-    Manifests(kubernetes::ManifestsArgs),
+    Manifests(cluster::ManifestsArgs),
     /// The first process of a node.
     #[command(hide = true)]
     ClusterInit(cluster::NodeArgs),
@@ -89,7 +88,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Endure(args) => endure::run(&args),
         Command::Bench(args) => bench::run(args),
         Command::Cluster(args) => cluster::run(args),
-        Command::Manifests(args) => kubernetes::print(&args),
+        Command::Manifests(args) => cluster::print_manifests(&args),
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
         Command::ClusterInit(_) => cluster::init().map(|()| ExitCode::FAILURE),
         Command::ClusterNode(args) => cluster::node(&args).map(|()| ExitCode::FAILURE),

@@ -246,6 +246,10 @@ impl Run<'_> {
         self.note("each has its webhooks, and its tag", if there { Ok(()) } else { Err(webhooks) });
         let said = self.fairlead(&["uninstall", "--context", "c2", "--revision", "canary"])?;
         self.note("one revision is taken out", succeeded(&said));
+        let words = ["get", "deployment", "fairlead-eastwest", "-n", "fairlead-system", "-o", "yaml"];
+        let gateway = output(enter::kubectl(self.bed, 2)?.args(words))?;
+        let asks = if gateway.contains("fairlead-control.fairlead-system") { Ok(()) } else { Err(gateway) };
+        self.note("the gateway asks the control plane that is left", asks);
         let lasting = |all: &BTreeSet<String>| -> BTreeSet<String> {
             // Pods and their slices go in their own time; what the mesh knows goes on changing.
             let passing = ["fairlead-control-", "fairlead-eastwest-", "secrets fairlead-system/fairlead-state-"];

@@ -3,6 +3,7 @@
 //! No Docker, no systemd, no virtual machine, no registry; pods are real (kubelet, containerd, runc). See docs/test-bed.md. Needs root.
 //! Invariant: `down` leaves nothing, and nothing ever leaves the machine.
 
+mod admission;
 mod bed;
 mod build;
 mod cgroup;
@@ -16,6 +17,7 @@ mod init;
 mod install;
 mod kubeconfig;
 mod load_balancer;
+mod mesh;
 mod network;
 mod node;
 mod pki;
@@ -26,6 +28,7 @@ mod stop;
 mod supervisor;
 mod webhook;
 
+pub use mesh::{ManifestsArgs, print_manifests};
 pub use node::NodeArgs;
 pub use webhook::WebhookArgs;
 
@@ -218,6 +221,8 @@ const STEPS: &[Step] = &[
     Step { name: "test bed", shape: Shape::Nonflat, run: check::run },
     Step { name: "image", shape: Shape::Nonflat, run: check::image },
     Step { name: "install", shape: Shape::Nonflat, run: install::run },
+    Step { name: "admission", shape: Shape::Nonflat, run: admission::run },
+    Step { name: "mesh", shape: Shape::Nonflat, run: mesh::pair },
     Step { name: "API server away", shape: Shape::Nonflat, run: check::api_server_away },
     Step { name: "test bed, flat", shape: Shape::Flat, run: check::run },
 ];

@@ -1,8 +1,8 @@
 //! A cluster of a mesh directory as objects for a real API server.
 //!
 //! What a directory calls a `Workload` becomes a StatefulSet of the echo program, whose pods have just the names that the workload's
-//! replicas have in the lab (`reviews-v1-0`), so that one call table holds for both; all else is applied as it is written. Never reads
-//! a cluster. Invariant: a field of a Workload that has no counterpart here is an error, not a difference.
+//! replicas have in the lab (`reviews-v1-0`), so that one call table holds for both; all else is applied as it is written, but for gateways
+//! at the edge. Never reads a cluster. Invariant: a field of a Workload that has no counterpart here is an error, not a difference.
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
@@ -46,6 +46,9 @@ fn read(text: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 fn translate(documents: Vec<Value>, cluster: &str, image: &str) -> anyhow::Result<Vec<Value>> {
+    // What a Gateway selects runs a proxy and no program; there is no template for such pods yet.
+    let edges: Vec<Value> =
+        documents.iter().filter(|d| d["kind"] == "Gateway").map(|d| d["spec"]["selector"].clone()).collect();
     let mut namespaces: BTreeSet<String> = BTreeSet::new();
     let mut accounts: BTreeSet<(String, String)> = BTreeSet::new();
     let mut objects = Vec::new();
@@ -59,6 +62,8 @@ fn translate(documents: Vec<Value>, cluster: &str, image: &str) -> anyhow::Resul
             "Namespace" => {
                 namespaces.insert(text(&document["metadata"]["name"]));
             }
+            "Gateway" => {}
+            "Workload" if edges.iter().any(|edge| is_selected(&document, edge)) => {}
             "Workload" => {
                 let account = account(&document);
                 if account != "default" {
@@ -77,6 +82,11 @@ fn translate(documents: Vec<Value>, cluster: &str, image: &str) -> anyhow::Resul
     all.extend(objects);
     all.extend(programs);
     Ok(all)
+}
+
+fn is_selected(workload: &Value, selector: &Value) -> bool {
+    let labels = &workload["metadata"]["labels"];
+    selector.as_object().is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| labels[key] == *value))
 }
 
 fn namespace(name: &str) -> Value {

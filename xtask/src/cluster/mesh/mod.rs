@@ -1,0 +1,152 @@
+//! A mesh directory on real clusters: installed, joined, its workloads as pods, and its call table held against them.
+//!
+//! Must never know more of the product than its command line. Invariant: the clusters are afterwards what they were before.
+
+mod manifests;
+mod pods;
+mod table;
+
+use super::bed::Bed;
+use super::command::{output, output_of};
+use super::enter;
+use crate::image::NAME as IMAGE;
+use crate::suites::Tally;
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long pods may take to run, and proxies to have all they should.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Options of `cargo xtask manifests`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  cargo xtask manifests examples/shop east > east.json && cargo xtask cluster kubectl 1 apply -f $PWD/east.json"
+)]
+pub struct ManifestsArgs {
+    /// The mesh directory.
+    directory: PathBuf,
+    /// The cluster; `mesh` prints the Mesh object alone.
+    cluster: String,
+    /// Image of the echo programs.
+    #[arg(long, default_value = IMAGE)]
+    image: String,
+}
+
+/// Prints a cluster of a mesh directory as one List of objects.
+pub fn print_manifests(args: &ManifestsArgs) -> anyhow::Result<ExitCode> {
+    let items = match args.cluster.as_str() {
+        "mesh" => vec![manifests::mesh(&args.directory)?],
+        cluster => manifests::manifests(&args.directory, cluster, &args.image)?,
+    };
+    println!("{}", serde_json::to_string_pretty(&list(items))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(items: Vec<Value>) -> Value {
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+/// The step of the suite: two clusters with the same pod range, each with its own control plane.
+pub fn pair(bed: &Bed) -> anyhow::Result<Tally> {
+    let members = [(1, "east"), (2, "west")];
+    let mesh = Mesh { bed, binary: crate::suites::build()?, root: Path::new("tests/meshes/pair"), members: &members };
+    let result = mesh.start().and_then(|()| table::run(&mesh));
+    let ended = mesh.end();
+    let tally = result?;
+    ended?;
+    Ok(tally)
+}
+
+/// A mesh directory and the clusters it is on.
+struct Mesh<'a> {
+    bed: &'a Bed,
+    binary: PathBuf,
+    root: &'a Path,
+    /// Number in the bed, and name in the mesh.
+    members: &'a [(u8, &'a str)],
+}
+
+impl Mesh<'_> {
+    /// Installs and joins, as docs/kubernetes.md says, and starts the workloads.
+    fn start(&self) -> anyhow::Result<()> {
+        let mesh = manifests::mesh(self.root)?;
+        let domain = mesh["spec"]["trustDomain"].as_str().context("mesh.yaml names no trustDomain")?.to_owned();
+        for (cluster, name) in self.members {
+            let context = format!("c{cluster}");
+            self.fairlead(&["install", "--context", &context, "--cluster", name, "--mesh-trust-domain", &domain])?;
+        }
+        let (first, others) = self.members.split_first().context("no cluster")?;
+        for (cluster, _) in others {
+            let token = self.fairlead(&["token", "create", "--context", &format!("c{}", first.0)])?;
+            self.fairlead(&["join", "--context", &format!("c{cluster}"), token.trim()])?;
+        }
+        for (cluster, name) in self.members {
+            let objects = list(manifests::manifests(self.root, name, IMAGE)?);
+            let mut apply = enter::kubectl(self.bed, *cluster)?;
+            output_of(apply.args(["apply", "-f", "-"]), &objects.to_string())?;
+        }
+        for (cluster, _) in self.members {
+            self.wait_for_pods(*cluster)?;
+        }
+        self.wait_for_proxies()
+    }
+
+    /// Takes everything away again.
+    fn end(&self) -> anyhow::Result<()> {
+        for (cluster, name) in self.members {
+            let objects = list(manifests::manifests(self.root, name, IMAGE)?);
+            let mut delete = enter::kubectl(self.bed, *cluster)?;
+            delete.args(["delete", "-f", "-", "--ignore-not-found", "--timeout=90s"]);
+            output_of(&mut delete, &objects.to_string())?;
+            self.fairlead(&["uninstall", "--context", &format!("c{cluster}"), "--crds"])?;
+        }
+        Ok(())
+    }
+
+    /// What `fairlead` printed.
+    fn fairlead(&self, words: &[&str]) -> anyhow::Result<String> {
+        output(enter::lan(self.bed)?.arg(&self.binary).args(words))
+    }
+
+    fn wait_for_pods(&self, cluster: u8) -> anyhow::Result<()> {
+        let sets = output(enter::kubectl(self.bed, cluster)?.args(["get", "statefulsets", "-A", "-o", "json"]))?;
+        let sets: Value = serde_json::from_str(&sets)?;
+        for set in sets["items"].as_array().into_iter().flatten() {
+            let meta = &set["metadata"];
+            let text = |field: &str| meta[field].as_str().unwrap_or_default().to_owned();
+            let (namespace, name) = (text("namespace"), format!("statefulset/{}", text("name")));
+            let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+            output(enter::kubectl(self.bed, cluster)?.args(["rollout", "status", "-n", &namespace, &name, &timeout]))?;
+        }
+        Ok(())
+    }
+
+    /// Until every proxy has taken what its control plane last offered, and every control plane hears all others.
+    fn wait_for_proxies(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut waiting = Vec::new();
+            for (cluster, name) in self.members {
+                let context = format!("c{cluster}");
+                let read = |what: &str| -> anyhow::Result<Vec<Value>> {
+                    Ok(serde_json::from_str(&self.fairlead(&["get", what, "--context", &context, "-o", "json"])?)?)
+                };
+                let behind = |row: &&Value| row["generation"] != row["offered"] || row["ready"] != true;
+                waiting.extend(read("proxies")?.iter().filter(behind).map(Value::to_string));
+                let away = |row: &&Value| row["stream"] != "self" && row["stream"] != "fresh";
+                waiting.extend(read("clusters")?.iter().filter(away).map(|row| format!("{name}: {row}")));
+            }
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("after {PATIENCE:?} there is still not all where it should be: {}", waiting.join("; "));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}

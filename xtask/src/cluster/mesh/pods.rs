@@ -1,0 +1,70 @@
+//! What a table's names mean on real clusters: pods are workloads, and Services have the pods that they select.
+//!
+//! Invariant: read once, after all pods run.
+
+use super::Mesh;
+use crate::cluster::command::output;
+use crate::cluster::enter;
+use fairlead_calls::Names;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names, and the Services behind addresses.
+pub struct Known {
+    pub names: Names,
+    /// By cluster and address, `NAMESPACE/SERVICE`.
+    services: BTreeMap<(String, String), String>,
+}
+
+impl Known {
+    pub fn read(mesh: &Mesh<'_>) -> anyhow::Result<Self> {
+        let mut known = Self { names: Names::default(), services: BTreeMap::new() };
+        for (cluster, name) in mesh.members {
+            let pods = items(mesh, *cluster, "pods")?;
+            known.names.clusters.insert((*name).to_owned());
+            known.names.workloads.extend(pods.iter().map(|pod| full_name(name, pod)));
+            for service in items(mesh, *cluster, "services")? {
+                let selector = &service["spec"]["selector"];
+                let chosen = |pod: &&Value| {
+                    pod["metadata"]["namespace"] == service["metadata"]["namespace"]
+                        && selector.is_object()
+                        && selector.as_object().into_iter().flatten().all(|(k, v)| pod["metadata"]["labels"][k] == *v)
+                };
+                let behind: BTreeSet<String> = pods.iter().filter(chosen).map(|pod| full_name(name, pod)).collect();
+                known.names.services.insert(full_name(name, &service), behind);
+            }
+            let rows = mesh.fairlead(&["get", "services", "--context", &format!("c{cluster}"), "-o", "json"])?;
+            let rows: Vec<Value> = serde_json::from_str(&rows)?;
+            for row in &rows {
+                // web.app.svc.cluster.local
+                let host = row["host"].as_str().unwrap_or_default();
+                let Some((service, namespace)) =
+                    host.split_once('.').and_then(|(s, rest)| Some((s, rest.split('.').next()?)))
+                else {
+                    continue;
+                };
+                for address in row["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    known.services.insert(((*name).to_owned(), address.to_owned()), format!("{namespace}/{service}"));
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// What a DNS question was answered with: addresses, and the services they mean to this cluster.
+    pub fn resolved(&self, cluster: &str, addresses: &[String]) -> Vec<String> {
+        let named = |address: &String| self.services.get(&(cluster.to_owned(), address.clone())).cloned();
+        addresses.iter().cloned().chain(addresses.iter().filter_map(named)).collect()
+    }
+}
+
+fn items(mesh: &Mesh<'_>, cluster: u8, kind: &str) -> anyhow::Result<Vec<Value>> {
+    let text = output(enter::kubectl(mesh.bed, cluster)?.args(["get", kind, "-A", "-o", "json"]))?;
+    let list: Value = serde_json::from_str(&text)?;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
+fn full_name(cluster: &str, object: &Value) -> String {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    format!("{cluster}/{}/{}", text("namespace"), text("name"))
+}
