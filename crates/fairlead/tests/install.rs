@@ -23,7 +23,8 @@ fn refusal(words: &[&str]) -> String {
 
 #[test]
 fn a_dry_run_prints_definitions_and_all_objects() {
-    let values = fairlead_install::Values::default().set(&["cluster=east".into(), "control.replicas=3".into()]).unwrap();
+    let values =
+        fairlead_install::Values::default().set(&["cluster=east".into(), "control.replicas=3".into()]).unwrap();
     let rendered = fairlead_install::render(&values).unwrap();
     let expected: Vec<Value> = fairlead_install::crds::all().into_iter().chain(rendered.all().cloned()).collect();
     let words = ["install", "--cluster", "east", "--set", "control.replicas=3", "--dry-run"];
@@ -42,7 +43,18 @@ fn values_of_a_file_are_under_flags_and_those_under_set() {
     std::fs::write(file.path(), "cluster: a\nnetwork: a\nimage: a\ngateway: {replicas: 2}\n").unwrap();
     let name = file.path().to_str().unwrap();
     let said = fairlead(&[
-        "install", "--dry-run", "-f", name, "--cluster", "b", "--network", "b", "--set", "network=c", "-o", "json",
+        "install",
+        "--dry-run",
+        "-f",
+        name,
+        "--cluster",
+        "b",
+        "--network",
+        "b",
+        "--set",
+        "network=c",
+        "-o",
+        "json",
     ]);
     let list: Value = serde_json::from_slice(&said.stdout).unwrap();
     let stored = list["items"].as_array().unwrap().iter().find(|o| o["metadata"]["name"] == "fairlead-values").unwrap();
@@ -59,7 +71,9 @@ fn refusals_name_what_is_wrong_and_a_remedy() {
     assert!(dry(&[]).contains("cluster: is empty; name this cluster: --cluster east"));
     assert!(dry(&["--cluster", "East"]).contains("`East` is no DNS label"));
     assert!(dry(&["--cluster", "a", "--set", "gateway.replica=2"]).contains("gateway.replica: unknown field"));
-    assert!(dry(&["--cluster", "a", "--set", "injection.cni=true"]).contains("injection.cni: follows from other values"));
+    assert!(
+        dry(&["--cluster", "a", "--set", "injection.cni=true"]).contains("injection.cni: follows from other values")
+    );
     assert!(dry(&["--cluster", "a", "-f", "/no/such/file"]).contains("cannot read /no/such/file"));
     let text = refusal(&["uninstall"]);
     assert!(text.contains("no current context; choose with --context: east, west"), "{text}");

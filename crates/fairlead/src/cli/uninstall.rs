@@ -7,9 +7,9 @@ use super::kubernetes::{Cluster, ClusterArgs, Kind, names, no_pods};
 use anyhow::bail;
 use clap::Args;
 use fairlead_install::cni::CNI;
-use fairlead_install::control::CONTROL;
+use fairlead_install::control::{self, CONTROL};
 use fairlead_install::object::{PART_OF, REVISION};
-use fairlead_install::{NAMESPACE, crds};
+use fairlead_install::{NAMESPACE, crds, render};
 use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -109,6 +109,17 @@ async fn one_revision(cluster: &Cluster, revision: &str, others: &[String]) -> a
     delete_all(cluster, WORKLOADS, Some(NAMESPACE), &labels).await?;
     delete_all(cluster, CLUSTER_KINDS, None, &labels).await?;
     delete_all(cluster, OWN_KINDS, Some(NAMESPACE), &labels).await?;
+    // What revisions share is as the last install wrote it, which may have been this one's: then the gateway asks a control plane that
+    // is gone.
+    if let Some(other) = others.first()
+        && let Some(values) = super::install::stored(cluster, other).await?
+    {
+        let rendered = render(&values)?;
+        for object in control::shared(&values).iter().chain(&rendered.gateway) {
+            cluster.apply(object).await?;
+        }
+        println!("what revisions share is as {other} wants it");
+    }
     println!("revision {revision} is removed; what it shared with {} stays", others.join(", "));
     Ok(ExitCode::SUCCESS)
 }
