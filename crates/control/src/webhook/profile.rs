@@ -35,7 +35,7 @@ impl CurrentProfile {
         }
         let (reply, answer) = oneshot::channel();
         let question = Box::new(move |world: &crate::world::World| {
-            drop(reply.send(world.mesh.as_ref().map(|mesh| mesh.spec.profile)));
+            let _ = reply.send(world.mesh.as_ref().map(|mesh| mesh.spec.profile));
         });
         let asked = self.owner.send(Event::Ask(question)).is_ok();
         let answer = tokio::time::timeout(PATIENCE, answer).await;
