@@ -17,7 +17,8 @@ use crate::yaml::Node;
 
 macro_rules! kinds {
     ($( $(#[$doc:meta])* $kind:ident($ty:ty): $group:literal [$($version:literal),+] $scope:ident $style:ident; )*) => {
-        /// An object of a kind that is known here.
+        /// An object of a kind that is known here. Large kinds of which there are few are boxed: what a cluster has thousands of
+        /// (Pods) takes no more than it needs.
         #[derive(Debug, Clone, PartialEq, Eq, Hash)]
         pub enum Object { $( $(#[$doc])* $kind($ty), )* }
 
@@ -104,7 +105,7 @@ kinds! {
     /// Istio.
     VirtualService(VirtualService): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
     /// Istio.
-    DestinationRule(DestinationRule): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
+    DestinationRule(Box<DestinationRule>): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
     /// Istio.
     Gateway(Gateway): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
     /// Istio.
@@ -112,9 +113,9 @@ kinds! {
     /// Istio.
     WorkloadEntry(WorkloadEntry): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
     /// Istio.
-    WorkloadGroup(WorkloadGroup): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
+    WorkloadGroup(Box<WorkloadGroup>): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
     /// Istio.
-    Sidecar(Sidecar): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
+    Sidecar(Box<Sidecar>): "networking.istio.io" ["v1", "v1beta1", "v1alpha3"] Namespaced Strict;
     /// Istio.
     PeerAuthentication(PeerAuthentication): "security.istio.io" ["v1", "v1beta1"] Namespaced Strict;
     /// Istio.
@@ -134,7 +135,7 @@ kinds! {
     /// Fairlead.
     Peer(Peer): "fairlead.dev" ["v1alpha1"] Cluster Lenient;
     /// Fairlead.
-    Workload(Workload): "fairlead.dev" ["v1alpha1"] Namespaced Lenient;
+    Workload(Box<Workload>): "fairlead.dev" ["v1alpha1"] Namespaced Lenient;
 }
 
 impl Kind {

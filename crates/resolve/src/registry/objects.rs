@@ -98,7 +98,7 @@ impl<'a> Objects<'a> {
             Object::Pod(o) => self.pods.push(item!(o)),
             Object::Node(o) => drop(self.nodes.insert(o.metadata.name.as_str(), item!(o))),
             Object::VirtualService(o) => self.routes.push(item!(o)),
-            Object::DestinationRule(o) => self.destinations.push(item!(o)),
+            Object::DestinationRule(o) => self.destinations.push(item!(&**o)),
             Object::Gateway(o) => self.gateways.push(item!(o)),
             Object::ServiceEntry(o) => self.entries.push(item!(o)),
             Object::WorkloadEntry(o) => self.workload_entries.push(item!(o)),
@@ -106,7 +106,7 @@ impl<'a> Objects<'a> {
             Object::AuthorizationPolicy(o) => self.authorizations.push(item!(o)),
             Object::ServiceExport(o) => self.exports.push(item!(o)),
             Object::Peer(o) => self.peers.push(item!(o)),
-            Object::Workload(o) => self.processes.push(item!(o)),
+            Object::Workload(o) => self.processes.push(item!(&**o)),
             // Read elsewhere (Mesh, ConfigMap, Secret), or not applied yet, which reading them has said.
             Object::ServiceAccount(_)
             | Object::Secret(_)

@@ -184,7 +184,7 @@ impl Cluster {
         if self.kept.is_some() && in_grace && self.told.is_none() {
             return None;
         }
-        let told = Told { answered: false, unavailable: Some(why.clone()), about: self.about_with(Some(&why)) };
+        let told = Told { answered: false, unavailable: Some(why.clone()), about: self.about_before(&why) };
         if self.told.as_ref() == Some(&told) {
             return None;
         }
@@ -222,13 +222,21 @@ impl Cluster {
 
     /// What is to be told of the API server and of kinds.
     fn about(&self) -> Vec<Diagnostic> {
-        self.about_with(self.health.away.as_deref())
+        let away = self.health.away.as_ref();
+        self.about_with(
+            away.map(|why| format!("the API server of {} does not answer: {why}; the last objects hold", self.name)),
+        )
     }
 
-    fn about_with(&self, away: Option<&str>) -> Vec<Diagnostic> {
+    /// Before it has told everything.
+    fn about_before(&self, why: &str) -> Vec<Diagnostic> {
+        let holds = if self.kept.is_some() { "those of before the restart hold" } else { "nothing is told to anybody" };
+        self.about_with(Some(format!("the API server of {} has not told its objects: {why}; {holds}", self.name)))
+    }
+
+    fn about_with(&self, server: Option<String>) -> Vec<Diagnostic> {
         let mut about = Vec::new();
-        if let Some(why) = away {
-            let message = format!("the API server of {} does not answer: {why}; the last objects hold", self.name);
+        if let Some(message) = server {
             let hint = "see whether it runs and is reached from here; its changes are taken in when it answers again";
             about.push(
                 Diagnostic::warning(codes::SOURCE_UNAVAILABLE, self.at("Cluster", self.name.as_str()), message)
@@ -286,4 +294,96 @@ fn restored(cluster: &ClusterId, kept: &[Vec<u8>]) -> BTreeMap<Kind, Vec<Version
         }
     }
     versions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(now: Instant) -> Cluster {
+        let mut cluster = Cluster::new("east".into(), Timings::default(), None, &[], now);
+        for watched in WATCHED {
+            cluster.exists(watched.kind);
+        }
+        cluster.discovered();
+        cluster
+    }
+
+    fn watched(kind: Kind) -> Watched {
+        *WATCHED.iter().find(|w| w.kind == kind).unwrap()
+    }
+
+    fn failed(denied: Option<&'static str>) -> Change {
+        Change::Failed(Failure { denied, why: "for a reason".into() })
+    }
+
+    /// The cluster with everything listed but one kind.
+    fn but(kind: Kind, now: Instant) -> Cluster {
+        let mut cluster = cluster(now);
+        for watched in WATCHED.iter().filter(|w| w.kind != kind) {
+            cluster.take(*watched, Change::Listed(Vec::new()), now);
+        }
+        cluster
+    }
+
+    #[test]
+    fn a_refusal_counts_after_it_lasted() {
+        let now = Instant::now();
+        let mut cluster = but(Kind::VirtualService, now);
+        let unavailable = |cluster: &mut Cluster, now| cluster.state(now).map(|state| state.unavailable.is_some());
+        assert_eq!(unavailable(&mut cluster, now), Some(true));
+        let virtual_services = watched(Kind::VirtualService);
+        cluster.take(virtual_services, failed(Some("watch")), now);
+        assert_eq!(unavailable(&mut cluster, now), Some(true), "a server that starts refuses what it soon allows");
+        let later = now + Duration::from_secs(6);
+        cluster.take(virtual_services, failed(Some("watch")), later);
+        let state = cluster.state(later).unwrap();
+        assert!(state.unavailable.is_none() && state.diagnostics[0].message.contains("may not watch virtualservices"));
+        cluster.take(virtual_services, Change::Listed(Vec::new()), later);
+        assert!(cluster.state(later).unwrap().diagnostics.is_empty());
+    }
+
+    #[test]
+    fn nothing_goes_on_without_what_guards_access() {
+        let now = Instant::now();
+        for kind in [Kind::AuthorizationPolicy, Kind::PeerAuthentication, Kind::Peer, Kind::Pod] {
+            let mut cluster = but(kind, now);
+            for second in 0..100 {
+                cluster.take(watched(kind), failed(Some("list")), now + Duration::from_secs(second));
+            }
+            let state = cluster.state(now + Duration::from_secs(100)).unwrap();
+            assert!(state.unavailable.unwrap().contains("cannot be read yet") && state.objects.is_empty(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn failures_far_apart_are_no_news() {
+        let now = Instant::now();
+        let mut cluster = cluster(now);
+        WATCHED.iter().for_each(|watched| cluster.take(*watched, Change::Listed(Vec::new()), now));
+        assert!(cluster.state(now).unwrap().unavailable.is_none());
+        for minute in 1..10 {
+            cluster.take(watched(Kind::Pod), failed(None), now + Duration::from_secs(60 * minute));
+        }
+        assert!(cluster.state(now + Duration::from_secs(600)).is_none());
+        for second in 0..40 {
+            cluster.take(watched(Kind::Pod), failed(None), now + Duration::from_secs(600 + second));
+        }
+        let state = cluster.state(now + Duration::from_secs(640)).unwrap();
+        assert_eq!((state.diagnostics.len(), &*state.diagnostics[0].code), (1, codes::KIND_NOT_READABLE));
+    }
+
+    #[test]
+    fn nothing_is_told_twice() {
+        let now = Instant::now();
+        let mut cluster = cluster(now);
+        WATCHED.iter().for_each(|watched| cluster.take(*watched, Change::Listed(Vec::new()), now));
+        assert!(cluster.state(now).is_some());
+        WATCHED.iter().for_each(|watched| cluster.take(*watched, Change::Listed(Vec::new()), now));
+        assert!(cluster.state(now).is_none());
+        cluster.health(Health { away: Some("gone".into()), back: None });
+        assert_eq!(cluster.state(now).unwrap().unavailable.as_deref(), Some("gone"));
+        cluster.health(Health::default());
+        assert!(cluster.state(now).unwrap().diagnostics.is_empty());
+    }
 }
