@@ -8,6 +8,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use http::Request;
 use http_body_util::Full;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,15 +70,18 @@ async fn from_bootstrap_to_life_without_a_control_plane() {
     own.kill();
     control.status.wait_for(|status| status.as_ref().is_some_and(|s| !s.ready && !s.reason.is_empty())).await.unwrap();
 
-    // The name table answers questions.
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let mut question = Message::new(9, MessageType::Query, OpCode::Query);
-    question.add_query(Query::query(Name::from_str("reviews.").unwrap(), RecordType::A));
-    socket.send_to(&question.to_vec().unwrap(), proxy.listening("dns").await).await.unwrap();
-    let mut answer = [0; 512];
-    let n = socket.recv(&mut answer).await.unwrap();
-    let answer = Message::from_vec(&answer[..n]).unwrap();
-    assert!(answer.answers[0].to_string().contains("240.240.0.9"), "{answer}");
+    // The name table answers questions, also those that come over IPv6.
+    for loopback in ["127.0.0.1", "::1"] {
+        let server = SocketAddr::new(loopback.parse().unwrap(), proxy.listening("dns").await.port());
+        let socket = UdpSocket::bind(SocketAddr::new(server.ip(), 0)).await.unwrap();
+        let mut question = Message::new(9, MessageType::Query, OpCode::Query);
+        question.add_query(Query::query(Name::from_str("reviews.").unwrap(), RecordType::A));
+        socket.send_to(&question.to_vec().unwrap(), server).await.unwrap();
+        let mut answer = [0; 512];
+        let n = socket.recv(&mut answer).await.unwrap();
+        let answer = Message::from_vec(&answer[..n]).unwrap();
+        assert!(answer.answers[0].to_string().contains("240.240.0.9"), "{answer}");
+    }
 
     // A broken resource is refused alone.
     let mut broken = list.clone();

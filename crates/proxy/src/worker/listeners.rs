@@ -82,10 +82,10 @@ async fn accept_on(worker: Rc<Worker>, name: Arc<str>, address: SocketAddr, capt
             }
         }
     };
-    worker.shared.addresses.bound(&name, socket.local());
     // The wildcard address means both families; a pod that has only one needs no second socket.
     let other = other_wildcard(address).map(|ip| SocketAddr::new(ip, socket.local().port()));
     let other = other.and_then(|address| Socket::bind(address, captured, worker.shared.mark).ok());
+    worker.shared.addresses.bound(&name, socket.local());
     let accept_other = async || match &other {
         Some(other) => other.accept().await,
         None => std::future::pending().await,
