@@ -52,7 +52,7 @@ pub fn enter(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes `name` and all below, waiting for its last processes.
+/// Removes `name` and all below. Processes that are still in it belong to a node that was not ended as it should: they are killed.
 pub fn remove(name: &str) -> anyhow::Result<()> {
     let begun = Instant::now();
     for hierarchy in HIERARCHIES.iter().chain([&UNIFIED]) {
@@ -71,8 +71,13 @@ pub fn remove(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A group with processes stays; who calls looks again.
+/// A group whose processes have not ended yet stays; who calls looks again.
 fn remove_tree(group: &Path) {
+    for pid in
+        fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default().lines().filter_map(|pid| pid.parse().ok())
+    {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_tree(&entry.path());
