@@ -96,6 +96,8 @@ fn deployment(values: &Values, name: &str, labels: &Value) -> Value {
         ADMIN_SOCKET,
         "--state",
         "/var/lib/fairlead",
+        "--injection",
+        format!("{INJECTION}/{INJECTION_KEY}")
     ]);
     let container = json!({
         "name": CONTAINER, "image": values.image, "imagePullPolicy": values.image_pull_policy,

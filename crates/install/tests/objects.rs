@@ -111,6 +111,11 @@ fn nothing_runs_with_more_than_it_needs() {
                 assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
                 assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
                 assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+                let args: Vec<&str> = container["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+                for mount in container["volumeMounts"].as_array().unwrap() {
+                    let path = mount["mountPath"].as_str().unwrap();
+                    assert!(args.iter().any(|a| a.starts_with(path)), "{name}: nobody is told of {path}");
+                }
                 assert!(container["resources"].is_object() && container["readinessProbe"].is_object(), "{name}");
                 let mounts = container["volumeMounts"].as_array().unwrap().iter().map(|m| &m["name"]);
                 let volumes: BTreeSet<_> =
