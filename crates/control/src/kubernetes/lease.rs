@@ -4,6 +4,7 @@
 //! its duration by the own clock. Invariant: a holder stops being one before anybody else can become one, also when the API server is
 //! away: [`GIVE_UP`] counts from before the last renewal was sent and is shorter than [`DURATION`].
 
+use super::PART_OF;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -180,7 +181,10 @@ impl Candidate {
         };
         let metadata = match lease {
             Some(lease) => lease.metadata,
-            None => ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() },
+            None => {
+                let labels = Some([(PART_OF.0.to_owned(), PART_OF.1.to_owned())].into());
+                ObjectMeta { name: Some(NAME.into()), labels, ..ObjectMeta::default() }
+            }
         };
         let is_new = metadata.resource_version.is_none();
         let wanted = Lease { metadata, spec: Some(spec) };

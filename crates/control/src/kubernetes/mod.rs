@@ -22,6 +22,9 @@ use crate::store::Store;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
+/// What everything of ours carries.
+const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "fairlead");
+
 /// The cluster's API server, and where our own objects are in it. Cheap to clone.
 #[derive(Clone)]
 pub struct Kubernetes {

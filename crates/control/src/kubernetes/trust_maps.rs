@@ -3,6 +3,7 @@
 //! Written by the holder of the lease, with server-side apply. Invariants: a new namespace, a change of trust, and a ConfigMap that was
 //! changed or deleted are acted on as they are heard of; the namespaces of Kubernetes itself (`kube-*`) are left alone.
 
+use super::PART_OF;
 use super::lease::Leadership;
 use futures::StreamExt as _;
 use futures::stream;
@@ -171,7 +172,7 @@ async fn apply(client: &kube::Client, namespace: &str, bundles: &str) -> Result<
     let map = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "fairlead"}},
+        "metadata": {"name": NAME, "namespace": namespace, "labels": {PART_OF.0: PART_OF.1}},
         "data": {KEY: bundles},
     });
     let params = PatchParams::apply(MANAGER).force();

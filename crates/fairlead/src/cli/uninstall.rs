@@ -46,6 +46,8 @@ const CLUSTER_KINDS: &[(&str, &str)] =
 const OWN_KINDS: &[(&str, &str)] = &[
     ("v1", "Service"),
     ("v1", "ConfigMap"),
+    ("v1", "Secret"),
+    ("coordination.k8s.io/v1", "Lease"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding"),
     ("rbac.authorization.k8s.io/v1", "Role"),
     ("v1", "ServiceAccount"),

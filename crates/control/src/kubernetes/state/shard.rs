@@ -3,6 +3,7 @@
 //! A value is an entry `bucket/key` of one Secret; which one depends on the key alone, so that two replicas that write the same key meet
 //! at the same object. Invariant: what is written is read back equal; no object grows beyond what the API server takes.
 
+use crate::kubernetes::PART_OF;
 use crate::store::Bucket;
 use anyhow::Context as _;
 use k8s_openapi::ByteString;
@@ -112,7 +113,10 @@ impl Shard {
         let mut metadata = metadata.unwrap_or_default();
         metadata.name = Some(name.into());
         metadata.managed_fields = None;
-        metadata.labels.get_or_insert_default().insert(LABEL.0.into(), LABEL.1.into());
+        let labels = metadata.labels.get_or_insert_default();
+        for (label, value) in [LABEL, PART_OF] {
+            labels.insert(label.into(), value.into());
+        }
         let data = match self.0.get(CA_ENTRY) {
             Some(Value::Object(fields)) if name == CA => fields
                 .iter()
