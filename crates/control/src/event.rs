@@ -20,7 +20,7 @@ pub enum Event {
     /// settled at the start.
     Cluster {
         objects: ClusterObjects,
-        mesh: Option<Mesh>,
+        mesh: Mesh,
         advertise: Option<Vec<String>>,
     },
     /// `mesh.yaml` of the mesh directory, if it is there.

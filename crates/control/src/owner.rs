@@ -90,7 +90,7 @@ impl Owner {
             Event::Objects(objects) => world.objects = objects,
             Event::Cluster { objects, mesh, advertise } => {
                 world.objects = objects;
-                world.mesh = mesh;
+                world.mesh = Some(mesh);
                 if let Some(addresses) = advertise
                     && let Err(e) = world.authority.update_me(|me| me.control_addresses = addresses)
                 {

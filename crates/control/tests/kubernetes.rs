@@ -146,6 +146,13 @@ fn refused_settings_leave_the_last_good_ones() {
     plane.kill();
     plane.start();
     ready_endpoints(&plane, 1);
+    // Nor does a deleted object mean other settings than it had.
+    server.handle().delete("Mesh/fairlead-system/mesh");
+    plane.until("/diagnostics", "told of the deletion", |all| {
+        all.to_string().contains("no Mesh fairlead-system/mesh any more")
+    });
+    let endpoint = plane.rows("/endpoints", "workload", "east/shop/reviews-1").remove(0);
+    assert_eq!(endpoint["identity"], "spiffe://east.shop.example/ns/shop/sa/reviews");
 }
 
 #[test]
@@ -175,4 +182,49 @@ status: {{loadBalancer: {{ingress: [{{ip: {host}}}]}}}}
     plane.until("/services", "with west's service", |all| {
         !rows(all, "host", "ratings.shop.svc.cluster.local").is_empty()
     });
+}
+
+/// One object of the API server, by its path.
+fn object(server: &ApiServer, path: &str) -> Option<Value> {
+    use std::io::{Read as _, Write as _};
+    let address = server.address();
+    let mut stream = std::net::TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: api\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).unwrap())
+}
+
+fn until_trusted(server: &ApiServer, trust: &Value) {
+    let begun = Instant::now();
+    loop {
+        let map = object(server, "/api/v1/namespaces/shop/configmaps/fairlead-trust");
+        let text = map.as_ref().and_then(|map| map["data"]["bundles.json"].as_str());
+        if text.and_then(|text| serde_json::from_str::<Value>(text).ok()).as_ref() == Some(trust) {
+            return;
+        }
+        assert!(begun.elapsed() < SOON, "never the present trust: {map:?}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_next_pod_is_the_same_control_plane() {
+    let mesh = Mesh::new("");
+    let (mut plane, server) = east(&mesh);
+    server.handle().apply(SETTINGS);
+    server.handle().apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
+    plane.start();
+    let trust = plane.get("/trust");
+    until_trusted(&server, &trust);
+    let secret = |name: &str| object(&server, &format!("/api/v1/namespaces/fairlead-system/secrets/{name}"));
+    assert!(secret("fairlead-ca").unwrap()["data"]["ca-key.pem"].is_string());
+    // The pod is lost with all it had, and leaves its lease behind.
+    plane.kill();
+    std::fs::remove_dir_all(mesh.folder.path().join("state-east")).unwrap();
+    server.handle().delete("ConfigMap/shop/fairlead-trust");
+    plane.start();
+    assert_eq!(plane.get("/trust"), trust, "the CA is the same");
+    until_trusted(&server, &trust);
 }

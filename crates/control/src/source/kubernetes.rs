@@ -43,14 +43,16 @@ pub fn kept_mesh(cluster: &ClusterId, store: &Store) -> anyhow::Result<Option<Me
     let Ok(node) = serde_json::from_slice::<Node>(&bytes) else { return Ok(None) };
     let decoded = decode_object(cluster, &node).objects.into_iter().find(|decoded| !decoded.refused);
     Ok(decoded.and_then(|decoded| match decoded.object {
-        Object::Mesh(mesh) => Some(mesh),
+        Object::Mesh(mesh) => Some(mesh_object::with_defaults(mesh)),
         _ => None,
     }))
 }
 
-/// Tells the owner of every change from now on. `advertise`: what peers are told in place of what the objects say.
+/// Tells the owner of every change from now on. `mesh`: the settings until the objects say others; `advertise`: what peers are told
+/// in place of what the objects say.
 pub fn follow(
     kubernetes: Kubernetes,
+    mut mesh: Mesh,
     advertise: Vec<String>,
     store: &Store,
     keeper: Arc<Keeper>,
@@ -58,9 +60,10 @@ pub fn follow(
     vital: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     let kept = store.all_bytes(Bucket::LastGood)?.into_iter().map(|(_, json)| json).collect();
+    let cluster = ClusterId::from(kubernetes.cluster.as_str());
     let source = KubernetesSource {
         client: kubernetes.client,
-        cluster: kubernetes.cluster.as_str().into(),
+        cluster: cluster.clone(),
         namespace: kubernetes.namespace.clone(),
         kept,
         keep: Some(Arc::new(OnDisk(keeper))),
@@ -71,7 +74,7 @@ pub fn follow(
     let (events, namespace) = (events.clone(), kubernetes.namespace);
     vital.spawn(async move {
         while let Some(objects) = received.recv().await {
-            if events.send(event(objects, &namespace, &advertise)).is_err() {
+            if events.send(event(objects, &cluster, &mut mesh, &namespace, &advertise)).is_err() {
                 return;
             }
         }
@@ -79,18 +82,30 @@ pub fn follow(
     Ok(())
 }
 
-fn event(mut objects: ClusterObjects, namespace: &str, given: &[String]) -> Event {
+fn event(
+    mut objects: ClusterObjects,
+    cluster: &ClusterId,
+    last: &mut Mesh,
+    namespace: &str,
+    given: &[String],
+) -> Event {
     let stale: Vec<_> = objects.objects.iter().filter(|o| o.stale).map(last_good::stale).collect();
     objects.diagnostics.extend(stale);
-    let mesh = objects.objects.iter().find_map(|object| match &object.decoded.object {
+    let known = objects.unavailable.is_none() || !objects.objects.is_empty();
+    let written = objects.objects.iter().find_map(|object| match &object.decoded.object {
         Object::Mesh(mesh) => Some(mesh.clone()),
         _ => None,
     });
-    let known = objects.unavailable.is_none() || !objects.objects.is_empty();
+    match written {
+        Some(mesh) => *last = mesh_object::with_defaults(mesh),
+        // To go on with defaults would admit and trust others than those that were meant.
+        None if known => objects.diagnostics.push(mesh_object::gone(cluster, namespace)),
+        None => {}
+    }
     let advertise = match given {
         [] if known => Some(advertise::addresses(&objects.objects, namespace)),
         // What was given at the start is in the record already.
         _ => None,
     };
-    Event::Cluster { objects, mesh, advertise }
+    Event::Cluster { objects, mesh: last.clone(), advertise }
 }

@@ -1,14 +1,16 @@
 //! The `Mesh` object of a Kubernetes cluster, before objects are watched: the trust domain is in it, which certificates carry.
 //!
-//! Invariant: never makes up settings. What was last good serves at once when the API server does not answer; without it the start
+//! Invariant: never makes up settings, not even when the object is deleted. What was last good serves at once when the API server does not answer; without it the start
 //! waits, and says for what.
 
+use crate::codes::STALE_OBJECT;
 use crate::kubernetes::Kubernetes;
 use crate::status::Status;
-use fairlead_model::ClusterId;
-use fairlead_resources::fairlead::Mesh;
+use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin};
+use fairlead_resources::fairlead::{Admission, Mesh};
 use fairlead_resources::yaml::Node;
 use fairlead_resources::{Kind, Object, decode_object};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Its name; there is one.
@@ -63,12 +65,28 @@ async fn ask(kubernetes: &Kubernetes, cluster: &ClusterId) -> Result<Mesh, Strin
     let node: Node = serde_json::from_str(&text).map_err(|e| format!("Mesh {namespace}/{NAME} cannot be read: {e}"))?;
     let mut decoding = decode_object(cluster, &node);
     match decoding.objects.pop().filter(|decoded| !decoded.refused).map(|decoded| decoded.object) {
-        Some(Object::Mesh(mesh)) => Ok(mesh),
+        Some(Object::Mesh(mesh)) => Ok(with_defaults(mesh)),
         _ => {
             let why = decoding.diagnostics.first().map(|d| format!("{}: {}", d.path, d.message)).unwrap_or_default();
             Err(format!("Mesh {namespace}/{NAME} is refused: {why}"))
         }
     }
+}
+
+/// With what holds on Kubernetes where the object says nothing: who is introduced by others waits for approval.
+pub fn with_defaults(mut mesh: Mesh) -> Mesh {
+    mesh.spec.admission.get_or_insert(Admission::Approve);
+    mesh
+}
+
+/// What is said when the object was deleted.
+pub fn gone(cluster: &ClusterId, namespace: &str) -> Diagnostic {
+    let object = ObjectKey::new(cluster.clone(), "Mesh", "", NAME);
+    let at = Origin { object, path: String::new(), file: Arc::default(), line: 0 };
+    let message = format!(
+        "there is no Mesh {namespace}/{NAME} any more; its last settings hold until the control plane restarts"
+    );
+    Diagnostic::warning(STALE_OBJECT, at, message).hint("apply it again; `fairlead install` writes it")
 }
 
 fn deepest(error: &(dyn std::error::Error + 'static)) -> String {

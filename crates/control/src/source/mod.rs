@@ -40,6 +40,7 @@ enum From {
     Directory(PathBuf),
     Kubernetes {
         kubernetes: Kubernetes,
+        mesh: Box<Mesh>,
         /// What peers are told to dial, if that was given at the start.
         advertise: Vec<String>,
     },
@@ -65,7 +66,7 @@ impl Source {
                 let kept = kubernetes::kept_mesh(&cluster, store)?;
                 let mesh = mesh_object::at_start(&kubernetes, &cluster, kept, status).await?;
                 let advertise = options.advertise.clone();
-                let from = From::Kubernetes { kubernetes, advertise };
+                let from = From::Kubernetes { kubernetes, mesh: Box::new(mesh.clone()), advertise };
                 Ok(Self { name: mesh_object::NAME.into(), mesh: Some(mesh), cluster, from })
             }
         }
@@ -94,8 +95,8 @@ impl Source {
                 vital.spawn(watch_mesh(directory.join(mesh_file::NAME), events.clone()));
                 Ok(())
             }
-            From::Kubernetes { kubernetes, advertise } => {
-                kubernetes::follow(kubernetes, advertise, store, keeper, events, vital)
+            From::Kubernetes { kubernetes, mesh, advertise } => {
+                kubernetes::follow(kubernetes, *mesh, advertise, store, keeper, events, vital)
             }
         }
     }
