@@ -9,7 +9,6 @@
 //! way out.
 
 pub mod annotations;
-mod arguments;
 pub mod evaluate;
 mod generate;
 pub mod install;

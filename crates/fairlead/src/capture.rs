@@ -1,7 +1,7 @@
 //! `fairlead capture`: puts a pod's rules in force, in the network namespace it runs in.
 //!
-//! A thin shell over `fairlead_capture`. Invariant: it ends with 0 only when a connection has shown that the rules hold (or, with
-//! `--print`, when they are printed; with `--undo`, when they are gone).
+//! A thin shell over `fairlead_capture`. Invariant: where a connection can be made, it ends with 0 only when one has shown that the rules
+//! hold (or, with `--print`, when they are printed; with `--undo`, when they are gone).
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Parser, ValueEnum};
 use fairlead_capture::annotations::{interfaces, ports, ranges};
+use fairlead_capture::verify::NotInForce;
 use fairlead_capture::{
     CaptureSpec, DnsServers, Families, LoopGuard, PROXY_PORTS, PROXY_UID, Ports, Ranges, install, iptables, verify,
 };
@@ -121,6 +122,11 @@ pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
             findings.iter().for_each(|finding| println!("{finding}"));
             Ok(ExitCode::SUCCESS)
         }
+        // The kernel has taken the rules as a whole; without a route there is nothing that could go past the proxy.
+        Err(error @ NotInForce::Untried(_)) if !args.verify => {
+            eprintln!("fairlead capture: {error}");
+            Ok(ExitCode::SUCCESS)
+        }
         Err(error) => {
             eprintln!("fairlead capture: {error}");
             Ok(ExitCode::FAILURE)
@@ -225,6 +231,8 @@ pub fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fairlead_install::inject::{Decision, InjectSettings, Namespace, inject};
+    use serde_json::json;
     use std::collections::BTreeMap;
 
     fn read(arguments: &[String]) -> anyhow::Result<CaptureSpec> {
@@ -232,8 +240,24 @@ mod tests {
         spec(&Alone::try_parse_from(words)?.args, || Ok(DnsServers::Only(name_servers("nameserver 10.96.0.10\n"))))
     }
 
+    /// What the injector tells the init container of a pod with these annotations.
+    fn of_the_init_container(annotations: &BTreeMap<String, String>) -> Vec<String> {
+        let pod = json!({
+            "metadata": { "name": "a", "annotations": annotations },
+            "spec": { "containers": [{ "name": "a", "image": "a" }] },
+        });
+        let cluster =
+            InjectSettings { cluster: "east".into(), trust_domain: "east.example".into(), ..Default::default() };
+        let namespace = Namespace { name: "shop", labels: None };
+        let Decision::Inject { pod, .. } = inject(&pod, namespace, &cluster) else { panic!("not injected") };
+        let words: Vec<String> = serde_json::from_value(pod["spec"]["initContainers"][0]["args"].clone()).unwrap();
+        assert_eq!(words[0], "capture");
+        words[1..].to_vec()
+    }
+
+    /// Init container and plugin read a pod's annotations each in their way.
     #[test]
-    fn what_the_injector_writes_is_read_back() {
+    fn what_the_injector_writes_is_what_the_plugin_reads() {
         let annotations: [&[(&str, &str)]; 3] = [
             &[],
             &[
@@ -254,9 +278,12 @@ mod tests {
         for pairs in annotations {
             let pairs: BTreeMap<String, String> = pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
             let mut wanted = CaptureSpec::from_annotations(&pairs).unwrap().unwrap();
-            let got = read(&wanted.arguments()).unwrap();
+            let mut got = read(&of_the_init_container(&pairs)).unwrap();
             // The injector cannot know the pod's servers; the command reads them in the pod.
             wanted.dns.as_mut().unwrap().servers = DnsServers::Only(vec!["10.96.0.10".parse().unwrap()]);
+            if let Ports::AllBut(ports) = &mut got.inbound_ports {
+                ports.sort_unstable();
+            }
             assert_eq!(got, wanted);
         }
         assert!(read(&[]).unwrap().dns.is_none());
