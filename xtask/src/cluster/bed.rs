@@ -1,6 +1,6 @@
 //! A bed: one set of clusters with its own names, addresses and folder.
 //!
-//! There are two, so that the tests' clusters and a developer's run side by side. Invariant: everything a bed makes outside its folder
+//! There are several, so that the tests' clusters and those of developers who share a machine run side by side. Invariant: everything a bed makes outside its folder
 //! carries its prefix (network namespaces, cgroups) or lies in its address block (one route).
 
 use super::plan::{MOST_CLUSTERS, Plan, Shape};
@@ -14,6 +14,44 @@ pub enum Whose {
     Developer,
     /// Of `cargo xtask test`.
     Suite,
+    /// A further one, 1 to 9.
+    Spare(u8),
+}
+
+/// Which bed a command means.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct BedArgs {
+    /// The clusters that `cargo xtask test --only kubernetes` starts, not yours.
+    #[arg(long, global = true)]
+    suite: bool,
+    /// Further clusters beside those, 1 to 9: for whoever shares a machine. Each number has its own names and addresses.
+    #[arg(long, global = true, conflicts_with = "suite", value_parser = clap::value_parser!(u8).range(1..=9))]
+    bed: Option<u8>,
+}
+
+impl BedArgs {
+    pub fn whose(self) -> Whose {
+        match (self.suite, self.bed) {
+            (true, _) => Whose::Suite,
+            (false, Some(number)) => Whose::Spare(number),
+            (false, None) => Whose::Developer,
+        }
+    }
+}
+
+impl Whose {
+    fn all() -> impl Iterator<Item = Self> {
+        [Self::Developer, Self::Suite].into_iter().chain((1..=9).map(Self::Spare))
+    }
+
+    /// The words that mean it: see [`BedArgs`].
+    pub fn words(self) -> Vec<String> {
+        match self {
+            Self::Developer => Vec::new(),
+            Self::Suite => vec!["--suite".into()],
+            Self::Spare(number) => vec!["--bed".into(), number.to_string()],
+        }
+    }
 }
 
 /// Names, folders and address block of one set of clusters.
@@ -30,16 +68,18 @@ impl Bed {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
         let root = std::path::absolute(target.join("cluster"))?;
         let state = root.join(match whose {
-            Whose::Developer => "run",
-            Whose::Suite => "suite",
+            Whose::Developer => "run".to_owned(),
+            Whose::Suite => "suite".to_owned(),
+            Whose::Spare(number) => format!("bed-{number}"),
         });
         Ok(Self { whose, root, state })
     }
 
-    pub fn prefix(&self) -> &'static str {
+    pub fn prefix(&self) -> String {
         match self.whose {
-            Whose::Developer => "flx",
-            Whose::Suite => "flt",
+            Whose::Developer => "flx".into(),
+            Whose::Suite => "flt".into(),
+            Whose::Spare(number) => format!("fl{number}"),
         }
     }
 
@@ -47,6 +87,7 @@ impl Bed {
         let block = match self.whose {
             Whose::Developer => [10, 89],
             Whose::Suite => [10, 90],
+            Whose::Spare(number) => [10, 90 + number],
         };
         Plan { block, shape }
     }
@@ -91,12 +132,8 @@ impl Bed {
 
     /// Whether any bed has clusters.
     pub fn any_known(&self) -> anyhow::Result<bool> {
-        Ok([Whose::Developer, Whose::Suite]
-            .into_iter()
-            .map(Self::open)
-            .collect::<anyhow::Result<Vec<_>>>()?
-            .iter()
-            .any(|bed| !bed.known().is_empty()))
+        let beds = Whose::all().map(Self::open).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(beds.iter().any(|bed| !bed.known().is_empty()))
     }
 
     fn shape_file(&self) -> PathBuf {
@@ -176,4 +213,35 @@ impl Bed {
 /// Writes a file; an error names it.
 pub fn write(path: &Path, text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn beds_share_no_name_no_address_and_no_folder() {
+        let beds: Vec<_> = Whose::all().map(|whose| Bed::open(whose).unwrap()).collect();
+        let distinct = |of: &dyn Fn(&Bed) -> String| beds.iter().map(of).collect::<BTreeSet<_>>().len() == beds.len();
+        assert!(distinct(&|bed| bed.prefix()));
+        assert!(distinct(&|bed| bed.plan(Shape::Flat).all().to_string()));
+        assert!(distinct(&|bed| bed.state.display().to_string()));
+    }
+
+    #[test]
+    fn the_words_of_a_bed_mean_it() {
+        #[derive(clap::Parser)]
+        struct Words {
+            #[command(flatten)]
+            bed: BedArgs,
+        }
+        for whose in Whose::all() {
+            let words = std::iter::once("x".to_owned()).chain(whose.words());
+            assert_eq!(Words::try_parse_from(words).unwrap().bed.whose(), whose);
+        }
+        assert!(Words::try_parse_from(["x", "--bed", "10"]).is_err());
+        assert!(Words::try_parse_from(["x", "--bed", "1", "--suite"]).is_err());
+    }
 }

@@ -34,7 +34,7 @@ pub use webhook::WebhookArgs;
 
 use crate::suites::Tally;
 use anyhow::Context as _;
-use bed::{Bed, Whose};
+use bed::{Bed, BedArgs, Whose};
 use clap::{Args, Subcommand};
 use enter::Place;
 use faults::Fault;
@@ -49,9 +49,8 @@ use std::process::ExitCode;
     cargo xtask image && cargo xtask cluster load\n  cargo xtask cluster kubectl 1 get pods --all-namespaces\n  \
     cargo xtask cluster exec lan target/debug/fairlead check --context c1\n  cargo xtask cluster down")]
 pub struct ClusterArgs {
-    /// The clusters that `cargo xtask test --only kubernetes` starts, not yours.
-    #[arg(long, global = true)]
-    suite: bool,
+    #[command(flatten)]
+    bed: BedArgs,
     #[command(subcommand)]
     what: What,
 }
@@ -111,9 +110,9 @@ enum What {
 }
 
 pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
-    let bed = Bed::open(if args.suite { Whose::Suite } else { Whose::Developer })?;
+    let bed = Bed::open(args.bed.whose())?;
     let changes = matches!(args.what, What::Up { .. } | What::Down | What::Step { .. } | What::Check);
-    let _turn = if args.suite && changes { Some(bed.turn()?) } else { None };
+    let _turn = if bed.whose == Whose::Suite && changes { Some(bed.turn()?) } else { None };
     match args.what {
         What::Build { install } => {
             if install {

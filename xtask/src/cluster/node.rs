@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing here is seen outside. Mounts are made in the node's own mount namespace, settings in its network namespace.
 
-use super::bed::{Bed, write};
+use super::bed::{Bed, BedArgs, write};
 use super::plan::{Plan, Shape};
 use super::supervisor::Supervisor;
 use super::{cgroup, command, configuration, images, load_balancer};
@@ -22,8 +22,8 @@ pub struct NodeArgs {
     pub cluster: u8,
     #[arg(long)]
     pub shape: Shape,
-    #[arg(long)]
-    pub suite: bool,
+    #[command(flatten)]
+    pub bed: BedArgs,
 }
 
 /// Settings of the node's network namespace. Addresses of version 6 come with clusters that have them.
@@ -32,7 +32,7 @@ const SETTINGS: &[(&str, &str)] =
 
 /// Does not return while the cluster lives.
 pub fn run(args: &NodeArgs) -> anyhow::Result<()> {
-    let bed = Bed::open(if args.suite { super::bed::Whose::Suite } else { super::bed::Whose::Developer })?;
+    let bed = Bed::open(args.bed.whose())?;
     let (cluster, plan) = (args.cluster, bed.plan(args.shape));
     let folder = bed.cluster(cluster);
     nix::unistd::sethostname(format!("c{cluster}"))?;

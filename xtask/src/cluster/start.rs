@@ -112,9 +112,7 @@ fn start(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<Child> {
     command.args(["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]);
     command.arg(bed.program()).arg("cluster-init").arg(&folder);
     command.args(["--cluster", &cluster.to_string(), "--shape", plan.shape.name()]);
-    if bed.whose == super::bed::Whose::Suite {
-        command.arg("--suite");
-    }
+    command.args(bed.whose.words());
     let child =
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("cannot run setsid")?;
     write(&folder.join("pid"), child.id().to_string())?;
