@@ -12,10 +12,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const NAMESPACE: &str = "admission";
+const RESTRICTED: &str = "admission-restricted";
 /// How long something may take to become true.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const PODS: &str = "crates/install/tests/injection/pods.yaml";
 const STARTED: &str = "testbed/manifests/admission.yaml";
+const UNPRIVILEGED: &str = "testbed/manifests/unprivileged.yaml";
 const VALIDATOR: &str = "validatingwebhookconfiguration/fairlead-validator";
 
 /// Istio's own check refuses it, too.
@@ -32,7 +34,7 @@ pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
     let mut run = Run { bed, binary: crate::suites::build()?, tally: Tally::default() };
     run.fairlead(&["install", "--context", "c1", "--cluster", "east"])?;
     let result = run.facts();
-    run.kubectl(&["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s"])?;
+    run.kubectl(&["delete", "namespace", NAMESPACE, RESTRICTED, "--ignore-not-found", "--timeout=120s"])?;
     run.fairlead(&["uninstall", "--context", "c1", "--crds"])?;
     result?;
     Ok(run.tally)
@@ -86,6 +88,8 @@ impl Run<'_> {
         self.note("pods that ask for what cannot be are refused, with the code", refused);
         let started = self.started();
         self.note("a native sidecar, an ordinary one that holds its program, and a Job start and end", started);
+        let restricted = self.restricted();
+        self.note("with the CNI plugin a pod of level restricted starts with its sidecar, and is reached", restricted);
         let objects = self.objects();
         self.note("a bad object is refused with what analyze prints, a good one is taken", objects);
         let bundle = self.bundle();
@@ -146,6 +150,28 @@ impl Run<'_> {
         let words = ["exec", "ordinary", "-n", NAMESPACE, "-c", "program", "--", "sh", "-c", answer];
         anyhow::ensure!(self.kubectl(&words)?.trim() == "native", "from sidecar to sidecar");
         Ok(())
+    }
+
+    fn restricted(&self) -> anyhow::Result<()> {
+        self.kubectl(&["create", "namespace", RESTRICTED])?;
+        let labels = ["istio-injection=enabled", "pod-security.kubernetes.io/enforce=restricted"];
+        self.kubectl(&[&["label", "namespace", RESTRICTED][..], &labels].concat())?;
+        let manifest = std::fs::read_to_string(UNPRIVILEGED).context(UNPRIVILEGED)?;
+        match self.apply(&["create", "--dry-run=server", "-n", RESTRICTED], &manifest) {
+            Ok(_) => bail!("without the plugin it was taken, though its init container has NET_ADMIN"),
+            Err(error) => anyhow::ensure!(format!("{error:#}").contains("fairlead-init"), "{error:#}"),
+        }
+        self.fairlead(&["install", "--context", "c1", "--cni"])?;
+        // The injector hears of it when the kubelet renews the file of its settings.
+        self.within(|| self.apply(&["create", "--dry-run=server", "-n", RESTRICTED], &manifest).map(drop))?;
+        self.apply(&["create", "-n", RESTRICTED], &manifest)?;
+        self.kubectl(&["wait", "-n", RESTRICTED, "--for=condition=Ready", "pod/unprivileged", "--timeout=120s"])?;
+        let call = format!("timeout 5 wget -qO- http://unprivileged.{RESTRICTED}/");
+        let words = ["exec", "ordinary", "-n", NAMESPACE, "-c", "program", "--", "sh", "-c", &call];
+        self.within(|| {
+            anyhow::ensure!(self.kubectl(&words)?.trim() == "unprivileged", "another answer");
+            Ok(())
+        })
     }
 
     fn objects(&self) -> anyhow::Result<()> {
