@@ -247,6 +247,8 @@ mod tests {
         // A namespace that ends gets none.
         let ending = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
         running.api.put("v1", "namespaces", "", "bank", ending);
+        // Paused time moves only when that was heard.
+        tokio::time::sleep(Duration::from_millis(1)).await;
         running.api.delete("v1", "configmaps", "bank", NAME);
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(running.bundles("bank"), None);

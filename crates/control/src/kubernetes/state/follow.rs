@@ -80,10 +80,10 @@ impl State {
             shards.insert(secret.metadata.name.clone().unwrap_or_default(), Shard::read(secret)?);
         }
         let mut pending = self.pending.lock();
-        for bucket in Bucket::ALL {
+        for bucket in shared() {
             let is_derived = matches!(sharing(bucket), Sharing::Derived { .. } | Sharing::Seldom);
             for (key, value) in store.all::<Value>(bucket)? {
-                let Some(name) = object(bucket, &key) else { break };
+                let Some(name) = object(bucket, &key) else { continue };
                 let held = shards.get(&name).and_then(|shard| shard.get(bucket, &key));
                 if held.is_none() || is_derived && held != Some(&value) {
                     pending.entry((bucket, key)).or_insert(Some(value));
@@ -131,7 +131,7 @@ impl State {
         let mut writes: Vec<Write> = Vec::new();
         // Not written by others while it is looked at: what is pending here is newer.
         let pending = self.pending.lock();
-        for bucket in Bucket::ALL.into_iter().filter(|b| sharing(*b) != Sharing::Local && !is_ours(*b)) {
+        for bucket in shared().filter(|bucket| !is_ours(*bucket)) {
             let known: BTreeMap<String, Value> = store.all(bucket)?.into_iter().collect();
             let of_it = |key: &str| object(bucket, key).as_deref() == Some(name);
             for (_, key, value) in shard.entries().filter(|(b, key, _)| *b == bucket && of_it(key)) {
@@ -157,7 +157,7 @@ impl State {
         let name = secret.metadata.name.as_deref().unwrap_or_default();
         tracing::warn!("Secret {name} was deleted; it is written again");
         let mut pending = self.pending.lock();
-        for bucket in Bucket::ALL {
+        for bucket in shared() {
             for (key, value) in store.all::<Value>(bucket)? {
                 if object(bucket, &key).as_deref() == Some(name) {
                     pending.entry((bucket, key)).or_insert(Some(value));
@@ -168,4 +168,9 @@ impl State {
         self.wake.notify_one();
         Ok(())
     }
+}
+
+/// Buckets that are in objects; others may hold anything.
+fn shared() -> impl Iterator<Item = Bucket> {
+    Bucket::ALL.into_iter().filter(|bucket| sharing(*bucket) != Sharing::Local)
 }
