@@ -36,6 +36,8 @@ struct Script {
 enum Step {
     /// What is done next happens before the source starts.
     Apply(String),
+    /// So many Services `shop/many-<n>`, from 0.
+    Many(usize),
     Delete(String),
     Lose(String),
     Define(String),
@@ -222,6 +224,12 @@ async fn play(path: &Path) {
     for step in script.steps {
         match step {
             Step::Apply(yaml) => handle.apply(&yaml),
+            Step::Many(count) => (0..count).for_each(|n| {
+                let metadata = serde_json::json!({"name": format!("many-{n}"), "namespace": "shop"});
+                handle.put(
+                    serde_json::json!({"kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}}),
+                );
+            }),
             Step::Delete(key) => handle.delete(&key),
             Step::Lose(key) => handle.lose(&key),
             Step::Define(kind) => handle.define(&kind, 0),
