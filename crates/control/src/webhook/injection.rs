@@ -25,7 +25,10 @@ impl Injector {
 
     /// Our Service and its namespace, by the settings as they are now.
     pub fn service(&self) -> (String, String) {
-        let settings = self.settings().unwrap_or_default();
+        let settings = self.settings().unwrap_or_else(|why| {
+            tracing::error!("{why}; pods are refused until it can be read");
+            InjectSettings::default()
+        });
         (settings.service(), settings.system_namespace)
     }
 
