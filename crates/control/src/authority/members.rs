@@ -287,8 +287,12 @@ impl Authority {
                 self.store.save(Bucket::Authority, "incarnation", &incarnation)?;
                 state.me.incarnation = incarnation;
             }
-            // Networks are known when the objects are.
+            // Networks are known when the objects are, and so is where peers dial, unless it was given. To say until then that they
+            // cannot would be believed by those who hear nothing later.
             state.me.networks = last.as_ref().map(|m| m.networks.clone()).unwrap_or_default();
+            if state.me.control_addresses.is_empty() {
+                state.me.control_addresses = last.as_ref().map(|m| m.control_addresses.clone()).unwrap_or_default();
+            }
             state.me.revision = last.as_ref().map_or(1, |m| m.revision);
             if last.as_ref() == Some(&state.me) {
                 self.settle(&mut state)?;

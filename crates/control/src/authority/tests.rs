@@ -161,6 +161,16 @@ fn a_record_told_anew_of_a_later_incarnation_does_not_outlive_a_restart() {
 }
 
 #[test]
+fn a_restart_says_nothing_new_of_where_peers_dial() {
+    let stored = Arc::new(Store::in_memory().unwrap());
+    let west = open("west", stored.clone());
+    west.update_me(|me| me.control_addresses = vec!["192.0.2.2:15012".into()]).unwrap();
+    let before = west.me();
+    drop(west);
+    assert_eq!(open("west", stored).me(), before);
+}
+
+#[test]
 fn nobody_is_introduced_as_of_an_incarnation_that_no_clock_reaches() {
     let (east, west) = (new("east"), new("west"));
     let ahead = Member { incarnation: now().as_secs() + 2 * 24 * 3600, ..west.me() };
