@@ -129,7 +129,7 @@ impl Pair {
         read(TcpStream::from(made))
     }
 
-    fn from_node(&self, to: &str) -> io::Result<String> {
+    fn call_from_node(&self, to: &str) -> io::Result<String> {
         let to: SocketAddr = to.parse().unwrap();
         self.node.run(move || TcpStream::connect_timeout(&to, PATIENCE).and_then(read)).unwrap()
     }
@@ -218,7 +218,7 @@ fn connections(pair: &Pair, backend: &str) {
         }
         for (port, expected) in [(8080, "15006"), (9999, "15006"), (15021, "15021")] {
             assert_eq!(
-                pair.from_node(&at(pod, port)).unwrap(),
+                pair.call_from_node(&at(pod, port)).unwrap(),
                 expected,
                 "{backend}: from the node to {port} of {pod}"
             );
