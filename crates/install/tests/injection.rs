@@ -1,6 +1,7 @@
 //! Invariants of injection over many pods: a table (`injection/pods.yaml`), each in four modes, and random ones.
 //!
 //! Goldens of a handful are in `injection/goldens`; `UPDATE_GOLDEN=1` writes them.
+#![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
 #[path = "injection/admissible.rs"]
 mod admissible;

@@ -71,7 +71,7 @@ impl ProxyConfig {
                 for (key, value) in value.as_object().ok_or("write a mapping of texts")? {
                     if key == "ISTIO_META_DNS_CAPTURE" {
                         self.dns_capture = Some(values::boolean(value.as_str().unwrap_or_default())?);
-                    } else if !(key == "ISTIO_META_DNS_AUTO_ALLOCATE") {
+                    } else {
                         unheeded(&format!("{name}.{key}"), "it is Envoy's or Istio's own", path, findings);
                     }
                 }

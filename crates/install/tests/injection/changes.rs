@@ -93,7 +93,7 @@ fn probe_changes(was: &Value, is: &Value, about: &str) {
 
 /// `sidecar.istio.io/status` names exactly what was added, so that it can be undone.
 fn named_in_status(before: &Value, after: &Value, about: &str) {
-    let status = after["metadata"]["annotations"]["sidecar.istio.io/status"].as_str().expect("a status");
+    let status = after["metadata"]["annotations"]["sidecar.istio.io/status"].as_str().unwrap();
     let status: Value = serde_json::from_str(status).unwrap();
     let names = |pod: &Value, group: &str| -> Vec<String> {
         list(&pod["spec"], group).iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
