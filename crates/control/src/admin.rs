@@ -28,6 +28,9 @@ use tokio::sync::{mpsc, oneshot};
 /// A workload's first credential is used at once.
 const CREDENTIAL_LIFE: Duration = Duration::from_secs(600);
 
+/// What changes membership is written to the API server within this, where there is one.
+const SAFE: Duration = Duration::from_secs(3);
+
 #[derive(Clone)]
 pub struct Admin {
     pub authority: Arc<Authority>,
@@ -136,6 +139,7 @@ async fn join(State(admin): State<Admin>, Json(request): Json<JoinRequest>) -> R
     let token: JoinToken = request.token.trim().parse()?;
     let cluster = joining::dial(&admin.authority, &token).await?;
     let _ = admin.events.send(Event::Membership);
+    safe(&admin, &format!("joined {cluster}")).await?;
     Ok(Json(json!({"joined": cluster, "namespaces": "all"})))
 }
 
@@ -153,7 +157,18 @@ async fn detach(State(admin): State<Admin>, Json(request): Json<DetachRequest>) 
         admin.authority.detach(&request.cluster)?;
     }
     let _ = admin.events.send(Event::Membership);
+    safe(&admin, &format!("detached {}", request.cluster)).await?;
     Ok(Json(json!({"detached": request.cluster, "here": request.here})))
+}
+
+/// What was done holds; an operator must know if it would not outlive this pod.
+async fn safe(admin: &Admin, done: &str) -> anyhow::Result<()> {
+    let is_safe = admin.authority.store().is_safe(SAFE).await;
+    anyhow::ensure!(
+        is_safe,
+        "{done}, but the API server has not taken it yet: until it does, this control plane's pod must not be lost; it is tried on and on"
+    );
+    Ok(())
 }
 
 #[derive(Deserialize)]

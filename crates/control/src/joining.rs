@@ -27,6 +27,9 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 /// Attempts to join that are looked at, a second, and at once; each costs us a store look-up and an HMAC.
 const ATTEMPTS: (u32, u32) = (5, 20);
 
+/// A newcomer waits no longer than this for the API server.
+const SAFE: Duration = Duration::from_secs(2);
+
 pub struct Acceptor {
     authority: Arc<Authority>,
     /// Tells the owner that membership changed.
@@ -127,6 +130,10 @@ impl Join for Acceptor {
         self.authority.attach_here(&newcomer.cluster).map_err(internal)?;
         self.authority.declare(Statement::Introduce(newcomer)).map_err(internal)?;
         (self.changed)();
+        // The newcomer's token is burned: if this pod were lost now, what it was burned for should not be.
+        if !self.authority.store().is_safe(SAFE).await {
+            tracing::warn!("a cluster joined, and the API server has not taken that yet");
+        }
         let json = serde_json::to_vec(&answer).map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(JsonMessage::new(ANSWER, json)))
     }

@@ -14,8 +14,12 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+
+/// Between two looks at whether something is passed on.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What belongs together; a key is `bucket/key`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +46,7 @@ pub enum Bucket {
     PeerStreams,
     /// Last report by workload.
     Reports,
-    /// The last version of each file in which nothing was refused. Not JSON.
+    /// The last version of each file, or object of an API server, in which nothing was refused. Not JSON of ours.
     LastGood,
     /// `mesh.yaml` as it last was good. Not JSON.
     Mesh,
@@ -64,6 +68,9 @@ pub trait Shared: Send + Sync {
 
     /// These were written here; they are passed on soon.
     fn changed(&self, writes: &[Write]);
+
+    /// Whether everything that was done here is passed on.
+    fn is_passed_on(&self) -> bool;
 }
 
 /// The one state file.
@@ -157,6 +164,17 @@ impl Store {
         if let Some(shared) = self.shared.get() {
             shared.changed(writes);
         }
+    }
+
+    /// Waits until what was done here would survive the loss of this pod; whether it does in time.
+    pub async fn is_safe(&self, within: Duration) -> bool {
+        let Some(shared) = self.shared.get() else { return true };
+        let passed_on = async {
+            while !shared.is_passed_on() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(within, passed_on).await.is_ok()
     }
 
     /// Takes what others wrote: it is not passed on.

@@ -3,7 +3,7 @@
 //! Invariant: every change is stored before it takes effect, and the trust that follows is published with it.
 
 use super::{Authority, State, TrustSettings, now};
-use crate::store::Bucket;
+use crate::store::{Bucket, Write};
 use anyhow::{Context as _, bail};
 use fairlead_identity::introduction::Signer;
 use fairlead_identity::membership::Merged;
@@ -11,7 +11,7 @@ use fairlead_identity::{
     Introduction, Member, Membership, SignedStatement, Statement, TrustBundleSet, TrustConflict, TrustPolicy,
 };
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Authority {
@@ -209,8 +209,23 @@ impl Authority {
 
     /// Stores membership and publishes the trust that follows.
     fn settle(&self, state: &mut State) -> anyhow::Result<()> {
-        let statements: Vec<_> = state.membership.statements().map(|s| (content_key(s), s.clone())).collect();
-        self.store.replace(Bucket::Membership, &statements)?;
+        // Another replica may have stored something that is not taken in yet: it must not be taken for what was beaten.
+        let stored: BTreeMap<String, SignedStatement> = self.store.all(Bucket::Membership)?.into_iter().collect();
+        let known: BTreeSet<String> = state.membership.statements().map(content_key).collect();
+        for statement in stored.iter().filter(|(key, _)| !known.contains(*key)).map(|(_, statement)| statement) {
+            match statement.clone().stored() {
+                Ok(introduction) => drop(state.membership.merge(introduction)),
+                Err(e) => tracing::error!("a stored statement about a member cannot be read: {e}"),
+            }
+        }
+        let statements: BTreeMap<String, SignedStatement> =
+            state.membership.statements().map(|s| (content_key(s), s.clone())).collect();
+        let beaten = stored.keys().filter(|key| !statements.contains_key(*key));
+        let mut writes: Vec<Write> = beaten.map(|key| (Bucket::Membership, key.clone(), None)).collect();
+        for (key, statement) in statements.iter().filter(|(key, _)| !stored.contains_key(*key)) {
+            writes.push((Bucket::Membership, key.clone(), Some(serde_json::to_vec(statement)?)));
+        }
+        self.store.write(writes)?;
         state.revision += 1;
         let (trust, conflicts) = self.trust_of(state, &state.membership)?;
         for conflict in conflicts.iter().filter(|c| !state.conflicts.contains(c)) {
@@ -241,19 +256,12 @@ impl Authority {
     /// Takes what another replica has stored, and tells of it. Membership is merged: of two replicas that learnt different things at the
     /// same time both are right.
     pub fn reload(&self) -> anyhow::Result<()> {
-        let stored = self.store.all::<SignedStatement>(Bucket::Membership)?;
         let detached_here = self.store.all::<bool>(Bucket::DetachedHere)?.into_iter().map(|(c, _)| c).collect();
         let introduced_here = self.store.all::<bool>(Bucket::Introduced)?.into_iter().map(|(c, _)| c).collect();
         let mut state = self.state.lock();
-        let known: BTreeSet<String> = state.membership.statements().map(content_key).collect();
-        for (_, statement) in stored.into_iter().filter(|(key, _)| !known.contains(key)) {
-            match statement.stored() {
-                Ok(introduction) => drop(state.membership.merge(introduction)),
-                Err(e) => tracing::error!("a stored statement about a member cannot be read: {e}"),
-            }
-        }
         state.detached_here = detached_here;
         state.introduced_here = introduced_here;
+        self.settle(&mut state)?;
         // What another replica said in the name of this cluster is said: what follows must be newer.
         let shared = state.settings.shared;
         let last = state.membership.claims(&self.cluster).find(|said| said.same_authority(&state.me, shared)).cloned();
@@ -262,7 +270,7 @@ impl Authority {
             state.me.revision = if newer { last.revision } else { state.me.revision.max(last.revision) };
             state.me.incarnation = last.incarnation;
         }
-        self.settle(&mut state)
+        Ok(())
     }
 
     pub(super) fn load_membership(&self) -> anyhow::Result<()> {

@@ -170,6 +170,21 @@ fn a_restart_says_nothing_new_of_where_peers_dial() {
     assert_eq!(open("west", stored).me(), before);
 }
 
+/// Two replicas of one cluster, of which one has not yet heard what the other stored.
+#[test]
+fn what_another_replica_stored_is_not_taken_for_beaten() {
+    let stored = Arc::new(Store::in_memory().unwrap());
+    let (a, b) = (open("east", stored.clone()), open("east", stored.clone()));
+    b.declare(Statement::Introduce(new("north").me())).unwrap();
+    assert!(a.peers().is_empty());
+    a.declare(Statement::Introduce(new("west").me())).unwrap();
+    let clusters = |one: &Authority| one.peers().into_iter().map(|m| m.cluster).collect::<Vec<_>>();
+    assert_eq!(clusters(&a), ["north", "west"]);
+    b.reload().unwrap();
+    assert_eq!(clusters(&b), ["north", "west"]);
+    assert_eq!(clusters(&open("east", stored)), ["north", "west"], "and after a restart");
+}
+
 #[test]
 fn nobody_is_introduced_as_of_an_incarnation_that_no_clock_reaches() {
     let (east, west) = (new("east"), new("west"));

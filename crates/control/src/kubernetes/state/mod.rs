@@ -229,6 +229,10 @@ impl Shared for State {
         Ok(before.map(|value| value.to_string().into_bytes()))
     }
 
+    fn is_passed_on(&self) -> bool {
+        !self.pending.lock().keys().any(|(bucket, _)| matches!(sharing(*bucket), Sharing::Origin { .. }))
+    }
+
     fn changed(&self, writes: &[Write]) {
         let mut pending = self.pending.lock();
         for (bucket, key, bytes) in writes.iter().filter(|(bucket, ..)| sharing(*bucket) != Sharing::Local) {

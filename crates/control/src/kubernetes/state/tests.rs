@@ -174,8 +174,10 @@ async fn what_is_changed_while_the_api_server_is_away_is_written_when_it_is_back
     pod.leadership.gained().await;
     api.set_away(true);
     pod.store.save(Bucket::Introduced, "west", &true).unwrap();
+    assert!(!pod.store.is_safe(Duration::from_millis(200)).await);
     assert_eq!(entry(&api, "fairlead-state-introduced", "introduced/west"), None);
     api.set_away(false);
+    assert!(pod.store.is_safe(Duration::from_secs(30)).await);
     until("it is written", || entry(&api, "fairlead-state-introduced", "introduced/west") == Some(json!(true))).await;
     pod.store.write([(Bucket::Introduced, "west".to_owned(), None)]).unwrap();
     until("and removed", || entry(&api, "fairlead-state-introduced", "introduced/west").is_none()).await;
