@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::time::Instant;
 
+/// A kubelet makes its Lease when it likes.
+const OF_NODES: &str = "kube-node-lease/";
 /// Objects that come and go by themselves.
 const TRANSIENT: &[&str] = &["events", "events.events.k8s.io"];
 /// From two empty clusters to two that are ready.
@@ -54,9 +56,8 @@ fn objects(bed: &Bed, cluster: u8) -> anyhow::Result<BTreeSet<String>> {
     for kind in kinds.lines().filter(|k| !TRANSIENT.contains(k)) {
         let columns = "custom-columns=NS:.metadata.namespace,N:.metadata.name";
         let list = output(enter::kubectl(bed, cluster)?.args(["get", kind, "-A", "--no-headers", "-o", columns]))?;
-        all.extend(
-            list.lines().map(|line| format!("{kind} {}", line.split_whitespace().collect::<Vec<_>>().join("/"))),
-        );
+        let names = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join("/"));
+        all.extend(names.filter(|name| !name.starts_with(OF_NODES)).map(|name| format!("{kind} {name}")));
     }
     Ok(all)
 }
