@@ -17,24 +17,25 @@ use std::time::Duration;
 ///
 /// Example: fairlead control --cluster east --kubernetes --kubeconfig kubeconfig --context east --state east --admin east.sock
 #[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("source").required(true)))]
 pub struct ControlArgs {
-    /// This cluster: a folder under clusters/.
+    /// This cluster; in a mesh directory a folder under clusters/.
     #[arg(long)]
     cluster: String,
     /// The mesh directory.
-    #[arg(long, required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    #[arg(long, group = "source")]
     directory: Option<PathBuf>,
     /// Read objects from the API server of the cluster that this runs in, or that --kubeconfig names.
-    #[arg(long)]
+    #[arg(long, group = "source")]
     kubernetes: bool,
     /// The kubeconfig; by default the pod's service account, else $KUBECONFIG or ~/.kube/config.
-    #[arg(long, requires = "kubernetes")]
+    #[arg(long, conflicts_with = "directory")]
     kubeconfig: Option<PathBuf>,
     /// The kubeconfig's context; by default its current one.
-    #[arg(long, requires = "kubernetes")]
+    #[arg(long, conflicts_with = "directory")]
     context: Option<String>,
     /// Where Mesh, Peer and the control plane's own objects are.
-    #[arg(long, requires = "kubernetes", default_value = "fairlead-system")]
+    #[arg(long, conflicts_with = "directory", default_value = "fairlead-system")]
     namespace: String,
     /// Where proxies and peers connect; may be given several times.
     #[arg(long, default_value = "0.0.0.0:15012")]
