@@ -150,7 +150,8 @@ async fn trust(cluster: &Cluster) -> anyhow::Result<usize> {
     let mut deleted = 0;
     for namespace in cluster.list(&Kind::new("v1", "Namespace"), None, "").await? {
         let namespace = names(&namespace).1;
-        if cluster.get(&kind, Some(namespace), "fairlead-trust").await?.is_some() {
+        let found = cluster.get(&kind, Some(namespace), "fairlead-trust").await?;
+        if found.is_some_and(|found| found["metadata"]["labels"][PART_OF] == "fairlead") {
             cluster.delete(&kind, Some(namespace), "fairlead-trust").await?;
             deleted += 1;
         }

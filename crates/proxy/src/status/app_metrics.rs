@@ -37,14 +37,16 @@ impl FromStr for AppMetrics {
 
 /// Scrapers wait 10 s by default.
 const LIMIT: Duration = Duration::from_secs(9);
-const MAX_BYTES: usize = 32 << 20;
+const MAX_BYTES: usize = 8 << 20;
 /// A scraper's own limit, in seconds.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 
 /// The program's metrics, after a line that says whether it gave them.
 pub async fn scrape(wanted: &AppMetrics, options: &ProxyOptions, asked_with: &HeaderMap) -> String {
     let own: Option<f64> = asked_with.get(SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.parse().ok());
-    let limit = own.filter(|s| *s > 0.0).map_or(LIMIT, |s| Duration::from_secs_f64(s * 0.9).min(LIMIT));
+    let limit = own
+        .filter(|s| s.is_finite() && *s > 0.0)
+        .map_or(LIMIT, |s| Duration::from_secs_f64((s * 0.9).min(LIMIT.as_secs_f64())));
     let got = match tokio::time::timeout(limit, fetch(wanted, options)).await {
         Ok(got) => got,
         Err(_) => Err(format!("no answer within {limit:?}")),

@@ -16,7 +16,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+/// Connections to one of the ports at once: a kubelet and some scrapers need a few, and whoever reaches the pod can make them.
+const CONNECTIONS: usize = 64;
+/// How long one may last; kubelets and scrapers make new ones.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What a kubelet asks.
 pub struct Status {
@@ -25,6 +30,8 @@ pub struct Status {
     admin: OnceLock<Arc<Admin>>,
     bound: Vec<(&'static str, SocketAddr)>,
     quit: watch::Sender<bool>,
+    /// The program's metrics are held for one scraper at a time.
+    scraping: Semaphore,
 }
 
 /// What a listener answers.
@@ -50,7 +57,13 @@ impl Status {
                 Err(error) => tracing::error!(name, %error, "not served"),
             }
         }
-        let status = Arc::new(Self { options, admin: OnceLock::new(), bound, quit: watch::Sender::new(false) });
+        let status = Arc::new(Self {
+            options,
+            admin: OnceLock::new(),
+            bound,
+            quit: watch::Sender::new(false),
+            scraping: Semaphore::new(1),
+        });
         for (listener, door) in listeners {
             tokio::spawn(accept(listener, status.clone(), door));
         }
@@ -80,22 +93,23 @@ impl Status {
 }
 
 async fn accept(listener: TcpListener, status: Arc<Status>, door: Door) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
+        let Ok(place) = room.clone().acquire_owned().await else { return };
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let status = status.clone();
         tokio::spawn(async move {
+            let _place = place;
             let service = service_fn(move |request: Request<Incoming>| {
                 let status = status.clone();
                 async move { Ok::<_, Infallible>(answer(&status, door, peer, &request).await) }
             });
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+            let _ = tokio::time::timeout(LONGEST, http.serve_connection(TokioIo::new(stream), service)).await;
         });
     }
 }
@@ -112,6 +126,7 @@ async fn answer(status: &Status, door: Door, peer: SocketAddr, request: &Request
         (Door::Merged, "/stats/prometheus" | "/metrics") => {
             let mut metrics = status.admin.get().map(|admin| stats::prometheus(admin)).unwrap_or_default();
             if let Some(wanted) = &status.options.app_metrics {
+                let _turn = status.scraping.acquire().await;
                 metrics.push_str(&app_metrics::scrape(wanted, &status.options, request.headers()).await);
             }
             text(StatusCode::OK, metrics)

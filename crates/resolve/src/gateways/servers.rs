@@ -12,6 +12,9 @@ use fairlead_resources::istio::{self, ServerTlsMode};
 use fairlead_resources::protocol;
 use std::collections::BTreeSet;
 
+/// Label and value of a pod with an injected sidecar (Istio's injector writes it, and ours; gateways do not have it).
+const INJECTED: (&str, &str) = ("security.istio.io/tlsMode", "istio");
+
 /// All Gateways of a cluster, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gateways {
@@ -49,8 +52,12 @@ impl Gateways {
         servers.filter(|server| server.tls == Some(ServerTls::IstioMutual)).map(|server| server.port).collect()
     }
 
+    /// None for a pod with an injected sidecar: a selector, of whatever namespace, must not turn it into a gateway and so take its
+    /// mutual TLS and its policies from it.
     fn selecting<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a GatewayConfig> {
-        self.configs.iter().filter(move |config| !config.selector.is_empty() && selects(&config.selector, labels))
+        let injected = labels.get(INJECTED.0).map(String::as_str) == Some(INJECTED.1);
+        let may = move |config: &&GatewayConfig| !injected && !config.selector.is_empty();
+        self.configs.iter().filter(may).filter(move |config| selects(&config.selector, labels))
     }
 }
 

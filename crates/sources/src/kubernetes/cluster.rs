@@ -14,7 +14,7 @@ use crate::objects::{ClusterObjects, SourceObject};
 use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin};
 use fairlead_resources::yaml::Node;
 use fairlead_resources::{Kind, codes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -103,6 +103,12 @@ impl Cluster {
     pub fn vanished(&mut self, kind: Kind) {
         self.kinds.remove(&kind);
         self.dirty |= self.tables.replace(kind, Vec::new());
+    }
+
+    /// Kinds that come by definitions and of which there are objects, at the start those that were kept.
+    pub fn kept_kinds(&self) -> BTreeSet<Kind> {
+        let custom = WATCHED.iter().filter(|watched| watched.is_custom()).map(|watched| watched.kind);
+        custom.filter(|kind| self.tables.holds(*kind)).collect()
     }
 
     pub fn discovered(&mut self) {

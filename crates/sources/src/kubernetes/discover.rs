@@ -19,9 +19,11 @@ pub type Served = BTreeMap<Kind, ApiResource>;
 /// An answer takes no longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Looks until nobody listens. `None`: no answer yet.
-pub async fn discover(client: Client, timings: Timings, served: watch::Sender<Option<Served>>) {
+/// Looks until nobody listens. `None`: no answer yet. `kept`: kinds that there were objects of before the start; a first answer without
+/// one of them is not believed before a second, so that policies do not vanish while an API server starts beside us.
+pub async fn discover(client: Client, timings: Timings, kept: BTreeSet<Kind>, served: watch::Sender<Option<Served>>) {
     let mut missed: BTreeSet<Kind> = BTreeSet::new();
+    let mut doubted = false;
     let mut attempt = 0;
     loop {
         let found = tokio::time::timeout(TIMEOUT, look(&client)).await;
@@ -29,6 +31,12 @@ pub async fn discover(client: Client, timings: Timings, served: watch::Sender<Op
             Ok(Ok(mut found)) => {
                 attempt = 0;
                 let last = served.borrow().clone();
+                let doubtful = last.is_none() && !doubted && !is_whole(&kept, &found);
+                if doubtful {
+                    doubted = true;
+                    tokio::time::sleep(timings.discover).await;
+                    continue;
+                }
                 missed = keep_once(last.as_ref(), &mut found, &missed);
                 served.send_if_modified(|served| {
                     let changed = served.as_ref() != Some(&found);
@@ -50,6 +58,11 @@ pub async fn discover(client: Client, timings: Timings, served: watch::Sender<Op
             () = served.closed() => return,
         }
     }
+}
+
+/// Whether all kinds are there that there were objects of.
+fn is_whole(kept: &BTreeSet<Kind>, found: &Served) -> bool {
+    kept.iter().all(|kind| found.contains_key(kind))
 }
 
 /// Kinds that were there and are missing for the first time stay. Which those are.
@@ -93,6 +106,15 @@ async fn look(client: &Client) -> kube::Result<Served> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_first_answer_without_what_was_kept_is_doubtful() {
+        let policies = WATCHED.iter().find(|w| w.kind == Kind::AuthorizationPolicy).unwrap();
+        let kept = BTreeSet::from([Kind::AuthorizationPolicy]);
+        assert!(!is_whole(&kept, &Served::new()));
+        assert!(is_whole(&kept, &Served::from([(Kind::AuthorizationPolicy, policies.resource("v1"))])));
+        assert!(is_whole(&BTreeSet::new(), &Served::new()));
+    }
 
     #[test]
     fn a_kind_is_gone_when_two_answers_say_so() {

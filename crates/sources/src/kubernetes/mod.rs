@@ -63,7 +63,7 @@ pub async fn watch_kubernetes(source: KubernetesSource, states: mpsc::Sender<Clu
     let (served, mut serveds) = watch::channel(None);
     let mut around = JoinSet::new();
     around.spawn(health::probe(client.clone(), timings, health));
-    around.spawn(discover::discover(client.clone(), timings, served));
+    around.spawn(discover::discover(client.clone(), timings, cluster.kept_kinds(), served));
     let (changes, mut changed) = mpsc::channel::<(Watched, Change)>(IN_FLIGHT);
     let mut followers = Followers::default();
     let health = healths.clone();

@@ -91,10 +91,23 @@ async fn definitions(cluster: &Cluster) -> anyhow::Result<()> {
 async fn apply(cluster: &Cluster, what: &str, objects: &[Value]) -> anyhow::Result<()> {
     let mut changed = 0;
     for object in objects {
+        if is_anothers_namespace(cluster, object).await? {
+            println!("  namespace {NAMESPACE} was there before: its labels stay as they are, and so will it");
+            continue;
+        }
         changed += usize::from(cluster.apply(object).await?);
     }
     println!("{what}: {changed} of {} objects changed", objects.len());
     Ok(())
+}
+
+/// Whether this is a namespace that somebody else made, for a plugged-in CA for example: `uninstall` deletes what has our label.
+async fn is_anothers_namespace(cluster: &Cluster, object: &Value) -> anyhow::Result<bool> {
+    if object["kind"] != "Namespace" {
+        return Ok(false);
+    }
+    let there = cluster.get(&Kind::of(object)?, None, names(object).1).await?;
+    Ok(there.is_some_and(|there| there["metadata"]["labels"][PART_OF] != "fairlead"))
 }
 
 /// Deletes objects of an earlier run. What revisions share goes only when this is the only one.
