@@ -47,12 +47,17 @@ const AT_ONCE: usize = 256;
 impl Owner {
     /// Runs until every sender of events is gone.
     pub async fn run(mut self) {
+        // Deadlines up to here were acted on. Not simply what lies behind now: one that passes while an event is handled is due.
+        let mut acted = Instant::now();
         loop {
-            let now = Instant::now();
-            let deadline = self.world.next_deadline(now).unwrap_or(now + Duration::from_secs(3600));
+            let deadline =
+                self.world.next_deadline(acted).unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             let event = tokio::select! {
                 event = self.events.recv() => event,
-                () = tokio::time::sleep_until(deadline.into()) => Some(Event::Membership),
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    acted = Instant::now();
+                    Some(Event::Membership)
+                }
             };
             let Some(event) = event else { return };
             let mut heard = event.tells_of_others();

@@ -70,11 +70,11 @@ impl World {
         reports.filter_map(|(_, report)| report.status.paths.get(cluster).copied()).reduce(|a, b| a || b)
     }
 
-    /// The next moment at which something changes by time alone.
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+    /// The first moment after `since` at which something changes by time alone; it may have passed.
+    pub fn next_deadline(&self, since: Instant) -> Option<Instant> {
         let reports = self.reports.values().filter_map(|r| r.until);
         let leases = self.peers.values().filter_map(|p| p.lease.ends());
-        reports.chain(leases).filter(|t| *t > now).min()
+        reports.chain(leases).filter(|t| *t > since).min()
     }
 
     /// Reports of workloads that are no more.
