@@ -14,6 +14,22 @@ pub struct Tally {
     pub skipped: usize,
 }
 
+impl Tally {
+    /// Counts a fact, and prints it with what speaks against it.
+    pub fn note<T, E: std::fmt::Display>(&mut self, fact: &str, result: Result<T, E>) {
+        match result {
+            Ok(_) => {
+                self.passed += 1;
+                println!("ok   {fact}");
+            }
+            Err(why) => {
+                self.failed += 1;
+                println!("FAIL {fact}: {why:#}");
+            }
+        }
+    }
+}
+
 struct Suite {
     name: &'static str,
     /// Run when no suite is named.

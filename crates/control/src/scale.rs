@@ -37,15 +37,7 @@ pub struct Took {
 impl Scale {
     /// `services` × `endpoints` workloads, of which `proxies` have a sidecar that is generated for.
     pub fn new(services: usize, endpoints: usize, proxies: usize) -> anyhow::Result<Self> {
-        let opening = Opening {
-            cluster: "east",
-            trust_domain: "east.scale.example",
-            shared: false,
-            approve: false,
-            cacerts: None,
-            certificate_lifetime: Duration::from_secs(3600),
-            advertise: &[],
-        };
+        let opening = Opening::plain("east", "east.scale.example");
         let authority = Arc::new(Authority::open(&opening, Arc::new(Store::in_memory()?))?);
         let mut world = World::new(authority, "scale".into(), ControlTimings::default())?;
         let cluster: ClusterId = "east".into();

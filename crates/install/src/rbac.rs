@@ -81,26 +81,24 @@ const fn named(
     Rule { reach: Reach::Cluster, group, resources, names, verbs, reader }
 }
 
+/// Kinds of `networking.istio.io` that are read and validated.
+pub const NETWORKING: &[&str] = &[
+    "virtualservices",
+    "destinationrules",
+    "gateways",
+    "serviceentries",
+    "workloadentries",
+    "workloadgroups",
+    "sidecars",
+    "proxyconfigs",
+];
+
 /// All rules.
 pub const RULES: &[Rule] = &[
     everywhere("", &["namespaces", "services", "pods", "nodes"], READ, (SOURCES, "Kind::Namespace")),
     everywhere("discovery.k8s.io", &["endpointslices"], READ, (SOURCES, "Kind::EndpointSlice")),
     named("", &["configmaps"], Names::These(&["istio"]), READ, (SOURCES, "istio-system")),
-    everywhere(
-        "networking.istio.io",
-        &[
-            "virtualservices",
-            "destinationrules",
-            "gateways",
-            "serviceentries",
-            "workloadentries",
-            "workloadgroups",
-            "sidecars",
-            "proxyconfigs",
-        ],
-        READ,
-        (SOURCES, "Kind::VirtualService"),
-    ),
+    everywhere("networking.istio.io", NETWORKING, READ, (SOURCES, "Kind::VirtualService")),
     everywhere(
         "security.istio.io",
         &["peerauthentications", "requestauthentications", "authorizationpolicies"],

@@ -6,6 +6,7 @@
 
 use crate::control::CONTROL;
 use crate::object::labelled;
+use crate::rbac::NETWORKING;
 use crate::values::{DEFAULT_REVISION, NAMESPACE, Values};
 use serde_json::{Value, json};
 
@@ -79,19 +80,7 @@ fn validator(values: &Values) -> Value {
         })
     };
     let rules = json!([
-        rule(
-            "networking.istio.io",
-            &[
-                "virtualservices",
-                "destinationrules",
-                "gateways",
-                "serviceentries",
-                "workloadentries",
-                "workloadgroups",
-                "sidecars",
-                "proxyconfigs"
-            ]
-        ),
+        rule("networking.istio.io", NETWORKING),
         rule("security.istio.io", &["peerauthentications", "requestauthentications", "authorizationpolicies"]),
         rule("telemetry.istio.io", &["telemetries"]),
         rule("multicluster.x-k8s.io", &["serviceexports", "serviceimports"]),

@@ -53,19 +53,6 @@ impl Run<'_> {
         output(enter::lan(self.bed)?.arg(&self.binary).args(words))
     }
 
-    fn note(&mut self, fact: &str, result: anyhow::Result<()>) {
-        match result {
-            Ok(()) => {
-                self.tally.passed += 1;
-                println!("ok   {fact}");
-            }
-            Err(why) => {
-                self.tally.failed += 1;
-                println!("FAIL {fact}: {why:#}");
-            }
-        }
-    }
-
     /// Asks until it is so.
     fn within(&self, holds: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
         let begun = Instant::now();
@@ -83,19 +70,20 @@ impl Run<'_> {
         self.kubectl(&["create", "serviceaccount", "quiet", "-n", NAMESPACE])?;
         let table = table()?;
         let admitted = self.admitted(&table);
-        self.note("pods of every kind are admitted with their proxy", admitted);
+        self.tally.note("pods of every kind are admitted with their proxy", admitted);
         let refused = self.refused(&table);
-        self.note("pods that ask for what cannot be are refused, with the code", refused);
+        self.tally.note("pods that ask for what cannot be are refused, with the code", refused);
         let started = self.started();
-        self.note("a native sidecar, an ordinary one that holds its program, and a Job start and end", started);
+        self.tally.note("a native sidecar, an ordinary one that holds its program, and a Job start and end", started);
         let restricted = self.restricted();
-        self.note("with the CNI plugin a pod of level restricted starts with its sidecar, and is reached", restricted);
+        self.tally
+            .note("with the CNI plugin a pod of level restricted starts with its sidecar, and is reached", restricted);
         let objects = self.objects();
-        self.note("a bad object is refused with what analyze prints, a good one is taken", objects);
+        self.tally.note("a bad object is refused with what analyze prints, a good one is taken", objects);
         let bundle = self.bundle();
-        self.note("an emptied caBundle is put right", bundle);
+        self.tally.note("an emptied caBundle is put right", bundle);
         let away = self.away();
-        self.note("without the webhook a pod waits and a bad object is taken; then it can go", away);
+        self.tally.note("without the webhook a pod waits and a bad object is taken; then it can go", away);
         Ok(())
     }
 

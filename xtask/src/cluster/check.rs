@@ -55,7 +55,7 @@ pub fn image(bed: &Bed) -> anyhow::Result<Tally> {
             "--ignore-not-found",
             "--timeout=60s",
         ]))?;
-        facts.note(&format!("c{cluster} runs the image, restricted"), result);
+        facts.tally.note(&format!("c{cluster} runs the image, restricted"), result);
     }
     Ok(facts.tally)
 }
@@ -71,8 +71,8 @@ pub fn api_server_away(bed: &Bed) -> anyhow::Result<Tally> {
     });
     let other = output(enter::kubectl(bed, 2)?.args(["get", "--raw", "/readyz"]));
     supervisor::set_stopped(&bed.cluster(1), "kube-apiserver", false)?;
-    facts.note("c1 API server can be taken away", gone);
-    facts.note("c2 API server stays", other);
+    facts.tally.note("c1 API server can be taken away", gone);
+    facts.tally.note("c2 API server stays", other);
     facts.expect("c1 API server comes back", "ok", ready);
     Ok(facts.tally)
 }
@@ -127,7 +127,7 @@ impl<'a> Facts<'a> {
         for (name, url) in urls {
             let fetch = web(url);
             let result = self.within(|| containing(fetch(self)?, &own));
-            self.note(&format!("c{c} {name}"), result);
+            self.tally.note(&format!("c{c} {name}"), result);
         }
         let inside = |words: &[&str]| -> anyhow::Result<String> {
             let exec = ["--namespace", NAMESPACE, "exec", pod.as_str(), "--container", "web", "--"];
@@ -143,10 +143,10 @@ impl<'a> Facts<'a> {
             inside(&["timeout", "5", "wget", "-qO-", "http://127.0.0.1:8081/"])
         });
         let logs = self.kubectl(c, &["logs", &pod, "--container", "web"]).and_then(|text| containing(text, "up"));
-        self.note(&format!("c{c} logs"), logs);
+        self.tally.note(&format!("c{c} logs"), logs);
         let started = "jsonpath={.status.initContainerStatuses[1].started}";
         let sidecar = self.kubectl(c, &["get", "pod", &pod, "-o", started]).and_then(|text| containing(text, "true"));
-        self.note(&format!("c{c} a native sidecar runs"), sidecar);
+        self.tally.note(&format!("c{c} a native sidecar runs"), sidecar);
         let credentials = "/var/run/secrets/kubernetes.io/serviceaccount/token";
         let authority = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
         let ask = format!(
@@ -156,7 +156,7 @@ impl<'a> Facts<'a> {
         let port = self.service(c, "{.spec.ports[0].nodePort}")?;
         let url = format!("http://{}:{port}/", self.plan.node(c));
         let result = self.within(|| containing(self.fetch_from_lan(&url)?, &own));
-        self.note(&format!("c{c} NodePort from the lan"), result);
+        self.tally.note(&format!("c{c} NodePort from the lan"), result);
         Ok(())
     }
 
@@ -173,17 +173,17 @@ impl<'a> Facts<'a> {
         let port = self.service(to, "{.spec.ports[0].nodePort}")?;
         let url = format!("http://{}:{port}/", self.plan.node(to));
         let result = self.within(|| containing(self.fetch(from, &url)?, &answer));
-        self.note(&format!("c{from} pod reaches c{to} by NodePort"), result);
+        self.tally.note(&format!("c{from} pod reaches c{to} by NodePort"), result);
         let result = self.within(|| {
             let address = self.service(to, "{.status.loadBalancer.ingress[0].ip}")?;
             containing(self.fetch(from, &format!("http://{address}:{PORT}/"))?, &answer)
         });
-        self.note(&format!("c{from} pod reaches c{to} by its load balancer"), result);
+        self.tally.note(&format!("c{from} pod reaches c{to} by its load balancer"), result);
         let address = self.pod_address(to)?;
         let url = format!("http://{address}:8080/");
         if self.plan.shape == Shape::Flat {
             let result = self.within(|| containing(self.fetch(from, &url)?, &answer));
-            self.note(&format!("c{from} pod reaches a pod of c{to}"), result);
+            self.tally.note(&format!("c{from} pod reaches a pod of c{to}"), result);
         } else {
             // Somebody of the own cluster may have the same address, and answer.
             let never = match self.fetch(from, &url) {
@@ -191,18 +191,18 @@ impl<'a> Facts<'a> {
                 Ok(text) => Ok(text),
                 Err(error) => Ok(format!("{error:#}")),
             };
-            self.note(&format!("c{from} pod does not reach a pod of c{to}"), never);
+            self.tally.note(&format!("c{from} pod does not reach a pod of c{to}"), never);
             let pods = self.plan.pods(to);
             let inside = address.parse().is_ok_and(|address: std::net::Ipv4Addr| pods.contains(&address));
             let overlap = (inside && pods == self.plan.pods(from))
                 .then(String::new)
                 .with_context(|| format!("{address} is not in {pods}"));
-            self.note(&format!("c{from} and c{to} have the same pod range"), overlap);
+            self.tally.note(&format!("c{from} and c{to} have the same pod range"), overlap);
             let lan = match self.fetch_from_lan(&url) {
                 Ok(text) => Err(anyhow::anyhow!("{address} answered {text}")),
                 Err(error) => Ok(format!("{error:#}")),
             };
-            self.note(&format!("lan does not reach a pod of c{to}"), lan);
+            self.tally.note(&format!("lan does not reach a pod of c{to}"), lan);
         }
         Ok(())
     }
@@ -225,10 +225,10 @@ impl<'a> Facts<'a> {
             };
             let inside = self.fetch(one, &near).and_then(|text| containing(text, "of c"));
             faults::heal_link(self.bed, one, other)?;
-            self.note(&format!("{name} between c{one} and c{other}"), result);
-            self.note(&format!("{name} leaves what is inside c{one}"), inside);
+            self.tally.note(&format!("{name} between c{one} and c{other}"), result);
+            self.tally.note(&format!("{name} leaves what is inside c{one}"), inside);
             let healed = self.within(|| containing(self.fetch(one, &far)?, &format!("of c{other}")));
-            self.note(&format!("{name} heals"), healed);
+            self.tally.note(&format!("{name} heals"), healed);
         }
         Ok(())
     }
@@ -239,11 +239,11 @@ impl<'a> Facts<'a> {
             Ok(_) => Err(anyhow::anyhow!("{address} was reached")),
             Err(error) => Ok(error.to_string()),
         };
-        self.note("the machine itself does not reach the nodes", outside);
+        self.tally.note("the machine itself does not reach the nodes", outside);
         for cluster in self.bed.running() {
             let routes = output(enter::node(self.bed, cluster)?.args(["ip", "route"]))?;
             let none = if routes.contains("default") { Err(anyhow::anyhow!(routes)) } else { Ok(routes) };
-            self.note(&format!("c{cluster} has no way out"), none);
+            self.tally.note(&format!("c{cluster} has no way out"), none);
         }
         Ok(())
     }
@@ -291,7 +291,7 @@ impl<'a> Facts<'a> {
                 )
             });
             output(enter::kubectl(self.bed, *cluster)?.args(["delete", "mutatingwebhookconfiguration", NAMESPACE]))?;
-            self.note(&format!("c{cluster} API server calls a webhook beside the clusters"), result);
+            self.tally.note(&format!("c{cluster} API server calls a webhook beside the clusters"), result);
         }
         Ok(())
     }
@@ -324,7 +324,7 @@ impl<'a> Facts<'a> {
 
     fn expect(&mut self, name: &str, want: &str, attempt: impl Fn() -> anyhow::Result<String>) {
         let result = self.within(|| containing(attempt()?, want));
-        self.note(name, result);
+        self.tally.note(name, result);
     }
 
     /// Tries until it works or patience ends.
@@ -334,19 +334,6 @@ impl<'a> Facts<'a> {
             match attempt() {
                 Err(_) if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(300)),
                 result => return result,
-            }
-        }
-    }
-
-    fn note(&mut self, name: &str, result: anyhow::Result<String>) {
-        match result {
-            Ok(_) => {
-                self.tally.passed += 1;
-                println!("ok   {name}");
-            }
-            Err(error) => {
-                self.tally.failed += 1;
-                println!("FAIL {name}: {error:#}");
             }
         }
     }

@@ -33,10 +33,10 @@ pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
     let result = run.installed();
     for cluster in [1, 2] {
         let said = run.fairlead(&["uninstall", "--context", &context(cluster), "--crds"])?;
-        run.note(&format!("c{cluster} uninstall"), succeeded(&said));
+        run.tally.note(&format!("c{cluster} uninstall"), succeeded(&said));
         let after = objects(bed, cluster)?;
         let left: Vec<_> = before[usize::from(cluster) - 1].symmetric_difference(&after).cloned().collect();
-        run.note(
+        run.tally.note(
             &format!("c{cluster} has the objects it had before"),
             if left.is_empty() { Ok(()) } else { Err(left.join(", ")) },
         );
@@ -74,31 +74,18 @@ impl Run<'_> {
         Ok(enter::lan(self.bed)?.arg(&self.binary).args(words).output()?)
     }
 
-    fn note(&mut self, fact: &str, result: Result<(), String>) {
-        match result {
-            Ok(()) => {
-                self.tally.passed += 1;
-                println!("ok   {fact}");
-            }
-            Err(why) => {
-                self.tally.failed += 1;
-                println!("FAIL {fact}: {why}");
-            }
-        }
-    }
-
     fn installed(&mut self) -> anyhow::Result<()> {
         for cluster in [1, 2] {
             let said = self.fairlead(&["check", "--before", "--context", &context(cluster)])?;
-            self.note(&format!("c{cluster} can be installed into"), succeeded(&said));
+            self.tally.note(&format!("c{cluster} can be installed into"), succeeded(&said));
         }
         let begun = Instant::now();
         for (cluster, name) in [(1, "east"), (2, "west")] {
             let said = self.fairlead(&["install", "--context", &context(cluster), "--cluster", name])?;
-            self.note(&format!("c{cluster} install"), succeeded(&said));
+            self.tally.note(&format!("c{cluster} install"), succeeded(&said));
         }
         let seconds = begun.elapsed().as_secs();
-        self.note(
+        self.tally.note(
             &format!("both are ready after {seconds} s"),
             if seconds <= BOUND_SECONDS { Ok(()) } else { Err(format!("more than {BOUND_SECONDS} s")) },
         );
@@ -129,7 +116,8 @@ impl Run<'_> {
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
         let quiet =
             text.matches("0 of ").count() == 3 && text.contains("definitions: 0 applied") && versions(self)? == before;
-        self.note("a second install changes nothing", succeeded(&said).and(if quiet { Ok(()) } else { Err(text) }));
+        self.tally
+            .note("a second install changes nothing", succeeded(&said).and(if quiet { Ok(()) } else { Err(text) }));
         let said = self.fairlead(&["install", "--context", "c1", "--set", "control.replicas=2"])?;
         let replicas = output(enter::kubectl(self.bed, 1)?.args([
             "get",
@@ -141,7 +129,7 @@ impl Run<'_> {
             "jsonpath={.spec.replicas} {.status.readyReplicas}",
         ]))?;
         let right = if replicas.trim() == "2 2" { Ok(()) } else { Err(format!("replicas: {replicas}")) };
-        self.note("another value changes that", succeeded(&said).and(right));
+        self.tally.note("another value changes that", succeeded(&said).and(right));
         Ok(())
     }
 
@@ -163,7 +151,8 @@ impl Run<'_> {
                 "-",
             ]);
             let taken = output_of(&mut kubectl, &text).map(drop).map_err(|e| format!("{e:#}"));
-            self.note(&format!("the API server takes the objects of {}", words.join(" ")), succeeded(&said).and(taken));
+            self.tally
+                .note(&format!("the API server takes the objects of {}", words.join(" ")), succeeded(&said).and(taken));
         }
         Ok(())
     }
@@ -171,20 +160,20 @@ impl Run<'_> {
     /// Commands that the control plane answers.
     fn commands(&mut self) -> anyhow::Result<()> {
         let said = self.fairlead(&["token", "create", "--context", "c1"])?;
-        self.note("token create --context", succeeded(&said));
+        self.tally.note("token create --context", succeeded(&said));
         let token = String::from_utf8(said.stdout).context("token")?;
         let said = self.fairlead(&["join", "--context", "c2", token.trim()])?;
-        self.note("join --context", succeeded(&said));
+        self.tally.note("join --context", succeeded(&said));
         let said = self.fairlead(&["join", "--context", "c2", token.trim()])?;
         let refused = said.status.code() == Some(2) && !said.stderr.is_empty();
-        self.note(
+        self.tally.note(
             "a token is good once, and exit code and error pass through",
             if refused { Ok(()) } else { Err(format!("{said:?}")) },
         );
         let said = self.fairlead(&["get", "proxies", "--context", "c1", "-o", "json"])?;
         let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
         let gateway = rows.iter().any(|r| r["workload"].as_str().is_some_and(|w| w.contains("fairlead-eastwest")));
-        self.note("get proxies asks every replica", if gateway { Ok(()) } else { Err(format!("{rows:?}")) });
+        self.tally.note("get proxies asks every replica", if gateway { Ok(()) } else { Err(format!("{rows:?}")) });
         Ok(())
     }
 
@@ -202,7 +191,7 @@ impl Run<'_> {
         self.kubectl(&["delete", "service", "fairlead-eastwest", "-n", "fairlead-system"])?;
         self.check("check tells of a missing gateway address", &["c1"], failed("gateway address"))?;
         let said = self.fairlead(&["install", "--context", "c1"])?;
-        self.note("install puts right what is missing", succeeded(&said));
+        self.tally.note("install puts right what is missing", succeeded(&said));
         self.check("check is content again", &["c1"], all_well)
     }
 
@@ -213,7 +202,7 @@ impl Run<'_> {
         let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
         let told = rows.iter().any(|r| r["state"] == "failed");
         let code = said.status.code() == Some(i32::from(told));
-        self.note(fact, if !rows.is_empty() && code && holds(&rows) { Ok(()) } else { Err(format!("{said:?}")) });
+        self.tally.note(fact, if !rows.is_empty() && code && holds(&rows) { Ok(()) } else { Err(format!("{said:?}")) });
         Ok(())
     }
 
@@ -238,19 +227,19 @@ impl Run<'_> {
             "gateway.replicas=1",
         ];
         let said = self.fairlead(&words)?;
-        self.note("a second revision beside the first", succeeded(&said));
+        self.tally.note("a second revision beside the first", succeeded(&said));
         let webhooks =
             output(enter::kubectl(self.bed, 2)?.args(["get", "mutatingwebhookconfigurations", "-o", "name"]))?;
         let there = ["fairlead-injector", "fairlead-injector-canary", "fairlead-revision-tag-prod"]
             .iter()
             .all(|n| webhooks.lines().any(|l| l.ends_with(n)));
-        self.note("each has its webhooks, and its tag", if there { Ok(()) } else { Err(webhooks) });
+        self.tally.note("each has its webhooks, and its tag", if there { Ok(()) } else { Err(webhooks) });
         let said = self.fairlead(&["uninstall", "--context", "c2", "--revision", "canary"])?;
-        self.note("one revision is taken out", succeeded(&said));
+        self.tally.note("one revision is taken out", succeeded(&said));
         let words = ["get", "deployment", "fairlead-eastwest", "-n", "fairlead-system", "-o", "yaml"];
         let gateway = output(enter::kubectl(self.bed, 2)?.args(words))?;
         let asks = if gateway.contains("fairlead-control.fairlead-system") { Ok(()) } else { Err(gateway) };
-        self.note("the gateway asks the control plane that is left", asks);
+        self.tally.note("the gateway asks the control plane that is left", asks);
         let lasting = |all: &BTreeSet<String>| -> BTreeSet<String> {
             // Pods and their slices go in their own time; what the mesh knows goes on changing.
             let passing = ["fairlead-control-", "fairlead-eastwest-", "secrets fairlead-system/fairlead-state-"];
@@ -259,7 +248,7 @@ impl Run<'_> {
         };
         let after = objects(self.bed, 2)?;
         let left: Vec<_> = lasting(&before).symmetric_difference(&lasting(&after)).cloned().collect();
-        self.note("and nothing else", if left.is_empty() { Ok(()) } else { Err(left.join(", ")) });
+        self.tally.note("and nothing else", if left.is_empty() { Ok(()) } else { Err(left.join(", ")) });
         Ok(())
     }
 
@@ -267,9 +256,9 @@ impl Run<'_> {
         let mine = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: mine, namespace: default}\nspec: {host: reviews.default.svc.cluster.local}\n";
         output_of(enter::kubectl(self.bed, 2)?.args(["apply", "-f", "-"]), mine)?;
         let said = self.fairlead(&["uninstall", "--context", "c2"])?;
-        self.note("c2 uninstall", succeeded(&said));
+        self.tally.note("c2 uninstall", succeeded(&said));
         let kept = output(enter::kubectl(self.bed, 2)?.args(["get", "destinationrule", "mine", "-o", "name"]));
-        self.note("objects of users stay, and their definition", kept.map(drop).map_err(|e| format!("{e:#}")));
+        self.tally.note("objects of users stay, and their definition", kept.map(drop).map_err(|e| format!("{e:#}")));
         Ok(())
     }
 }

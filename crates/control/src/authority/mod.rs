@@ -75,6 +75,21 @@ pub struct Opening<'a> {
     pub advertise: &'a [String],
 }
 
+impl<'a> Opening<'a> {
+    /// With an own root, open to who is introduced, certificates of an hour, and no address that peers dial.
+    pub fn plain(cluster: &'a str, trust_domain: &'a str) -> Self {
+        Self {
+            cluster,
+            trust_domain,
+            shared: false,
+            approve: false,
+            cacerts: None,
+            certificate_lifetime: Duration::from_secs(3600),
+            advertise: &[],
+        }
+    }
+}
+
 pub struct Authority {
     cluster: String,
     ca: Ca,

@@ -5,15 +5,8 @@ use fairlead_identity::introduction::Statement;
 use fairlead_identity::{SignedStatement, verdict};
 
 fn open(cluster: &str, store: Arc<Store>) -> Authority {
-    let opening = Opening {
-        cluster,
-        trust_domain: &format!("{cluster}.shop.example"),
-        shared: false,
-        approve: false,
-        cacerts: None,
-        certificate_lifetime: Duration::from_secs(3600),
-        advertise: &[],
-    };
+    let domain = format!("{cluster}.shop.example");
+    let opening = Opening::plain(cluster, &domain);
     Authority::open(&opening, store).unwrap()
 }
 

@@ -50,15 +50,7 @@ struct Plane {
 impl Plane {
     fn new() -> Self {
         let store = Arc::new(Store::in_memory().unwrap());
-        let opening = Opening {
-            cluster: "east",
-            trust_domain: "east.shop.mesh",
-            shared: false,
-            approve: false,
-            cacerts: None,
-            certificate_lifetime: Duration::from_secs(3600),
-            advertise: &[],
-        };
+        let opening = Opening::plain("east", "east.shop.mesh");
         let authority = Arc::new(Authority::open(&opening, store.clone()).unwrap());
         let mut world = World::new(authority.clone(), "shop".into(), ControlTimings::default()).unwrap();
         let file: Arc<str> = "all.yaml".into();

@@ -41,15 +41,7 @@ struct Served {
 
 async fn serve(settings: Option<PathBuf>) -> Served {
     fairlead_identity::provider::install_process_default();
-    let opening = Opening {
-        cluster: "east",
-        trust_domain: "east.shop.example",
-        shared: false,
-        approve: false,
-        cacerts: None,
-        certificate_lifetime: Duration::from_secs(3600),
-        advertise: &[],
-    };
+    let opening = Opening::plain("east", "east.shop.example");
     let authority = Arc::new(Authority::open(&opening, Arc::new(Store::in_memory().unwrap())).unwrap());
     let injector = Injector::new(settings, "east", "east.shop.example");
     let (service, namespace) = injector.service();

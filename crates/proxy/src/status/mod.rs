@@ -2,7 +2,8 @@
 //! to end it.
 //!
 //! Served from the first moment on, before there is a certificate: a program's liveness must not hang on a control plane. Runs on the
-//! control thread. Invariant: whoever is not on the pod's own loopback can only read.
+//! control thread. Invariant: whoever is not on the pod's own loopback can read,
+//! and have the program probed and scraped, and nothing else.
 
 mod app_metrics;
 mod app_probes;

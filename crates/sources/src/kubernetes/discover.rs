@@ -28,15 +28,14 @@ pub async fn discover(client: Client, timings: Timings, kept: BTreeSet<Kind>, se
     loop {
         let found = tokio::time::timeout(TIMEOUT, look(&client)).await;
         let pause = match found {
+            Ok(Ok(found)) if !doubted && served.borrow().is_none() && !is_whole(&kept, &found) => {
+                doubted = true;
+                attempt = 0;
+                timings.discover
+            }
             Ok(Ok(mut found)) => {
                 attempt = 0;
                 let last = served.borrow().clone();
-                let doubtful = last.is_none() && !doubted && !is_whole(&kept, &found);
-                if doubtful {
-                    doubted = true;
-                    tokio::time::sleep(timings.discover).await;
-                    continue;
-                }
                 missed = keep_once(last.as_ref(), &mut found, &missed);
                 served.send_if_modified(|served| {
                     let changed = served.as_ref() != Some(&found);

@@ -24,18 +24,10 @@ pub fn run(mesh: &Mesh<'_>) -> anyhow::Result<Tally> {
                 tally.skipped += 1;
                 println!("skip {}: {reason}", call.call.why);
             }
-            Ok(Verdict::Faults(faults)) if faults.is_empty() => {
-                tally.passed += 1;
-                println!("ok   {}", call.call.why);
-            }
             Ok(Verdict::Faults(faults)) => {
-                tally.failed += 1;
-                println!("FAIL {}: {}", call.call.why, faults.join("; "));
+                tally.note(&call.call.why, if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) });
             }
-            Err(error) => {
-                tally.failed += 1;
-                println!("FAIL {}: {error:#}", call.call.why);
-            }
+            Err(error) => tally.note(&call.call.why, Err::<(), _>(error)),
         }
     }
     Ok(tally)

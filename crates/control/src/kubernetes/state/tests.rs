@@ -33,15 +33,7 @@ impl Pod {
     }
 
     fn authority(&self) -> Authority {
-        let opening = Opening {
-            cluster: "east",
-            trust_domain: "east.shop.example",
-            shared: false,
-            approve: false,
-            cacerts: None,
-            certificate_lifetime: Duration::from_secs(3600),
-            advertise: &[],
-        };
+        let opening = Opening::plain("east", "east.shop.example");
         Authority::open(&opening, self.store.clone()).unwrap()
     }
 
@@ -96,15 +88,8 @@ async fn the_next_pod_has_the_same_ca_names_and_members() {
 }
 
 fn member(cluster: &str) -> fairlead_identity::Member {
-    let opening = Opening {
-        cluster,
-        trust_domain: &format!("{cluster}.shop.example"),
-        shared: false,
-        approve: false,
-        cacerts: None,
-        certificate_lifetime: Duration::from_secs(3600),
-        advertise: &[],
-    };
+    let domain = format!("{cluster}.shop.example");
+    let opening = Opening::plain(cluster, &domain);
     Authority::open(&opening, Arc::new(Store::in_memory().unwrap())).unwrap().me()
 }
 
