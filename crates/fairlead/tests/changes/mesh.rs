@@ -17,6 +17,9 @@ const START: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The clusters of the mesh.
+pub const CLUSTERS: [&str; 3] = ["east", "north", "west"];
+
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A machine on which no other lab of these tests runs, and where labs keep their files.
@@ -99,7 +102,14 @@ impl Mesh {
         let machine = Machine::new();
         let mut up = machine.up(&[]);
         machine.wait(&mut up);
-        Self { up, machine }
+        let mesh = Self { up, machine };
+        // A start is over when the proxies are ready; that every peer knows it comes a moment later.
+        until("every cluster knows every program ready", || {
+            let rows = CLUSTERS.into_iter().flat_map(|cluster| mesh.get("services", cluster));
+            let behind: Vec<_> = rows.filter(|row| row["ready"] != row["total"]).map(|row| row.to_string()).collect();
+            if behind.is_empty() { Ok(()) } else { Err(behind.join("\n")) }
+        });
+        mesh
     }
 
     /// `fairlead lab …`, which must be done.

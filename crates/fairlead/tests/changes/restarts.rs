@@ -1,9 +1,8 @@
 //! Control planes that are all away for a while and come back: nobody notices, and their return changes nothing.
 
-use crate::mesh::{Mesh, until};
+use crate::mesh::{CLUSTERS, Mesh, until};
 use std::collections::BTreeMap;
 
-const CLUSTERS: [&str; 3] = ["east", "north", "west"];
 const PROXIES: [&str; 9] = [
     "east/app/client",
     "east/app/web",
