@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use fairlead_identity::{JoinToken, SpiffeId, SystemRandom};
+use fairlead_identity::{JoinToken, Rehearsal, SpiffeId, SystemRandom};
 use fairlead_model::listing::WorkloadCredential;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -71,6 +71,7 @@ fn routes(admin: Admin) -> Router {
         .route("/token", post(token))
         .route("/workload-token", post(workload_token))
         .route("/join", post(join))
+        .route("/rehearse", post(rehearse))
         .route("/detach", post(detach))
         .route("/drain", post(drain))
         .with_state(admin)
@@ -141,6 +142,21 @@ async fn join(State(admin): State<Admin>, Json(request): Json<JoinRequest>) -> R
     let _ = admin.events.send(Event::Membership);
     safe(&admin, &format!("joined {cluster}")).await?;
     Ok(Json(json!({"joined": cluster, "namespaces": "all"})))
+}
+
+#[derive(Deserialize)]
+struct RehearsalRequest {
+    token: String,
+    address: String,
+}
+
+/// Would a join by this token, at this one of its addresses, succeed?
+async fn rehearse(
+    State(admin): State<Admin>,
+    Json(request): Json<RehearsalRequest>,
+) -> Result<Json<Rehearsal>, Refused> {
+    let token: JoinToken = request.token.trim().parse()?;
+    Ok(Json(joining::rehearse(&admin.authority, &token, &request.address).await?))
 }
 
 #[derive(Deserialize)]

@@ -7,7 +7,7 @@ use crate::authority::{Authority, now};
 use crate::caller::Caller;
 use crate::limiter::Limiter;
 use anyhow::{Context as _, bail};
-use fairlead_identity::{JoinAnswer, JoinRequest, JoinToken, Roster, Statement, SystemRandom, join, tls};
+use fairlead_identity::{JoinAnswer, JoinRequest, JoinToken, Rehearsal, Roster, Statement, SystemRandom, join, tls};
 use fairlead_proto::JsonMessage;
 use fairlead_proto::join::{Join, JoinClient};
 use fairlead_xds::client::{ChannelOptions, channel, connector};
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 const REQUEST: &str = "join";
 const ANSWER: &str = "joined";
+const REHEARSED: &str = "rehearsed";
 /// A token without `--for` ends after this.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
@@ -66,7 +67,20 @@ pub async fn dial(authority: &Authority, token: &JoinToken) -> anyhow::Result<St
     Err(last)
 }
 
-async fn dial_one(authority: &Authority, token: &JoinToken, address: &str) -> anyhow::Result<String> {
+/// Whether the token's issuer would let this cluster join; changes nothing on either side.
+pub async fn rehearse(authority: &Authority, token: &JoinToken, address: &str) -> anyhow::Result<Rehearsal> {
+    let (client, exporter) = connected(token, address).await?;
+    let mut me = authority.me();
+    // A join is a new incarnation, which beats every revocation.
+    me.incarnation = u64::MAX;
+    let (request, _) = join::request(token, exporter, &me, &mut SystemRandom)?;
+    let answer = client.rehearse(JsonMessage::new(REQUEST, serde_json::to_vec(&request)?)).await;
+    let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+    Ok(serde_json::from_slice(&answer.json)?)
+}
+
+/// The exporter belongs to this one connection.
+async fn connected(token: &JoinToken, address: &str) -> anyhow::Result<(JoinClient, [u8; join::EXPORTER_BYTES])> {
     let clock: Arc<dyn TimeProvider> = Arc::new(DefaultTimeProvider);
     let config = tls::joining_config(token.root, &clock, &[b"h2"])?;
     // The exporter belongs to one connection, so the handshake is made here and the channel gets it ready-made, once.
@@ -81,8 +95,13 @@ async fn dial_one(authority: &Authority, token: &JoinToken, address: &str) -> an
         let ready = ready.clone();
         async move { ready.lock().await.take().ok_or_else(|| std::io::Error::other("the joining connection ended")) }
     });
-    let (request, pending) = join::request(token, exporter, &authority.me(), &mut SystemRandom)?;
     let client = JoinClient::new(channel(address, connect, ChannelOptions::default()).await?);
+    Ok((client, exporter))
+}
+
+async fn dial_one(authority: &Authority, token: &JoinToken, address: &str) -> anyhow::Result<String> {
+    let (client, exporter) = connected(token, address).await?;
+    let (request, pending) = join::request(token, exporter, &authority.me(), &mut SystemRandom)?;
     let answer = client.join(JsonMessage::new(REQUEST, serde_json::to_vec(&request)?)).await;
     let answer = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
     if answer.kind != ANSWER {
@@ -136,5 +155,27 @@ impl Join for Acceptor {
         }
         let json = serde_json::to_vec(&answer).map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(JsonMessage::new(ANSWER, json)))
+    }
+
+    async fn rehearse(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status> {
+        if !self.attempts.take(Instant::now()) {
+            return Err(Status::resource_exhausted("too many attempts to join; try again in a few seconds"));
+        }
+        let Some(Caller { exporter, .. }) = request.extensions().get::<Caller>().cloned() else {
+            return Err(Status::internal("connection without TLS"));
+        };
+        let request: JoinRequest =
+            serde_json::from_slice(&request.get_ref().json).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let shared = self.authority.is_shared();
+        let (me, membership) = self.authority.with_membership(|me, membership| (me.clone(), membership.clone()));
+        let store = self.authority.store().clone();
+        let look = move || {
+            let roster = Roster { me: &me, membership: &membership, shared };
+            join::rehearse(&request, exporter, store.as_ref(), roster, now())
+        };
+        let looked = tokio::task::spawn_blocking(look).await.map_err(|e| Status::internal(e.to_string()))?;
+        let answer = Rehearsal { refused: looked.err(), now: now().as_secs() };
+        let json = serde_json::to_vec(&answer).map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(JsonMessage::new(REHEARSED, json)))
     }
 }

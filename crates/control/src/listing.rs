@@ -75,6 +75,7 @@ pub fn peers(world: &World) -> Value {
                 clock_ahead: state.and_then(|s| s.ahead),
                 addresses: member.control_addresses,
                 incarnation: member.incarnation,
+                version: member.version,
                 cluster: member.cluster,
             }
         })

@@ -329,6 +329,11 @@ impl TokenStore for Store {
     fn burn(&self, id: &TokenId, expires: u64) -> Result<bool, StoreError> {
         self.claim(Bucket::Burned, &id.to_string(), &expires).map_err(store_error)
     }
+
+    fn is_burned(&self, id: &TokenId) -> Result<bool, StoreError> {
+        let burned: Option<u64> = self.load(Bucket::Burned, &id.to_string()).map_err(store_error)?;
+        Ok(burned.is_some())
+    }
 }
 
 fn store_error(error: anyhow::Error) -> StoreError {

@@ -184,6 +184,34 @@ pub fn accept(
     Ok((JoinAnswer { body: answer, proof }, body.member))
 }
 
+/// What [`accept`] would do, without doing it: nothing is burned, nobody becomes a member.
+///
+/// # Errors
+/// [`JoinRefused`], the same as of a join.
+pub fn rehearse(
+    request: &JoinRequest,
+    exporter: [u8; EXPORTER_BYTES],
+    store: &dyn TokenStore,
+    roster: Roster<'_>,
+    now: UnixTime,
+) -> Result<(), JoinRefused> {
+    let token = proven_token(request, &exporter, store, now)?;
+    let body: RequestBody = from_json(&request.body)?;
+    roster.admits(&body.member)?;
+    if store.is_burned(&token.id)? { Err(JoinRefused::BadToken) } else { Ok(()) }
+}
+
+/// Answer to a rehearsal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsal {
+    /// Why a join would be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<JoinRefused>,
+    /// The acceptor's clock, unix seconds.
+    pub now: u64,
+}
+
 impl PendingJoin {
     /// The dialler's check of the answer.
     ///

@@ -75,6 +75,12 @@ pub trait TokenStore: Send + Sync {
     /// # Errors
     /// [`StoreError`] when it could not be written; then the token must be taken as not usable.
     fn burn(&self, id: &TokenId, expires: u64) -> Result<bool, StoreError>;
+
+    /// Whether it was used up. Changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store could not be read.
+    fn is_burned(&self, id: &TokenId) -> Result<bool, StoreError>;
 }
 
 /// A token store in memory: tests, and issuers whose tokens may end with the process.
@@ -198,6 +204,11 @@ impl TokenStore for MemoryTokenStore {
     fn burn(&self, id: &TokenId, expires: u64) -> Result<bool, StoreError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(state.burned.insert(*id, expires).is_none())
+    }
+
+    fn is_burned(&self, id: &TokenId) -> Result<bool, StoreError> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(state.burned.contains_key(id))
     }
 }
 

@@ -44,7 +44,7 @@ pub use cacerts::CaPem;
 pub use certificate::SpkiHash;
 pub use credentials::{CertHandle, CredentialsError};
 pub use introduction::{Introduction, IntroductionError, SignedStatement, Statement, Tombstone};
-pub use join::{JoinAnswer, JoinRefused, JoinRequest, Roster};
+pub use join::{JoinAnswer, JoinRefused, JoinRequest, Rehearsal, Roster};
 pub use join_token::{JoinToken, MemoryTokenStore, StoredToken, TokenError, TokenId, TokenStore};
 pub use member_trust::{TrustConflict, TrustPolicy};
 pub use membership::{Member, MemberState, Membership, Standing};

@@ -230,6 +230,27 @@ fn the_same_cluster_may_join_again_through_a_new_token() {
 }
 
 #[test]
+fn a_rehearsal_says_what_a_join_would_and_burns_nothing() {
+    let joining = joining();
+    let rehearse = |who: &Member, later: u64| {
+        let (request, _) = joining.request(who);
+        let me = member(joining.mesh.ca("east"));
+        let roster = Roster { me: &me, membership: &Membership::default(), shared: false };
+        join::rehearse(&request, joining.exporters().1, &joining.store, roster, at(START + later))
+    };
+    let west = member(joining.mesh.ca("west"));
+    assert_eq!(rehearse(&west, 0), Ok(()));
+    assert_eq!(rehearse(&west, 0), Ok(()), "nothing was burned by the first");
+    assert_eq!(rehearse(&west, 600), Err(JoinRefused::Expired));
+    let mut namesake = west.clone();
+    namesake.cluster = "east".to_owned();
+    assert_eq!(rehearse(&namesake, 0), Err(JoinRefused::ClusterIdTaken("east".to_owned())));
+    let (request, _) = joining.request(&west);
+    joining.accept(&request, &Membership::default()).unwrap();
+    assert_eq!(rehearse(&west, 0), Err(JoinRefused::BadToken), "a join has used it up");
+}
+
+#[test]
 fn a_store_that_fails_refuses() {
     struct Broken(MemoryTokenStore);
     impl TokenStore for Broken {
@@ -241,6 +262,9 @@ fn a_store_that_fails_refuses() {
         }
         fn burn(&self, _: &TokenId, _: u64) -> Result<bool, StoreError> {
             Err(StoreError("disk full".to_owned()))
+        }
+        fn is_burned(&self, id: &TokenId) -> Result<bool, StoreError> {
+            self.0.is_burned(id)
         }
     }
     let joining = joining();

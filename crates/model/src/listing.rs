@@ -34,6 +34,9 @@ pub struct PeerRow {
     pub trust_domain: String,
     /// How far its wall clock was ahead of this one's when its stream began, in seconds; none until it has told.
     pub clock_ahead: Option<i64>,
+    /// Fairlead's version there, as it was last told; empty until then.
+    #[serde(default)]
+    pub version: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

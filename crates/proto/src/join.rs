@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 const SERVICE: &str = "fairlead.v1.Join";
 const JOIN: &str = "/fairlead.v1.Join/Join";
+const REHEARSE: &str = "/fairlead.v1.Join/Rehearse";
 /// A bundle, a cluster id, a nonce and a proof.
 const REQUEST_LIMIT: usize = 256 * 1024;
 /// The answer may introduce every other member.
@@ -27,6 +28,9 @@ pub trait Join: Send + Sync + 'static {
     /// Answers a dialler's proof with its own, or refuses with `PERMISSION_DENIED` (bad or burned token),
     /// `ALREADY_EXISTS` (cluster id taken) or `INVALID_ARGUMENT`.
     async fn join(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status>;
+
+    /// Says what [`Join::join`] would, and changes nothing.
+    async fn rehearse(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status>;
 }
 
 /// The service, to be added to a `tonic` router.
@@ -60,6 +64,10 @@ impl Service<http::Request<Body>> for JoinServer {
                 let acceptor = acceptor.clone();
                 Box::pin(async move { acceptor.join(r).await })
             }),
+            REHEARSE => grpc::unary(request, REQUEST_LIMIT, move |r| -> Reply<JsonMessage> {
+                let acceptor = acceptor.clone();
+                Box::pin(async move { acceptor.rehearse(r).await })
+            }),
             _ => grpc::unimplemented(),
         }
     }
@@ -81,5 +89,13 @@ impl JoinClient {
     /// The acceptor's refusal, or `UNAVAILABLE` when it cannot be reached.
     pub async fn join(&self, proof: JsonMessage) -> Result<JsonMessage, Status> {
         Ok(grpc::call_unary(self.0.clone(), RESPONSE_LIMIT, JOIN, Request::new(proof)).await?.into_inner())
+    }
+
+    /// Asks whether a join would succeed.
+    ///
+    /// # Errors
+    /// `UNIMPLEMENTED` from an older acceptor, `UNAVAILABLE` when it cannot be reached.
+    pub async fn rehearse(&self, proof: JsonMessage) -> Result<JsonMessage, Status> {
+        Ok(grpc::call_unary(self.0.clone(), RESPONSE_LIMIT, REHEARSE, Request::new(proof)).await?.into_inner())
     }
 }

@@ -40,6 +40,10 @@ impl Join for Echo {
     async fn join(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status> {
         Ok(Response::new(request.into_inner()))
     }
+
+    async fn rehearse(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status> {
+        Ok(Response::new(JsonMessage::new("rehearsed", request.into_inner().json)))
+    }
 }
 
 #[tonic::async_trait]
@@ -87,7 +91,9 @@ async fn certificates() {
 #[tokio::test]
 async fn join() {
     let message = JsonMessage::new("introduce", "{\"cluster\":\"east\"}");
-    assert_eq!(JoinClient::new(connected().await).join(message.clone()).await.unwrap(), message);
+    let client = JoinClient::new(connected().await);
+    assert_eq!(client.join(message.clone()).await.unwrap(), message);
+    assert_eq!(client.rehearse(message).await.unwrap().kind, "rehearsed");
 }
 
 #[tokio::test]
