@@ -45,6 +45,9 @@ struct Given {
     stale: Vec<String>,
     unreachable: Vec<String>,
     unhealthy: Vec<String>,
+    healthy: Vec<String>,
+    /// Pods are of a Kubernetes cluster.
+    kubelets: bool,
 }
 
 #[test]
@@ -102,12 +105,18 @@ fn world(given: &Given) -> World {
     for cluster in &given.unreachable {
         world.peers.entry(ClusterId::from(cluster.as_str())).or_default().unreachable = true;
     }
-    for text in &given.unhealthy {
+    for (text, health) in given
+        .unhealthy
+        .iter()
+        .map(|text| (text, Health::Unhealthy))
+        .chain(given.healthy.iter().map(|text| (text, Health::Healthy)))
+    {
         let mut parts = text.splitn(3, '/');
         let mut next = || parts.next().unwrap_or_default().to_owned();
         let workload = WorkloadRef { cluster: next().into(), namespace: next(), name: next() };
-        world.health.insert(workload, Health::Unhealthy);
+        world.health.insert(workload, health);
     }
+    world.kubelets = given.kubelets;
     world
 }
 

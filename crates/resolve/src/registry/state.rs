@@ -38,6 +38,8 @@ use std::sync::Arc;
 pub struct Observed {
     /// Health by workload, from readiness reports of proxies; beats what objects say.
     pub health: BTreeMap<WorkloadRef, Health>,
+    /// Pods have kubelets, which judge them: their objects beat `health`, whoever hears their proxies.
+    pub kubelets: bool,
     /// Addresses handed out before, kept over edits.
     pub workload_addresses: BTreeMap<WorkloadRef, IpAddr>,
     /// Whether the cluster itself is draining.

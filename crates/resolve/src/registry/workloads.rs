@@ -117,7 +117,8 @@ pub(super) fn workloads(
         found.entry(draft.key.clone()).or_insert(draft);
     }
     for draft in found.values_mut() {
-        if let Some(health) = observed.health.get(&draft.key) {
+        let by_kubelet = observed.kubelets && draft.written == Written::Pod;
+        if let Some(health) = observed.health.get(&draft.key).filter(|_| !by_kubelet) {
             draft.health = *health;
         }
     }

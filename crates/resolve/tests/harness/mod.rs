@@ -35,6 +35,7 @@ pub struct World {
     pub states: BTreeMap<ClusterId, MemberState>,
     pub peers: BTreeMap<ClusterId, PeerStatus>,
     pub health: BTreeMap<WorkloadRef, Health>,
+    pub kubelets: bool,
 }
 
 impl Written {
@@ -77,6 +78,7 @@ impl Written {
         let settings = self.settings(name);
         let observed = Observed {
             health: world.health.clone(),
+            kubelets: world.kubelets,
             state: world.states.get(name).copied().unwrap_or_default(),
             ..Observed::default()
         };
