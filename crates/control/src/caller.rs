@@ -41,6 +41,8 @@ pub enum Who {
     Peer {
         cluster: String,
     },
+    /// A control plane of this cluster: another replica, or this one.
+    Replica,
     /// A proxy of this cluster, for the workload it was issued for.
     Proxy {
         workload: WorkloadRef,
@@ -64,6 +66,7 @@ impl Caller {
         if identity == identity.trust_domain().control() {
             return match &peer.cluster {
                 Some(cluster) if !own => Who::Peer { cluster: cluster.clone() },
+                _ if own && identity == authority.ca().trust_domain().control() => Who::Replica,
                 _ => Who::Other { identity },
             };
         }

@@ -34,6 +34,7 @@ impl Discovery<Caller> for Streams {
             },
             Who::Peer { cluster } => Client::Peer { cluster: cluster.into() },
             Who::Nobody => return Err(Refusal::Denied(format!("{} is not believed here", peer.spiffe_id))),
+            Who::Replica => return Err(Refusal::Denied("replicas of one control plane discover by themselves".into())),
             Who::Other { identity } => {
                 return Err(Refusal::Denied(format!("{identity} is neither a proxy of this cluster nor a peer")));
             }

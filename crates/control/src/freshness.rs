@@ -7,7 +7,7 @@
 use crate::world::World;
 use fairlead_identity::Standing;
 use fairlead_model::{ClusterId, WorkloadRef};
-use fairlead_peering::Told;
+use fairlead_peering::{Content, Heard, Told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub struct Known(BTreeMap<String, Source>);
 struct Source {
     record: Standing,
     /// How far its word was heard; none when it never was, or is not listened to.
-    told: Option<Told>,
+    told: Option<Heard>,
     /// Its word does not count here: it is revoked, detached here, or not let in.
     out: bool,
 }
@@ -68,26 +68,30 @@ impl Known {
         }
         let told = theirs.told.filter(|_| !own.out)?;
         // One that joined anew speaks for itself, and its earlier life has nothing more to tell.
-        if own.record.incarnation > told.incarnation && own.told.is_none_or(|t| t.incarnation < own.record.incarnation)
-        {
+        let life = own.record.incarnation;
+        if life > told.told.incarnation && own.told.is_none_or(|heard| heard.told.incarnation < life) {
             return None;
         }
-        if own.told >= Some(told) {
+        if own.told.is_some_and(|heard| heard.covers(&told)) {
             return None;
         }
-        let heard = own.told.map_or_else(|| "nothing".into(), |t| format!("up to {}", t.sequence));
-        Some(format!("of cluster {cluster} was heard {heard} here, it had up to {}", told.sequence))
+        let heard = own.told.map_or_else(|| "nothing".into(), |heard| format!("up to {}", heard.told.sequence));
+        Some(format!("of cluster {cluster} was heard {heard} here, it had up to {}", told.told.sequence))
     }
 }
 
-/// `west=5.0.3/5.77;…`: the record's incarnation, whether it is revoked, its revision; then incarnation and sequence told.
+/// `west=5.0.3/5.77.9;…`: the record's incarnation, whether it is revoked, its revision; then incarnation and sequence told, and the
+/// fingerprint of what was told.
 impl fmt::Display for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (cluster, source)) in self.0.iter().enumerate() {
             let separator = if n == 0 { "" } else { ";" };
             write!(f, "{separator}{cluster}={}", source.record.text())?;
-            if let Some(told) = source.told {
+            if let Some(Heard { told, content }) = source.told {
                 write!(f, "/{}.{}", told.incarnation, told.sequence)?;
+                if let Some(Content(content)) = content {
+                    write!(f, ".{content}")?;
+                }
             }
         }
         Ok(())
@@ -116,8 +120,12 @@ fn parse(text: &str) -> Option<(&str, Source)> {
     let told = match told.map(numbers) {
         None => None,
         Some(told) => {
-            let [incarnation, sequence] = told?.try_into().ok()?;
-            Some(Told { incarnation, sequence })
+            let (incarnation, sequence, content) = match *told? {
+                [incarnation, sequence] => (incarnation, sequence, None),
+                [incarnation, sequence, content] => (incarnation, sequence, Some(Content(content))),
+                _ => return None,
+            };
+            Some(Heard { told: Told { incarnation, sequence }, content })
         }
     };
     Some((cluster, Source { record: Standing { incarnation, revoked: revoked != 0, revision }, told, out: false }))
@@ -175,7 +183,7 @@ mod tests {
 
     fn source(record: (u64, bool, u64), told: Option<(u64, u64)>) -> Source {
         let (incarnation, revoked, revision) = record;
-        let told = told.map(|(incarnation, sequence)| Told { incarnation, sequence });
+        let told = told.map(|(incarnation, sequence)| Heard { told: Told { incarnation, sequence }, content: None });
         Source { record: Standing { incarnation, revoked, revision }, told, out: false }
     }
 
@@ -208,6 +216,19 @@ mod tests {
         assert!(lacks(of((5, false, 4), None)).unwrap().contains("5.0.3 < 5.0.4"));
         assert!(lacks(of((5, true, 0), None)).is_some(), "a revocation that was not heard of here");
         assert!(lacks(known(&[("north", source((1, false, 0), None))])).unwrap().contains("not known"));
+    }
+
+    #[test]
+    fn what_was_heard_of_another_replica_of_the_peer_is_the_same() {
+        let of = |sequence, content| {
+            let mut west = source((5, false, 3), Some((5, sequence)));
+            west.told = west.told.map(|heard| Heard { content: Some(Content(content)), ..heard });
+            known(&[("west", west)])
+        };
+        let here = of(70, u64::MAX);
+        assert_eq!(here.lacks(&of(71, u64::MAX).to_string()), None);
+        assert!(here.lacks(&of(71, 8).to_string()).is_some());
+        assert_eq!(here.lacks(&of(70, 8).to_string()), None);
     }
 
     #[test]

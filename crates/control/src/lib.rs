@@ -26,6 +26,7 @@ mod options;
 mod owner;
 mod peers;
 mod publisher;
+mod replicas;
 mod reports;
 mod run;
 mod source;

@@ -8,6 +8,7 @@ use crate::freshness::Known;
 use crate::mesh_file::MeshFile;
 use crate::peers::Peers;
 use crate::publisher::{Edition, Publisher, Slot};
+use crate::replicas::{self, Replicas};
 use crate::store::Bucket;
 use crate::streams::{PER_CLIENT, Stream, Taken};
 use crate::world::{PeerState, World};
@@ -26,6 +27,7 @@ pub struct Owner {
     pub mesh_file: MeshFile,
     pub events: mpsc::UnboundedReceiver<Event>,
     pub peers: Peers,
+    pub replicas: Replicas,
     pub publisher: Publisher,
     pub published: Published,
 }
@@ -181,6 +183,9 @@ impl Owner {
         self.tell_of_gateways();
         let world = &mut self.world;
         self.peers.follow(&world.authority.peers());
+        if let Some(namespace) = &world.system_namespace {
+            self.replicas.follow(&replicas::addresses(&world.objects.objects, namespace));
+        }
         let trust = world.authority.trust();
         let trust_changed = self.published.trust.replace(trust.epoch()) != Some(trust.epoch());
         if trust_changed {

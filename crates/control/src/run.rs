@@ -15,6 +15,7 @@ use crate::options::ControlOptions;
 use crate::owner::{Owner, Published};
 use crate::peers::Peers;
 use crate::publisher::Publisher;
+use crate::replicas::{Direct, Replicas};
 use crate::reports::Sink;
 use crate::source::Source;
 use crate::status::{self, Status};
@@ -126,7 +127,9 @@ pub async fn serve(
     if let Some(listener) = listeners.webhook {
         webhook::start(listener, options.injection.clone(), &authority, source.kubernetes(), &events, &mut vital)?;
     }
-    let world = World::new(authority.clone(), source.name.clone(), options.timings)?;
+    let mut world = World::new(authority.clone(), source.name.clone(), options.timings)?;
+    world.system_namespace = source.kubernetes().map(|kubernetes| kubernetes.namespace.clone());
+    let direct = Arc::new(Direct::default());
     // What is done at the API server of a Kubernetes cluster begins here.
     let reviewer = source.kubernetes().map(|kubernetes| kubernetes.reviewer(&store, &mut vital)).transpose()?;
     let duties = source.kubernetes().zip(kept).map(|(k, kept)| k.begin(kept, &authority, &events, &mut vital));
@@ -134,6 +137,7 @@ pub async fn serve(
     let owner = Owner {
         publisher: Publisher::new(world.memo.clone())?,
         peers: Peers::new(authority.clone(), world.keeper.clone(), events.clone()),
+        replicas: Replicas::new(authority.clone(), direct.clone()),
         world,
         mesh_file,
         events: inbox,
@@ -162,7 +166,7 @@ pub async fn serve(
     let router = builder()
         .add_service(DiscoveryService::new(Arc::new(streams), config).into_server())
         .add_service(CertificatesServer::new(Arc::new(Issuer::new(authority.clone(), events.clone(), reviewer))))
-        .add_service(ReportsServer::new(Arc::new(Sink::new(authority.clone(), events.clone()))))
+        .add_service(ReportsServer::new(Arc::new(Sink::new(authority.clone(), events.clone(), direct))))
         .add_service(JoinServer::new(Arc::new(Acceptor::new(authority.clone(), changed))));
     let incoming = tokio_stream::wrappers::ReceiverStream::new(accepted);
     let socket = admin::bind(&options.admin)?;

@@ -6,6 +6,8 @@
 
 mod judgement;
 
+pub use judgement::{ReportState, StoredReport};
+
 use crate::authority::{Authority, Pin, TrustSettings};
 use crate::codes;
 use crate::freshness::HeldBack;
@@ -14,18 +16,16 @@ use crate::options::ControlTimings;
 use crate::store::Bucket;
 use crate::streams::Streams;
 use fairlead_identity::NamespaceBound;
-use fairlead_model::report::ProxyStatus;
 use fairlead_model::settings::Trust;
 use fairlead_model::summary::{ClusterSummary, PeerStatus};
 use fairlead_model::{ClusterId, Diagnostic, MemberState, ObjectKey, Origin, ResolvedMesh, WorkloadRef};
-use fairlead_peering::{Lease, Told};
+use fairlead_peering::{Heard, Lease};
 use fairlead_resolve::view::Peers;
 use fairlead_resolve::{ClusterInput, ClusterState, ObjectRef, Observed, ViewInput};
 use fairlead_resources::Object;
 use fairlead_resources::fairlead::{Admission, Mesh, Peer};
 use fairlead_sources::ClusterObjects;
 use fairlead_xdsgen::Memo;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub struct World {
     pub mesh: Option<Mesh>,
     pub mesh_diagnostics: Vec<Diagnostic>,
     pub objects: ClusterObjects,
+    /// Of a Kubernetes cluster.
+    pub system_namespace: Option<String>,
     pub peers: BTreeMap<ClusterId, PeerState>,
     pub reports: BTreeMap<WorkloadRef, ReportState>,
     pub draining: bool,
@@ -61,27 +63,11 @@ pub struct PeerState {
     /// How far its wall clock is ahead of the own, in seconds.
     pub ahead: Option<i64>,
     /// How far it was heard, over restarts too.
-    pub told: Option<Told>,
+    pub told: Option<Heard>,
 }
 
 /// Clocks that differ by more are reported: certificates are backdated 5 minutes, and creation times decide conflicts.
 const CLOCKS_APART: u64 = 60;
-
-#[derive(Debug)]
-pub struct ReportState {
-    pub status: ProxyStatus,
-    /// The stream that said it.
-    pub stream: Option<u64>,
-    /// It holds until then; `None`: as long as its stream stands.
-    pub until: Option<Instant>,
-}
-
-/// A report as it is kept over restarts.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct StoredReport {
-    pub workload: WorkloadRef,
-    pub status: ProxyStatus,
-}
 
 /// The last resolution.
 #[derive(Clone)]
@@ -96,7 +82,7 @@ impl World {
         let store = authority.store().clone();
         let now = Instant::now();
         let revoked = authority.revoked();
-        let mut told: BTreeMap<String, Told> = store.all(Bucket::PeersTold)?.into_iter().collect();
+        let mut told: BTreeMap<String, Heard> = store.all(Bucket::PeersTold)?.into_iter().collect();
         let mut peers = BTreeMap::new();
         for (cluster, summary) in store.all::<ClusterSummary>(Bucket::Peers)? {
             if !revoked.contains(&cluster) {
@@ -105,10 +91,9 @@ impl World {
                 peers.insert(cluster.into(), PeerState { summary: Some(Arc::new(summary)), lease, ahead: None, told });
             }
         }
-        let until = Some(now + timings.restart_grace);
+        let until = now + timings.restart_grace;
         let stored = store.all::<StoredReport>(Bucket::Reports)?.into_iter();
-        let reports =
-            stored.map(|(_, r)| (r.workload, ReportState { status: r.status, stream: None, until })).collect();
+        let reports = stored.map(|(_, r)| (r.workload, ReportState::kept(r.status, until))).collect();
         Ok(Self {
             keeper: Arc::new(Keeper::new(store.clone())?),
             timings,
@@ -117,6 +102,7 @@ impl World {
             mesh: None,
             mesh_diagnostics: Vec::new(),
             objects: ClusterObjects { unavailable: Some("not read yet".into()), ..ClusterObjects::default() },
+            system_namespace: None,
             peers,
             reports,
             draining: store.load(Bucket::Switches, "draining")?.unwrap_or(false),
@@ -172,6 +158,7 @@ impl World {
         let shared = settings.mesh.trust == Trust::Shared;
         let observed = Observed {
             health: self.health(now),
+            kubelets: self.system_namespace.is_some(),
             workload_addresses: self.addresses.clone(),
             state: if self.draining { MemberState::Draining } else { MemberState::Active },
             incarnation: self.authority.me().incarnation,

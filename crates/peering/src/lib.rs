@@ -12,7 +12,7 @@ mod send;
 use fairlead_proto::ResourceType;
 
 pub use lease::Lease;
-pub use progress::Told;
+pub use progress::{Content, Heard, Told};
 pub use receive::{PeerUpdate, Receiver};
 pub use send::{PeerView, Sender};
 

@@ -3,7 +3,7 @@
 //! Invariant: after every update the receiver holds exactly the summary the peer's stream has told so far; it is published only
 //! when nothing of it is still on its way, so that a new stream never looks like a peer that lost its services.
 
-use crate::progress::{Content, Progress, Told};
+use crate::progress::{Content, Heard, Progress};
 use crate::{CLOCK, COUNTS, Counts, PROGRESS, REVISION, SELF, STATEMENT};
 use fairlead_identity::SignedStatement;
 use fairlead_model::ClusterId;
@@ -34,7 +34,7 @@ pub struct PeerUpdate {
     /// How far the peer's wall clock is ahead of the own, in seconds, as far as the stream's delay lets it be told.
     pub ahead: Option<i64>,
     /// How far the peer has been heard; none until a state of it was whole.
-    pub told: Option<Told>,
+    pub told: Option<Heard>,
 }
 
 /// Takes a peer's resources and sends what they add up to.
@@ -52,7 +52,7 @@ pub struct Receiver {
     /// What is held, by its versions.
     content: Content,
     versions: BTreeMap<(ResourceType, Name), Version>,
-    told: Option<Told>,
+    told: Option<Heard>,
     /// What could not be taken, by kind: it is not waited for.
     refused: BTreeSet<(ResourceType, Name)>,
     /// The own wall clock, in Unix seconds.
@@ -165,7 +165,7 @@ impl Receiver {
 
     fn publish(&mut self) {
         if let Some(progress) = self.progress.filter(|progress| progress.content == self.content) {
-            self.told = Some(progress.told);
+            self.told = Some(Heard { told: progress.told, content: Some(progress.content) });
         }
         let Some(member) = self.member.clone() else { return };
         let mut endpoints: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();

@@ -117,7 +117,7 @@ fn equal_summaries_are_told_once_and_encode_equally() {
 
 /// What an update says of how far the peer was heard, the last that is there.
 fn heard(told: &mut mpsc::UnboundedReceiver<PeerUpdate>) -> Option<Told> {
-    std::iter::from_fn(|| told.try_recv().ok()).last().and_then(|update| update.told)
+    std::iter::from_fn(|| told.try_recv().ok()).last().and_then(|update| update.told).map(|heard| heard.told)
 }
 
 #[test]
@@ -145,6 +145,19 @@ fn a_number_counts_when_all_it_was_given_to_is_there() {
     assert_eq!(heard(&mut told), at(8));
     give(&mut receiver, &last, &["shop/cart".into()], false);
     assert_eq!(heard(&mut told), at(9));
+}
+
+#[test]
+fn two_replicas_number_one_state_differently() {
+    let heard_of = |sequence| {
+        let (mut receiver, mut told) = receiver();
+        let view = Sender::default().view(sequence, &summary(&["cart"]), &[]).expect("the first view");
+        give(&mut receiver, &view, &[], false);
+        std::iter::from_fn(|| told.try_recv().ok()).last().and_then(|update| update.told).expect("heard whole")
+    };
+    let (one, other) = (heard_of(7), heard_of(9));
+    assert_ne!(one.told, other.told);
+    assert!(one.covers(&other) && other.covers(&one));
 }
 
 #[test]
