@@ -12,6 +12,8 @@ pub const TRUST_CONFLICT: &str = "FL0502";
 pub const NOT_ADMITTED: &str = "FL0503";
 /// The wall clocks of two clusters differ too much.
 pub const CLOCKS_APART: &str = "FL0504";
+/// A primary is not let into the API server of its remote cluster, or soon will not be.
+pub const REMOTE_CREDENTIAL: &str = "FL0505";
 
 /// The table.
 pub const ALL: &[Code] = &[
@@ -34,5 +36,10 @@ pub const ALL: &[Code] = &[
         code: CLOCKS_APART,
         meaning: "The wall clocks of two clusters differ by more than 60 s.",
         remedy: "Set both by the same time source; certificates and ties between exports depend on them.",
+    },
+    Code {
+        code: REMOTE_CREDENTIAL,
+        meaning: "The credential with which a control plane reads its remote cluster's API server is not accepted, or is about to end and cannot be renewed.",
+        remedy: "Run `fairlead join --context REMOTE --primary PRIMARY`: it makes a new one.",
     },
 ];

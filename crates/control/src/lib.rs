@@ -36,5 +36,5 @@ mod streams;
 mod webhook;
 mod world;
 
-pub use options::{ControlOptions, ControlTimings, KubernetesOptions, Source};
+pub use options::{ControlOptions, ControlTimings, HomeOptions, KubernetesOptions, Source};
 pub use run::{Listeners, run, serve};

@@ -50,6 +50,19 @@ pub struct KubernetesOptions {
     pub kubeconfig: Option<PathBuf>,
     /// `None`: the kubeconfig's current context.
     pub context: Option<String>,
+    /// Of a control plane that runs in another cluster, its primary: where its own state is. `None`: in the same API server.
+    pub home: Option<HomeOptions>,
+}
+
+/// Where a control plane that serves another cluster keeps its own.
+#[derive(Clone, Debug)]
+pub struct HomeOptions {
+    /// Its namespace in the primary: CA, membership, lease, credential, and the Service by which it is reached.
+    pub namespace: String,
+    /// `None`: as a pod of the primary.
+    pub kubeconfig: Option<PathBuf>,
+    /// How long a token for the remote's API server is asked for.
+    pub token_lifetime: Duration,
 }
 
 /// How long things hold without news.

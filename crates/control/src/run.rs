@@ -101,7 +101,7 @@ pub async fn serve(
     let cluster = options.cluster.as_str().into();
     let mesh_file = MeshFile::load(&cluster, &store)?;
     let source = tokio::select! {
-        opened = Source::open(&options, &mesh_file, &store, &status) => opened?,
+        opened = Source::open(&options, &mesh_file, &store, &status, &mut vital) => opened?,
         () = &mut end => return Ok(()),
     };
     let kept = match source.kubernetes() {

@@ -31,6 +31,7 @@ fn east(mesh: &Mesh) -> (Plane, ApiServer) {
         namespace: "fairlead-system".into(),
         kubeconfig: Some(kubeconfig),
         context: Some("east".into()),
+        home: None,
     };
     server.handle().apply(
         "apiVersion: v1

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use clap::Args;
-use fairlead_control::{ControlOptions, ControlTimings, KubernetesOptions, Source};
+use fairlead_control::{ControlOptions, ControlTimings, HomeOptions, KubernetesOptions, Source};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +37,16 @@ pub struct ControlArgs {
     /// Where Mesh, Peer and the control plane's own objects are.
     #[arg(long, conflicts_with = "directory", default_value = "fairlead-system")]
     namespace: String,
+    /// Serve a remote cluster: --kubeconfig leads to it, and this namespace of the cluster that this runs in keeps what must last.
+    /// `fairlead install --primary` writes such a control plane.
+    #[arg(long, requires = "kubeconfig", value_name = "NAMESPACE")]
+    home_namespace: Option<String>,
+    /// The kubeconfig of the cluster with --home-namespace; by default the pod's service account.
+    #[arg(long, requires = "home_namespace")]
+    home_kubeconfig: Option<PathBuf>,
+    /// How long a token for the remote cluster's API server is asked for; it is renewed at half of that.
+    #[arg(long, requires = "home_namespace", default_value = "24h", value_parser = duration)]
+    token_lifetime: Duration,
     /// Where proxies and peers connect; may be given several times.
     #[arg(long, default_value = "0.0.0.0:15012")]
     listen: Vec<SocketAddr>,
@@ -75,6 +85,11 @@ pub async fn run(args: ControlArgs) -> anyhow::Result<()> {
             namespace: args.namespace,
             kubeconfig: args.kubeconfig,
             context: args.context,
+            home: args.home_namespace.map(|namespace| HomeOptions {
+                namespace,
+                kubeconfig: args.home_kubeconfig,
+                token_lifetime: args.token_lifetime,
+            }),
         }),
     };
     fairlead_control::run(ControlOptions {

@@ -47,7 +47,9 @@ pub fn shared(values: &Values) -> Vec<Value> {
             "ports": [port("tls-peering", 15012, 15012)],
         },
     });
-    [namespace, mesh, peering].into_iter().map(|o| labelled(o, None)).collect()
+    // The door of a remote cluster's control plane is in its primary.
+    let peering = Some(peering).filter(|_| values.remote.is_none());
+    [namespace, mesh].into_iter().chain(peering).map(|o| labelled(o, None)).collect()
 }
 
 /// What belongs to this revision.
@@ -55,14 +57,7 @@ pub fn own(values: &Values) -> Vec<Value> {
     let name = values.named(CONTROL);
     let labels = json!({"app": CONTROL, "istio.io/rev": values.revision});
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta(&name)});
-    let stored = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(&values.named(VALUES_CONFIG_MAP)),
-        "data": {VALUES_KEY: values.tree().to_string()},
-    });
-    let injector = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(&values.named(INJECTOR)),
-        "data": {INJECTION_KEY: json!(values.inject_tree()).to_string()},
-    });
+    let (stored, injector) = (stored(values), injector(values));
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": meta(&name),
         "spec": {"selector": labels, "ports": [
@@ -74,11 +69,27 @@ pub fn own(values: &Values) -> Vec<Value> {
     objects.into_iter().map(|o| labelled(o, Some(&values.revision))).collect()
 }
 
-fn port(name: &str, port: u16, target: u16) -> Value {
+/// The values, for the next install and for commands.
+pub(crate) fn stored(values: &Values) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(&values.named(VALUES_CONFIG_MAP)),
+        "data": {VALUES_KEY: values.tree().to_string()},
+    })
+}
+
+/// The injector's settings, where the control plane mounts them.
+pub(crate) fn injector(values: &Values) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(&values.named(INJECTOR)),
+        "data": {INJECTION_KEY: json!(values.inject_tree()).to_string()},
+    })
+}
+
+pub(crate) fn port(name: &str, port: u16, target: u16) -> Value {
     json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"})
 }
 
-fn deployment(values: &Values, name: &str, labels: &Value) -> Value {
+pub(crate) fn deployment(values: &Values, name: &str, labels: &Value) -> Value {
     let args = json!([
         "control",
         "--kubernetes",

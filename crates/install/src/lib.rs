@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod inject;
 pub mod object;
 pub mod rbac;
+pub mod remote;
 mod render;
 pub mod revision;
 mod values;
@@ -19,5 +20,5 @@ pub mod webhooks;
 pub use render::{Rendered, render};
 pub use values::{
     Admission, CniValues, ControlValues, DEFAULT_REVISION, Expose, GatewayValues, MeshValues, NAMESPACE, Profile,
-    PullPolicy, Trust, VALUES_CONFIG_MAP, VALUES_KEY, ValueError, Values,
+    PullPolicy, RemoteValues, Trust, VALUES_CONFIG_MAP, VALUES_KEY, ValueError, Values,
 };

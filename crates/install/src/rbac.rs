@@ -3,7 +3,7 @@
 //! Must never grant a wildcard, nor reading secrets outside our namespace. Invariant: a rule that no code uses is a finding of the
 //! test beside this table (`tests/rbac.rs`).
 
-use crate::object::{labelled, meta};
+use crate::object::labelled;
 use crate::values::{NAMESPACE, Values};
 use crate::{control::CONTROL, revision, webhooks};
 use serde_json::{Value, json};
@@ -181,30 +181,39 @@ pub const RULES: &[Rule] = &[
 /// Roles and their bindings.
 pub fn objects(values: &Values) -> Vec<Value> {
     let name = values.named(CONTROL);
-    let rules = |reach: Reach| -> Vec<Value> {
-        RULES.iter().filter(|rule| rule.reach == reach).map(|rule| rendered(rule, values)).collect()
-    };
-    let subject = json!([{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}]);
-    let role = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
-    let objects = [
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-            "metadata": {"name": name}, "rules": rules(Reach::Cluster),
-        }),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": name}, "roleRef": role("ClusterRole"), "subjects": subject,
-        }),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-            "metadata": meta(&name), "rules": rules(Reach::Own),
-        }),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": meta(&name), "roleRef": role("Role"), "subjects": subject,
-        }),
-    ];
+    let objects = bound(&name, NAMESPACE, RULES, values);
     objects.into_iter().map(|o| labelled(o, Some(&values.revision))).collect()
+}
+
+/// Roles of these rules, bound to an account of that name in a namespace; none for a reach without rules.
+pub fn bound<'a>(
+    name: &str,
+    namespace: &str,
+    rules: impl IntoIterator<Item = &'a Rule> + Clone,
+    values: &Values,
+) -> Vec<Value> {
+    let subject = json!([{"kind": "ServiceAccount", "name": name, "namespace": namespace}]);
+    let mut objects = Vec::new();
+    for (reach, kind) in [(Reach::Cluster, "ClusterRole"), (Reach::Own, "Role")] {
+        let rules = rules.clone().into_iter().filter(|rule| rule.reach == reach);
+        let rules: Vec<Value> = rules.map(|rule| rendered(rule, values)).collect();
+        if rules.is_empty() {
+            continue;
+        }
+        let mut metadata = json!({"name": name});
+        if reach == Reach::Own {
+            metadata["namespace"] = json!(namespace);
+        }
+        let group = "rbac.authorization.k8s.io";
+        objects.push(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata, "rules": rules,
+        }));
+        objects.push(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": format!("{kind}Binding"), "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": kind, "name": name}, "subjects": subject,
+        }));
+    }
+    objects
 }
 
 fn rendered(rule: &Rule, values: &Values) -> Value {

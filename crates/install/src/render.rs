@@ -3,7 +3,7 @@
 //! Invariant: an object comes after those it needs; definitions are apart, since they are installed only where absent.
 
 use crate::values::{ValueError, Values};
-use crate::{cni, control, gateway, rbac, revision, webhooks};
+use crate::{cni, control, gateway, rbac, remote, revision, webhooks};
 use serde_json::Value;
 
 /// The objects by the step in which they are applied.
@@ -24,13 +24,19 @@ impl Rendered {
     }
 }
 
-/// Renders the values.
+/// Renders the values: for the cluster they are of. What a remote cluster needs in its primary is [`remote::hosted`].
 pub fn render(values: &Values) -> Result<Rendered, ValueError> {
     values.validate()?;
     let mut first = control::shared(values);
-    first.extend(rbac::objects(values));
-    first.extend(cni::objects(values));
-    first.extend(control::own(values));
+    if values.remote.is_none() {
+        first.extend(rbac::objects(values));
+        first.extend(cni::objects(values));
+        first.extend(control::own(values));
+    } else {
+        first.extend(remote::rights(values));
+        first.extend(cni::objects(values));
+        first.extend(remote::own(values));
+    }
     let mut hooks = webhooks::objects(values);
     hooks.extend(revision::objects(values));
     Ok(Rendered { control: first, webhooks: hooks, gateway: gateway::objects(values) })

@@ -57,6 +57,25 @@ pub struct Values {
     pub cni: CniValues,
     /// Settings of the injector that differ from its defaults; see [`InjectSettings`].
     pub injection: Map<String, Value>,
+    /// Of a cluster without a control plane of its own: who serves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteValues>,
+}
+
+/// Where the control plane of a remote cluster is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RemoteValues {
+    /// The cluster it runs in, as the mesh calls it.
+    pub primary: String,
+    /// That cluster's API server, by which commands find its context.
+    pub server: String,
+    /// Port at which proxies and peers reach it from outside the primary.
+    pub port: u16,
+    /// Port of its webhooks, likewise.
+    pub webhook_port: u16,
+    /// Life of the credential for the remote's API server; half of it is the time between two.
+    pub token_seconds: u32,
 }
 
 /// When the kubelet asks a registry.
@@ -175,7 +194,14 @@ impl Default for Values {
             gateway: GatewayValues::default(),
             cni: CniValues::default(),
             injection: Map::new(),
+            remote: None,
         }
+    }
+}
+
+impl Default for RemoteValues {
+    fn default() -> Self {
+        Self { primary: String::new(), server: String::new(), port: 15012, webhook_port: 443, token_seconds: 24 * 3600 }
     }
 }
 
@@ -311,6 +337,9 @@ impl Values {
                 });
             }
         }
+        if let Some(remote) = &self.remote {
+            remote.validate(self)?;
+        }
         self.inject_settings().map(|_| ())
     }
 
@@ -380,6 +409,37 @@ impl Values {
     /// The audience of the tokens with which proxies of this cluster ask for their first certificate.
     pub fn audience(&self) -> String {
         format!("fairlead.dev/{}", self.cluster)
+    }
+}
+
+impl RemoteValues {
+    fn validate(&self, values: &Values) -> Result<(), ValueError> {
+        let refused = |field: &str, problem: String, remedy: &str| {
+            Err(ValueError { field: field.into(), problem, remedy: remedy.into() })
+        };
+        label("remote.primary", &self.primary, "install with --primary CONTEXT, which writes it")?;
+        if self.primary == values.cluster {
+            return refused("cluster", format!("`{}` is its primary's name", self.primary), "write --cluster west");
+        }
+        if crate::remote::home(&values.cluster).len() > 63 {
+            return refused("cluster", "is too long for a remote cluster".into(), "write at most 47 letters");
+        }
+        if values.revision != DEFAULT_REVISION {
+            let remedy = "leave --revision out; the image of a remote's control plane is rolled in place";
+            return refused("revision", "a remote cluster has the default one only".into(), remedy);
+        }
+        if values.expose == Expose::None {
+            let remedy = "write --expose loadbalancer or nodeport";
+            return refused("expose", "a remote cluster must reach its control plane in the primary".into(), remedy);
+        }
+        if self.port == self.webhook_port {
+            return refused("remote.webhookPort", format!("{} is remote.port too", self.port), "write another");
+        }
+        // The API server's own bound.
+        if self.token_seconds < 600 {
+            return refused("remote.tokenSeconds", "a token lives for 600 s at least".into(), "write 600 or more");
+        }
+        Ok(())
     }
 }
 

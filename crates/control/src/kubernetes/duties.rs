@@ -39,7 +39,7 @@ pub struct Duties {
 impl Kubernetes {
     /// Reads into the store what this cluster's control planes kept.
     pub async fn kept(&self, store: &Arc<Store>) -> anyhow::Result<Kept> {
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.home.client.clone(), &self.home.namespace);
         let state = State::open(secrets.clone(), store.clone()).await?;
         let mut told = false;
         let cacerts = loop {
@@ -67,7 +67,7 @@ impl Kubernetes {
                 None => anyhow::bail!("{e}"),
             },
         };
-        let at = || format!("Secret {}/{CACERTS}", self.namespace);
+        let at = || format!("Secret {}/{CACERTS}", self.home.namespace);
         let pem = secret.as_ref().map(|secret| plugged_in(secret).with_context(at)).transpose()?;
         store.save(Bucket::PluggedIn, CACERTS, &pem)?;
         Ok(pem)
@@ -81,13 +81,16 @@ impl Kubernetes {
         events: &mpsc::UnboundedSender<Event>,
         vital: &mut JoinSet<()>,
     ) -> Duties {
-        let lease = Api::namespaced(self.client.clone(), &self.namespace);
+        let lease = Api::namespaced(self.home.client.clone(), &self.home.namespace);
         let (candidate, leadership) = Candidate::new(lease, name());
         let (ending, ended) = watch::channel(false);
         let candidate = tokio::spawn(candidate.run(ended));
         let (namespace, cluster) = (self.namespace.clone(), self.cluster.as_str().into());
         let status = conditions::keep(self.client.clone(), namespace, cluster, leadership.clone(), events.clone());
         vital.spawn(status);
+        if let Some(hosting) = &self.hosting {
+            vital.spawn(hosting.clone().keep(leadership.clone()));
+        }
         let events = events.clone();
         let heard = move |buckets| drop(events.send(Event::Stored(buckets)));
         vital.spawn(kept.state.clone().run(leadership.clone(), heard));

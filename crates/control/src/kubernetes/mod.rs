@@ -7,6 +7,7 @@ mod conditions;
 mod duties;
 #[cfg(test)]
 pub(crate) mod fake_api;
+mod hosted;
 mod lease;
 mod pod_token;
 mod review;
@@ -14,6 +15,7 @@ mod state;
 mod token_keys;
 mod trust_maps;
 
+pub use hosted::Hosting;
 pub use pod_token::{PodTokenError, is_jwt};
 pub use review::Reviewer;
 pub use token_keys::TokenKeys;
@@ -33,6 +35,17 @@ pub struct Kubernetes {
     pub namespace: String,
     /// This cluster's name in the mesh.
     pub cluster: String,
+    /// Where what must outlive a pod is kept.
+    pub home: Home,
+    /// Of a control plane that serves a remote cluster: what it keeps right between the two API servers.
+    pub hosting: Option<Arc<Hosting>>,
+}
+
+/// The API server and namespace of a control plane's own state: its cluster's, or its primary's.
+#[derive(Clone)]
+pub struct Home {
+    pub client: kube::Client,
+    pub namespace: String,
 }
 
 impl Kubernetes {

@@ -4,12 +4,13 @@
 //! that nothing is resolved of a half.
 
 use super::{advertise, mesh_object};
+use crate::codes::REMOTE_CREDENTIAL;
 use crate::event::Event;
 use crate::keeper::Keeper;
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{Hosting, Kubernetes};
 use crate::last_good;
 use crate::store::{Bucket, Store};
-use fairlead_model::{ClusterId, ObjectKey};
+use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin};
 use fairlead_resources::fairlead::Mesh;
 use fairlead_resources::yaml::Node;
 use fairlead_resources::{Object, decode_object};
@@ -72,9 +73,39 @@ pub fn follow(
     let (states, mut received) = mpsc::channel(4);
     vital.spawn(watch_kubernetes(source, states));
     let (events, namespace) = (events.clone(), kubernetes.namespace);
+    let Some(hosting) = kubernetes.hosting else {
+        vital.spawn(async move {
+            while let Some(objects) = received.recv().await {
+                let advertise = |objects: &ClusterObjects| match advertise.as_slice() {
+                    [] => Some(advertise::addresses(&objects.objects, &namespace)),
+                    // What was given at the start is in the record already.
+                    _ => None,
+                };
+                if events.send(event(objects, &cluster, &mut mesh, &namespace, advertise)).is_err() {
+                    return;
+                }
+            }
+        });
+        return Ok(());
+    };
     vital.spawn(async move {
-        while let Some(objects) = received.recv().await {
-            if events.send(event(objects, &cluster, &mut mesh, &namespace, &advertise)).is_err() {
+        let (mut doors, mut troubles) = (hosting.doors(), hosting.trouble());
+        let mut last: Option<ClusterObjects> = None;
+        loop {
+            tokio::select! {
+                objects = received.recv() => match objects {
+                    Some(objects) => last = Some(objects),
+                    None => return,
+                },
+                changed = doors.changed() => if changed.is_err() { return },
+                changed = troubles.changed() => if changed.is_err() { return },
+            }
+            let Some(mut objects) = last.clone() else { continue };
+            objects.diagnostics.extend(trouble(&hosting, &objects, &cluster));
+            // The Service is in the primary; the objects here know nothing of it.
+            let advertise = |_: &ClusterObjects| hosting.advertised().filter(|_| advertise.is_empty());
+            let event = event(objects, &cluster, &mut mesh, &namespace, advertise);
+            if events.send(event).is_err() {
                 return;
             }
         }
@@ -82,12 +113,23 @@ pub fn follow(
     Ok(())
 }
 
+/// What an operator must know of the credential for a remote's API server.
+fn trouble(hosting: &Hosting, objects: &ClusterObjects, cluster: &ClusterId) -> Option<Diagnostic> {
+    let refused = objects.unavailable.clone().filter(|why| why.contains("(401)"));
+    let why = hosting.trouble().borrow().clone().or(refused)?;
+    let object = ObjectKey::new(cluster.clone(), "Mesh", "", mesh_object::NAME);
+    let at = Origin { object, path: String::new(), file: Arc::default(), line: 0 };
+    let message =
+        format!("the credential for the API server of {cluster}: {why}; its proxies are served what is known");
+    Some(Diagnostic::error(REMOTE_CREDENTIAL, at, message).hint(hosting.remedy()))
+}
+
 fn event(
     mut objects: ClusterObjects,
     cluster: &ClusterId,
     last: &mut Mesh,
     namespace: &str,
-    given: &[String],
+    advertise: impl FnOnce(&ClusterObjects) -> Option<Vec<String>>,
 ) -> Event {
     let stale: Vec<_> = objects.objects.iter().filter(|o| o.stale).map(last_good::stale).collect();
     objects.diagnostics.extend(stale);
@@ -102,10 +144,6 @@ fn event(
         None if known => objects.diagnostics.push(mesh_object::gone(cluster, namespace)),
         None => {}
     }
-    let advertise = match given {
-        [] if known => Some(advertise::addresses(&objects.objects, namespace)),
-        // What was given at the start is in the record already.
-        _ => None,
-    };
+    let advertise = if known { advertise(&objects) } else { None };
     Event::Cluster { objects, mesh: last.clone(), advertise }
 }

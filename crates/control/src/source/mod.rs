@@ -52,6 +52,7 @@ impl Source {
         mesh_file: &MeshFile,
         store: &Store,
         status: &Status,
+        vital: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
         let cluster = ClusterId::from(options.cluster.as_str());
         match &options.source {
@@ -62,7 +63,7 @@ impl Source {
                 from: From::Directory(directory.clone()),
             }),
             options::Source::Kubernetes(kubernetes) => {
-                let kubernetes = Kubernetes::open(&options.cluster, kubernetes).await?;
+                let kubernetes = Kubernetes::open(&options.cluster, kubernetes, vital).await?;
                 let kept = kubernetes::kept_mesh(&cluster, store)?;
                 let mesh = mesh_object::at_start(&kubernetes, &cluster, kept, status).await?;
                 let advertise = options.advertise.clone();

@@ -50,6 +50,10 @@ pub struct Cluster {
     /// Plurals that fail with this code.
     pub failing: BTreeMap<String, u16>,
     pub streaming: Streaming,
+    /// Bearer tokens that are let in; all requests, while there is no list.
+    pub tokens: Option<BTreeSet<String>>,
+    /// What the next requests for a token are given; it is let in from then on.
+    pub next_tokens: Vec<String>,
     pub unready: bool,
     pub frozen: bool,
     /// Paths and queries asked for.
@@ -240,7 +244,16 @@ async fn answer(State(handle): State<Handle>, request: Request) -> Response {
     } {
         changed.changed().await.unwrap();
     }
+    let bearer = request.headers().get("authorization").and_then(|h| h.to_str().ok()?.strip_prefix("Bearer "));
+    if let Some(tokens) = &handle.cluster().tokens
+        && !bearer.is_some_and(|bearer| tokens.contains(bearer))
+    {
+        return failure(401, "Unauthorized", "Unauthorized");
+    }
     let method = request.method().to_string();
+    if let ("POST", [.., "serviceaccounts", _, "token"]) = (method.as_str(), parts.as_slice()) {
+        return issue(&mut handle.cluster());
+    }
     if method != "GET" {
         let body = axum::body::to_bytes(request.into_body(), 1 << 22).await.unwrap();
         return write(&handle, &method, &parts, serde_json::from_slice(&body).unwrap_or_default());
@@ -267,6 +280,21 @@ fn failure(code: u16, reason: &str, message: &str) -> Response {
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code});
     (StatusCode::from_u16(code).unwrap(), axum::Json(body)).into_response()
+}
+
+/// A token of a service account.
+fn issue(cluster: &mut Cluster) -> Response {
+    if cluster.next_tokens.is_empty() {
+        return failure(403, "Forbidden", "no token is to be had");
+    }
+    let token = cluster.next_tokens.remove(0);
+    if let Some(tokens) = &mut cluster.tokens {
+        tokens.insert(token.clone());
+    }
+    let status = json!({"token": token, "expirationTimestamp": "2100-01-01T00:00:00Z"});
+    let answer = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {},
+        "spec": {"audiences": []}, "status": status});
+    (StatusCode::CREATED, axum::Json(answer)).into_response()
 }
 
 fn groups(cluster: &Cluster) -> Response {
