@@ -11,6 +11,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,7 +26,7 @@ impl State {
     /// For ever. `heard` is told which buckets another replica changed.
     pub async fn run(self: Arc<Self>, leadership: Leadership, heard: impl Fn(BTreeSet<Bucket>) + Send + Sync) {
         let _ = self.leadership.set(leadership.clone());
-        tokio::join!(self.write(), self.hear(heard), self.complete(leadership));
+        tokio::join!(self.write(), self.hear(&heard), self.complete(leadership, &heard));
     }
 
     async fn write(&self) {
@@ -57,12 +58,18 @@ impl State {
         }
     }
 
-    /// Whoever gets the lease writes what all derive alike, and what is missing of the rest.
-    async fn complete(&self, mut leadership: Leadership) {
+    /// Whoever gets the lease goes on from what the one before had written, and writes what is missing.
+    async fn complete(&self, mut leadership: Leadership, heard: impl Fn(BTreeSet<Bucket>)) {
         loop {
             leadership.gained().await;
-            match self.write_missing().await {
-                Ok(()) => leadership.lost().await,
+            match self.take_over().await {
+                Ok(changed) => {
+                    if !changed.is_empty() {
+                        heard(changed);
+                    }
+                    leadership.lost().await;
+                    self.taken_over.store(false, Ordering::SeqCst);
+                }
                 Err(e) => {
                     tracing::debug!("the state in the cluster cannot be completed yet: {e:#}");
                     tokio::time::sleep(RETRY.1).await;
@@ -71,8 +78,10 @@ impl State {
         }
     }
 
-    async fn write_missing(&self) -> anyhow::Result<()> {
-        let Some(store) = self.store.upgrade() else { return Ok(()) };
+    /// Which buckets are other than before. Of what all derive alike the other replicas hold what is written; what is for a restart only
+    /// is better known here.
+    async fn take_over(&self) -> anyhow::Result<BTreeSet<Bucket>> {
+        let Some(store) = self.store.upgrade() else { return Ok(BTreeSet::new()) };
         let selector = format!("{}={}", LABEL.0, LABEL.1);
         let listed = limited(self.objects.api.list(&ListParams::default().labels(&selector))).await?;
         let mut shards = BTreeMap::new();
@@ -80,19 +89,29 @@ impl State {
             shards.insert(secret.metadata.name.clone().unwrap_or_default(), Shard::read(secret)?);
         }
         let mut pending = self.pending.lock();
+        let mut writes: Vec<Write> = Vec::new();
+        for (bucket, key, value) in shards.values().flat_map(Shard::entries) {
+            let is_derived = matches!(sharing(bucket), Sharing::Derived { .. });
+            if is_derived && store.load::<Value>(bucket, key)?.as_ref() != Some(value) {
+                pending.remove(&(bucket, key.to_owned()));
+                writes.push((bucket, key.to_owned(), Some(value.to_string().into_bytes())));
+            }
+        }
+        let changed = writes.iter().map(|(bucket, ..)| *bucket).collect();
+        store.take(writes)?;
+        self.taken_over.store(true, Ordering::SeqCst);
         for bucket in shared() {
-            let is_derived = matches!(sharing(bucket), Sharing::Derived { .. } | Sharing::Seldom);
             for (key, value) in store.all::<Value>(bucket)? {
                 let Some(name) = object(bucket, &key) else { continue };
                 let held = shards.get(&name).and_then(|shard| shard.get(bucket, &key));
-                if held.is_none() || is_derived && held != Some(&value) {
+                if held.is_none() || sharing(bucket) == Sharing::Seldom && held != Some(&value) {
                     pending.entry((bucket, key)).or_insert(Some(value));
                 }
             }
         }
         drop(pending);
         self.wake.notify_one();
-        Ok(())
+        Ok(changed)
     }
 
     async fn hear(&self, heard: impl Fn(BTreeSet<Bucket>)) {
@@ -129,19 +148,23 @@ impl State {
         // Its holder knows better than its own echo.
         let is_ours = |bucket| self.holds() && !matches!(sharing(bucket), Sharing::Origin { .. });
         let mut writes: Vec<Write> = Vec::new();
-        // Not written by others while it is looked at: what is pending here is newer.
+        // Not written by others while it is looked at: what was done here and is pending is newer. What all derive alike is as its holder
+        // says, also where this replica came to something else at the same time.
         let pending = self.pending.lock();
+        let is_newer = |bucket, key: &str| {
+            matches!(sharing(bucket), Sharing::Origin { .. }) && pending.contains_key(&(bucket, key.to_owned()))
+        };
         for bucket in shared().filter(|bucket| !is_ours(*bucket)) {
             let known: BTreeMap<String, Value> = store.all(bucket)?.into_iter().collect();
             let of_it = |key: &str| object(bucket, key).as_deref() == Some(name);
             for (_, key, value) in shard.entries().filter(|(b, key, _)| *b == bucket && of_it(key)) {
-                if known.get(key) != Some(value) && !pending.contains_key(&(bucket, key.to_owned())) {
+                if known.get(key) != Some(value) && !is_newer(bucket, key) {
                     writes.push((bucket, key.to_owned(), Some(value.to_string().into_bytes())));
                 }
             }
             // The own CA is no other's to take away.
             for key in known.keys().filter(|key| bucket != Bucket::Authority && of_it(key)) {
-                if shard.get(bucket, key).is_none() && !pending.contains_key(&(bucket, key.clone())) {
+                if shard.get(bucket, key).is_none() && !is_newer(bucket, key) {
                     writes.push((bucket, key.clone(), None));
                 }
             }

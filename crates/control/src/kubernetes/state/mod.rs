@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use shard::{LABEL, Shard, Sharing, object, sharing};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -41,6 +42,8 @@ pub struct State {
     wake: Notify,
     runtime: Handle,
     leadership: OnceLock<Leadership>,
+    /// Whether what the holder of the lease before had written is taken in: what is written before could undo it.
+    taken_over: AtomicBool,
 }
 
 /// The objects themselves.
@@ -62,6 +65,7 @@ impl State {
             wake: Notify::new(),
             runtime: Handle::current(),
             leadership: OnceLock::new(),
+            taken_over: AtomicBool::new(false),
         });
         let mut told = false;
         while let Err(e) = state.restore(&store).await {
@@ -115,8 +119,9 @@ impl State {
         }
     }
 
+    /// Whether this replica writes what all derive alike.
     fn holds(&self) -> bool {
-        self.leadership.get().is_some_and(Leadership::holds)
+        self.taken_over.load(Ordering::SeqCst) && self.leadership.get().is_some_and(Leadership::holds)
     }
 
     /// Writes what is pending of the buckets that `now` names; what fails stays pending.

@@ -146,10 +146,45 @@ async fn replicas_hear_of_each_other_and_only_the_holder_writes_what_is_derived(
     until("b hears of it", || b.store.has(Bucket::VirtualIps, "of-a").unwrap()).await;
     let of_b = shard::object(Bucket::VirtualIps, "of-b").unwrap();
     assert_eq!(entry(&api, &of_b, "virtual-ips/of-b"), None);
+    // Both come to an address for one name at the same time, and not to the same: the holder's is everybody's.
+    for n in 0..20 {
+        let name = format!("of-both-{n}");
+        b.store.save(Bucket::VirtualIps, &name, &"240.240.1.2").unwrap();
+        a.store.save(Bucket::VirtualIps, &name, &"240.240.1.1").unwrap();
+        let of = |pod: &Pod| pod.store.load::<String>(Bucket::VirtualIps, &name).unwrap().unwrap();
+        until("b has what a has", || of(&b) == "240.240.1.1").await;
+        assert_eq!(of(&a), "240.240.1.1");
+    }
     // Somebody deletes an object: it comes back.
     let of_a = shard::object(Bucket::VirtualIps, "of-a").unwrap();
     api.delete("v1", "secrets", NAMESPACE, &of_a);
     until("it is back", || entry(&api, &of_a, "virtual-ips/of-a") == Some(json!("240.240.0.1"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_the_lease_goes_on_from_what_was_written() {
+    let api = FakeApi::new();
+    let mut a = Pod::start(&api, "a").await;
+    a.leadership.gained().await;
+    let other = api.another_way();
+    let mut b = Pod::start(&other, "b").await;
+    // The one hears nothing any more, and comes to another address for the name.
+    other.set_away(true);
+    b.store.save(Bucket::VirtualIps, "name", &"240.240.0.2").unwrap();
+    b.store.save(Bucket::VirtualIps, "new", &"240.240.0.3").unwrap();
+    a.store.save(Bucket::VirtualIps, "name", &"240.240.0.1").unwrap();
+    let of = |key: &str| entry(&api, &shard::object(Bucket::VirtualIps, key).unwrap(), &format!("virtual-ips/{key}"));
+    until("it is written", || of("name") == Some(json!("240.240.0.1"))).await;
+    a.end().await;
+    // As one that ends in order gives it back.
+    let mut lease = api.get("coordination.k8s.io/v1", "leases", NAMESPACE, "fairlead-control").unwrap();
+    lease["spec"]["holderIdentity"] = json!("");
+    api.put("coordination.k8s.io/v1", "leases", NAMESPACE, "fairlead-control", lease);
+    other.set_away(false);
+    b.leadership.gained().await;
+    until("what was missing is written", || of("new") == Some(json!("240.240.0.3"))).await;
+    assert_eq!(of("name"), Some(json!("240.240.0.1")));
+    assert_eq!(b.store.load::<String>(Bucket::VirtualIps, "name").unwrap().unwrap(), "240.240.0.1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
