@@ -12,6 +12,7 @@ mod echo;
 mod lab;
 mod lab_state;
 mod node;
+mod probe;
 mod proxy;
 mod proxy_static;
 mod up;
@@ -61,6 +62,8 @@ enum Command {
     #[command(hide = true)]
     Wait(cli::wait::WaitArgs),
     #[command(hide = true)]
+    Probe(probe::ProbeArgs),
+    #[command(hide = true)]
     Node(node::NodeArgs),
     #[command(hide = true)]
     ProxyStatic(proxy_static::ProxyStaticArgs),
@@ -107,6 +110,7 @@ pub fn main(hooks: Hooks) -> ExitCode {
         Command::Install(args) => block_on(cli::install::run(&args)),
         Command::Uninstall(args) => block_on(cli::uninstall::run(&args)),
         Command::Check(args) => block_on(cli::check::run(&args)),
+        Command::Probe(args) => block_on(probe::run(args)),
         Command::Inject(args) => cli::inject::run(&args),
         Command::Wait(args) => cli::wait::run(&args),
         Command::Docs(args) => cli::docs::run(&args).map(|()| ExitCode::SUCCESS),

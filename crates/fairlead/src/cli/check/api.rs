@@ -3,6 +3,7 @@
 //! Invariant: asks nothing that needs rights beyond reading.
 
 use super::finding::Finding;
+use super::{codes, inside};
 use crate::cli::kubernetes::{Cluster, Kind, names, plain};
 use fairlead_install::NAMESPACE;
 use fairlead_install::control::CONTROL;
@@ -12,16 +13,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Minor versions of Kubernetes 1 that Fairlead is made for.
 const MINORS: std::ops::RangeInclusive<u32> = 33..=37;
-/// Certificates are backdated by five minutes; peers complain from one minute on.
-const SKEW: i64 = 60;
-
 /// The findings, and whether it answers at all.
 pub async fn check(cluster: &Cluster) -> (Vec<Finding>, bool) {
     let version = match cluster.client.apiserver_version().await {
         Ok(version) => version,
         Err(e) => {
             let remedy = "look at the server and certificate of this context in the kubeconfig, and at the way there";
-            return (vec![Finding::bad("api", plain(&e), remedy)], false);
+            return (vec![Finding::bad(codes::API_UNREACHABLE, "api", plain(&e), remedy)], false);
         }
     };
     let mut findings = vec![
@@ -39,11 +37,12 @@ pub async fn check(cluster: &Cluster) -> (Vec<Finding>, bool) {
     (findings, true)
 }
 
-fn judge_version(major: &str, minor: &str, text: &str) -> Finding {
+pub fn judge_version(major: &str, minor: &str, text: &str) -> Finding {
     let number = minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
     match number.filter(|n| major == "1" && MINORS.contains(n)) {
         Some(n) => Finding::good("kubernetes version", format!("{major}.{n} ({text})")),
         None => Finding::bad(
+            codes::KUBERNETES_VERSION,
             "kubernetes version",
             format!("{major}.{minor} ({text}) is outside of 1.{} to 1.{}", MINORS.start(), MINORS.end()),
             "use a cluster of one of these versions",
@@ -58,19 +57,14 @@ async fn date(cluster: &Cluster) -> Option<i64> {
     Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second())
 }
 
-fn now() -> i64 {
+pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }
 
-fn judge_clock(theirs: i64, ours: i64) -> Finding {
+pub fn judge_clock(theirs: i64, ours: i64) -> Finding {
     let ahead = theirs - ours;
-    if ahead.abs() <= SKEW {
-        return Finding::good("clock", format!("the API server's is {ahead} s ahead of this machine's"));
-    }
-    let message = format!(
-        "the API server's clock is {ahead} s ahead of this machine's; certificates and tokens of one look not yet, or no longer, good to the other"
-    );
-    Finding::bad("clock", message, "set both by NTP")
+    let good = || Finding::good("clock", format!("the API server's is {ahead} s ahead of this machine's"));
+    inside::clock(ahead, "the API server").unwrap_or_else(good)
 }
 
 /// What an earlier installation, or Istio, left that would be in the way.
@@ -78,7 +72,12 @@ pub async fn leftovers(cluster: &Cluster, flags: &str) -> Vec<Finding> {
     match search(cluster, flags).await {
         Ok(findings) if findings.is_empty() => vec![Finding::good("leftovers", "none")],
         Ok(findings) => findings,
-        Err(e) => vec![Finding::bad("leftovers", format!("{e:#}"), "look with the rights of a cluster administrator")],
+        Err(e) => vec![Finding::bad(
+            codes::LEFTOVERS,
+            "leftovers",
+            format!("{e:#}"),
+            "look with the rights of a cluster administrator",
+        )],
     }
 }
 
@@ -90,7 +89,12 @@ async fn search(cluster: &Cluster, flags: &str) -> anyhow::Result<Vec<Finding>> 
     if !control.is_empty() {
         let named: Vec<_> = control.iter().map(|o| names(o).1).collect();
         let remedy = "fairlead install changes it; --revision installs another beside it";
-        findings.push(Finding::doubtful("leftovers", format!("installed already: {}", named.join(", ")), remedy));
+        findings.push(Finding::doubtful(
+            codes::LEFTOVERS,
+            "leftovers",
+            format!("installed already: {}", named.join(", ")),
+            remedy,
+        ));
         return Ok(findings);
     }
     if let Some(namespace) = cluster.get(&Kind::new("v1", "Namespace"), None, NAMESPACE).await? {
@@ -102,7 +106,12 @@ async fn search(cluster: &Cluster, flags: &str) -> anyhow::Result<Vec<Finding>> 
                 format!("fairlead uninstall{flags}, unless you made it yourself"),
             ),
         };
-        findings.push(Finding::doubtful("leftovers", format!("namespace {NAMESPACE} {what}"), remedy));
+        findings.push(Finding::doubtful(
+            codes::LEFTOVERS,
+            "leftovers",
+            format!("namespace {NAMESPACE} {what}"),
+            remedy,
+        ));
     }
     for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
         let kind = Kind::new("admissionregistration.k8s.io/v1", kind);
@@ -110,11 +119,11 @@ async fn search(cluster: &Cluster, flags: &str) -> anyhow::Result<Vec<Finding>> 
             let name = names(&object).1;
             if object["metadata"]["labels"][PART_OF] == "fairlead" {
                 let what = format!("{} {name} points at a {CONTROL} that is not there: pods are refused", kind.kind);
-                findings.push(Finding::bad("leftovers", what, format!("fairlead uninstall{flags}")));
+                findings.push(Finding::bad(codes::LEFTOVERS, "leftovers", what, format!("fairlead uninstall{flags}")));
             } else if injects_for_istio(&object) {
                 let what = format!("{} {name} injects Istio's sidecar for the same labels", kind.kind);
                 let remedy = "label namespaces for one of the two: istio.io/rev=REVISION names it";
-                findings.push(Finding::doubtful("leftovers", what, remedy));
+                findings.push(Finding::doubtful(codes::LEFTOVERS, "leftovers", what, remedy));
             }
         }
     }
@@ -151,5 +160,6 @@ mod tests {
         assert_eq!(judge_clock(1060, 1000).state, State::Good);
         assert_eq!(judge_clock(939, 1000).state, State::Bad);
         assert!(judge_clock(2000, 1000).message.contains("1000 s ahead"));
+        assert!(judge_clock(0, 1000).message.contains("1000 s behind"));
     }
 }

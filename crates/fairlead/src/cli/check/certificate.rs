@@ -2,11 +2,12 @@
 //!
 //! Judged as a proxy judges it: by the trust that is in the cluster, and by name. Invariant: the check presents nothing itself.
 
+use super::codes;
 use super::finding::Finding;
 use crate::cli::kubernetes::{Cluster, Kind, control_pods, plain};
 use anyhow::Context as _;
 use fairlead_identity::verifier::{Expected, PeerVerifier};
-use fairlead_identity::{SpiffeId, TrustBundleSet, tls};
+use fairlead_identity::{SpiffeId, TrustBundleSet, VerifyError, tls};
 use fairlead_install::{NAMESPACE, Values};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
@@ -22,7 +23,7 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
         Ok(trust) => trust,
         Err(e) => {
             let remedy = "the control plane writes it into every namespace: look at its log";
-            return vec![Finding::bad("trust", format!("{e:#}"), remedy)];
+            return vec![Finding::bad(codes::TRUST_MISSING, "trust", format!("{e:#}"), remedy)];
         }
     };
     let mut findings = vec![Finding::good("trust", format!("ConfigMap {NAMESPACE}/fairlead-trust can be read"))];
@@ -40,8 +41,9 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
                 "certificate",
                 format!("{pod} shows {}, by a root of this cluster", values.control_identity()),
             ),
-            Ok(Err(e)) => Finding::bad("certificate", format!("{pod}: {e:#}"), remedy(&format!("{e:#}"))),
+            Ok(Err(e)) => refused(&pod, &e),
             Err(_) => Finding::bad(
+                codes::NO_TLS,
                 "certificate",
                 format!("{pod}: no TLS within {} s on port {PORT}", PATIENCE.as_secs()),
                 "look at its log",
@@ -51,13 +53,35 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
     findings
 }
 
-fn remedy(why: &str) -> &'static str {
-    if why.contains("root") {
-        "the root of the control plane is not the one in fairlead-trust: if a CA was exchanged, restart the control plane, then the pods"
-    } else if why.contains("expired") || why.contains("not yet") {
-        "compare the clocks of this machine and of the nodes"
-    } else {
-        "proxies cannot connect either: look at the control plane's log"
+fn refused(pod: &str, error: &anyhow::Error) -> Finding {
+    let why = error.chain().find_map(|e| VerifyError::find_io(e.downcast_ref::<std::io::Error>()?));
+    let reason = why.as_ref().map_or("", VerifyError::reason);
+    let message = format!("{pod}: {error:#}");
+    match reason {
+        "foreign-root" | "unknown-trust-domain" | "wrong-domain-root" | "bad-chain" => Finding::bad(
+            codes::WRONG_ROOT,
+            "certificate",
+            format!("wrong root: {message}"),
+            "the root of the control plane is not the one in fairlead-trust: if a CA was exchanged, restart the control plane, then the pods",
+        ),
+        "expired" | "not-yet-valid" => Finding::bad(
+            codes::CERTIFICATE,
+            "certificate",
+            message,
+            "compare the clocks of this machine and of the nodes (check `clock`)",
+        ),
+        "" => Finding::bad(
+            codes::NO_TLS,
+            "certificate",
+            message,
+            "proxies cannot connect either: look at the control plane's log",
+        ),
+        _ => Finding::bad(
+            codes::CERTIFICATE,
+            "certificate",
+            message,
+            "the trust domain that was installed is not the control plane's: run fairlead install again",
+        ),
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Invariant: an address counts as reachable only when a connection to it was made, from here.
 
+use super::codes;
 use super::finding::Finding;
 use crate::cli::kubernetes::{Answer, Cluster, Kind, answer, control_pods, trouble};
+use crate::probe::seen::PeerSeen;
 use fairlead_install::control::CONTROL;
 use fairlead_install::gateway::EAST_WEST;
 use fairlead_install::{Expose, NAMESPACE, Values};
@@ -25,9 +27,14 @@ async fn deployment(cluster: &Cluster, check: &'static str, name: &str) -> Findi
     let found = match cluster.get(&Kind::new("apps/v1", "Deployment"), Some(NAMESPACE), name).await {
         Ok(Some(found)) => found,
         Ok(None) => {
-            return Finding::bad(check, format!("Deployment {NAMESPACE}/{name} is gone"), "run fairlead install again");
+            return Finding::bad(
+                codes::NOT_READY,
+                check,
+                format!("Deployment {NAMESPACE}/{name} is gone"),
+                "run fairlead install again",
+            );
         }
-        Err(e) => return Finding::bad(check, format!("{e:#}"), "ask as somebody who may"),
+        Err(e) => return Finding::bad(codes::UNASKED, check, format!("{e:#}"), "ask as somebody who may"),
     };
     let (available, wanted) =
         (found["status"]["availableReplicas"].as_u64().unwrap_or(0), found["spec"]["replicas"].as_u64().unwrap_or(0));
@@ -40,7 +47,10 @@ async fn deployment(cluster: &Cluster, check: &'static str, name: &str) -> Findi
     let why = trouble(&pods).first().map_or_else(String::new, |t| format!("; pod {}: {}", t.pod, t.reason));
     let message = format!("{available} of {wanted} replicas are ready{why}");
     let remedy = format!("kubectl describe pods -n {NAMESPACE}; kubectl logs -n {NAMESPACE} deployment/{name}");
-    if available > 0 { Finding::doubtful(check, message, remedy) } else { Finding::bad(check, message, remedy) }
+    match available {
+        0 => Finding::bad(codes::NOT_READY, check, message, remedy),
+        _ => Finding::doubtful(codes::NOT_READY, check, message, remedy),
+    }
 }
 
 async fn version(cluster: &Cluster) -> anyhow::Result<Finding> {
@@ -55,33 +65,46 @@ async fn version(cluster: &Cluster) -> anyhow::Result<Finding> {
     Ok(judge_version(ours, &theirs))
 }
 
-/// One minor version apart is served.
-fn judge_version(ours: &str, theirs: &[String]) -> Finding {
+/// Whether two versions serve each other: they do when one minor version apart.
+pub fn fits(ours: &str, other: &str) -> bool {
     let number = |text: &str| -> Option<(u32, u32)> {
         let mut parts = text.split('.').map(str::parse);
         Some((parts.next()?.ok()?, parts.next()?.ok()?))
     };
-    let apart = |other: &String| match (number(ours), number(other)) {
-        (Some((a, b)), Some((c, d))) => a != c || b.abs_diff(d) > 1,
-        _ => true,
-    };
+    match (number(ours), number(other)) {
+        (Some((a, b)), Some((c, d))) => a == c && b.abs_diff(d) <= 1,
+        _ => false,
+    }
+}
+
+/// This program and the control plane's replicas.
+pub fn judge_version(ours: &str, theirs: &[String]) -> Finding {
     let all = theirs.join(", ");
-    if theirs.iter().any(apart) {
+    if theirs.iter().any(|other| !fits(ours, other)) {
+        let message = format!("the control plane is {all}, this is {ours}: more than one minor version apart");
         let remedy = format!("use `fairlead` {all} here, or install {ours} into the cluster");
-        return Finding::bad(
-            "fairlead version",
-            format!("the control plane is {all}, this is {ours}: more than one minor version apart"),
-            remedy,
-        );
+        return Finding::bad(codes::VERSION_SKEW, "fairlead version", message, remedy);
     }
     if theirs.len() > 1 {
-        return Finding::doubtful(
-            "fairlead version",
-            format!("replicas of {all} run at once"),
-            "wait until the roll-out is over",
-        );
+        let message = format!("replicas of {all} run at once");
+        let remedy = "wait until the roll-out is over";
+        return Finding::doubtful(codes::VERSION_SKEW, "fairlead version", message, remedy);
     }
     Finding::good("fairlead version", format!("control plane {all}, this is {ours}"))
+}
+
+/// Peers, against the control plane here, which is `ours` or served by it.
+pub fn judge_peers(ours: &str, peers: &[PeerSeen]) -> Vec<Finding> {
+    let told = peers.iter().filter(|peer| !peer.own && !peer.version.is_empty());
+    let apart = told.filter(|peer| !fits(ours, &peer.version));
+    apart
+        .map(|peer| {
+            let message =
+                format!("{} is {}, this is {ours}: more than one minor version apart", peer.cluster, peer.version);
+            let remedy = "upgrade the older one, one minor version at a time: fairlead install";
+            Finding::bad(codes::VERSION_SKEW, "fairlead version", message, remedy)
+        })
+        .collect()
 }
 
 /// The east-west gateway.
@@ -95,6 +118,7 @@ pub async fn gateway(cluster: &Cluster, values: &Values) -> Vec<Finding> {
     let nodes = cluster.list(&Kind::new("v1", "Node"), None, "").await.unwrap_or_default();
     let Ok(Some(service)) = services else {
         findings.push(Finding::bad(
+            codes::GATEWAY_ADDRESS,
             "gateway address",
             format!("Service {NAMESPACE}/{EAST_WEST} is gone"),
             "run fairlead install again",
@@ -114,7 +138,7 @@ pub async fn gateway(cluster: &Cluster, values: &Values) -> Vec<Finding> {
             ),
             _ => (format!("Service {NAMESPACE}/{EAST_WEST} has no node port"), "run fairlead install again"),
         };
-        findings.push(Finding::bad("gateway address", message, remedy));
+        findings.push(Finding::bad(codes::GATEWAY_ADDRESS, "gateway address", message, remedy));
         return findings;
     }
     for address in addresses {
@@ -130,7 +154,12 @@ pub async fn gateway(cluster: &Cluster, values: &Values) -> Vec<Finding> {
 
 fn unreachable(address: &str, why: &str) -> Finding {
     let remedy = "open the port for the nodes of other clusters (firewall, security group); if only this machine cannot reach it, try from there";
-    Finding::bad("gateway address", format!("{address} does not accept from here: {why}"), remedy)
+    Finding::bad(
+        codes::GATEWAY_ADDRESS,
+        "gateway address",
+        format!("{address} does not accept from here: {why}"),
+        remedy,
+    )
 }
 
 /// Where others reach the port called `tls`.
@@ -174,6 +203,9 @@ mod tests {
         assert_eq!(of(&["0.5.0"]), State::Bad);
         assert_eq!(of(&["1.3.1"]), State::Bad);
         assert_eq!(of(&["?"]), State::Bad);
+        let peer = |version: &str, own| PeerSeen { version: version.into(), own, ..PeerSeen::default() };
+        let peers = [peer("0.5.0", true), peer("", false), peer("0.2.0", false), peer("0.5.0", false)];
+        assert_eq!(judge_peers("0.3.1", &peers).len(), 1, "of those that have told");
     }
 
     #[test]

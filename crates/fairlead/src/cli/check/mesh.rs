@@ -3,6 +3,7 @@
 //! Invariant: a peer is judged by what its stream and its data path say now, never by what is configured.
 
 use super::finding::Finding;
+use super::{codes, inside};
 use crate::cli::kubernetes::{Cluster, Kind, answer, control_pods};
 use anyhow::Context as _;
 use fairlead_control::codes::TRUST_CONFLICT;
@@ -11,9 +12,6 @@ use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-
-/// Seconds that two control planes' clocks may differ.
-const SKEW: f64 = 60.0;
 
 pub async fn check(cluster: &Cluster, values: &Values, flags: &str) -> Vec<Finding> {
     match ask(cluster).await {
@@ -57,7 +55,7 @@ pub async fn ranges(cluster: &Cluster) -> anyhow::Result<Vec<IpNet>> {
     Ok(nodes.iter().flat_map(of).filter_map(|r| r.as_str()?.parse().ok()).collect())
 }
 
-fn judge_peers(peers: &[Value], flags: &str) -> Vec<Finding> {
+pub fn judge_peers(peers: &[Value], flags: &str) -> Vec<Finding> {
     if peers.is_empty() {
         let remedy = format!("fairlead token create{flags}, and fairlead join TOKEN on the other side");
         return vec![Finding::skipped("peers", "this cluster has none yet", remedy)];
@@ -76,12 +74,14 @@ fn judge_peers(peers: &[Value], flags: &str) -> Vec<Finding> {
                     if connected { "up" } else { "down" }
                 );
                 Finding::bad(
+                    codes::PEER_STALE,
                     "peers",
                     message,
                     format!("open {dialled} for this cluster's nodes, or look at {name}'s control plane"),
                 )
             } else if peer["path"] == "down" {
                 Finding::bad(
+                    codes::PEER_PATH,
                     "peers",
                     format!("no path to the endpoints of {name}"),
                     format!("open port 15443 of {name}'s gateway for this cluster's nodes"),
@@ -92,17 +92,14 @@ fn judge_peers(peers: &[Value], flags: &str) -> Vec<Finding> {
                     format!("{name} is fresh, its path {}", peer["path"].as_str().unwrap_or("unknown")),
                 )
             });
-            if let Some(ahead) = peer["clockAhead"].as_f64().filter(|a| a.abs() > SKEW) {
-                let message = format!("{name}'s clock is {ahead:.0} s ahead of this cluster's");
-                findings.push(Finding::bad("clock", message, "set both clusters' clocks by NTP"));
-            }
+            findings.extend(peer["clockAhead"].as_i64().and_then(|ahead| inside::clock(ahead, name)));
             findings
         })
         .collect()
 }
 
 /// A name that two clusters claim is told of by a diagnostic.
-fn judge_names(diagnostics: &[Value], flags: &str) -> Vec<Finding> {
+pub fn judge_names(diagnostics: &[Value], flags: &str) -> Vec<Finding> {
     let text = |d: &Value| d["message"].as_str().unwrap_or_default().to_owned();
     let contested: Vec<_> = diagnostics.iter().filter(|d| d["code"] == TRUST_CONFLICT).map(text).collect();
     if contested.is_empty() {
@@ -110,11 +107,11 @@ fn judge_names(diagnostics: &[Value], flags: &str) -> Vec<Finding> {
     }
     let remedy =
         format!("reinstall one of the clusters under another --cluster name, then fairlead detach NAME{flags}");
-    contested.into_iter().map(|m| Finding::bad("cluster names", m, remedy.clone())).collect()
+    contested.into_iter().map(|m| Finding::bad(codes::CLUSTER_NAME, "cluster names", m, remedy.clone())).collect()
 }
 
 /// In a flat network another cluster's pod cannot have an address of our range.
-fn judge_ranges(ranges: &[IpNet], endpoints: &[Value], cluster: &str, network: &str) -> Finding {
+pub fn judge_ranges(ranges: &[IpNet], endpoints: &[Value], cluster: &str, network: &str) -> Finding {
     let mut clashing = BTreeSet::new();
     for endpoint in endpoints.iter().filter(|e| e["network"] == network) {
         let workload = endpoint["workload"].as_str().unwrap_or_default();
@@ -137,9 +134,10 @@ fn judge_ranges(ranges: &[IpNet], endpoints: &[Value], cluster: &str, network: &
         "pods of {names} have addresses of this cluster's range, and both say that they are in network {network}"
     );
     Finding::bad(
+        codes::POD_RANGES,
         "pod ranges",
         message,
-        "give one of them another network (fairlead install --network NAME): then gateways lead there",
+        "give one of them another network (fairlead install --network NAME): then gateways lead there; in a flat network the ranges must differ",
     )
 }
 
@@ -155,13 +153,13 @@ mod tests {
 
     #[test]
     fn peers_are_fresh_reachable_and_of_one_clock() {
-        let peer = |stale: bool, path: &str, ahead: f64| json!({"cluster": "west", "connected": !stale, "stale": stale, "path": path, "clockAhead": ahead, "addresses": ["192.0.2.1:15012"]});
+        let peer = |stale: bool, path: &str, ahead: i64| json!({"cluster": "west", "connected": !stale, "stale": stale, "path": path, "clockAhead": ahead, "addresses": ["192.0.2.1:15012"]});
         assert_eq!(states(&judge_peers(&[], "")), [State::Skipped]);
-        assert_eq!(states(&judge_peers(&[peer(false, "up", 1.0)], "")), [State::Good]);
-        assert_eq!(states(&judge_peers(&[peer(true, "up", 1.0)], "")), [State::Bad]);
-        assert!(judge_peers(&[peer(true, "up", 1.0)], "")[0].remedy.contains("192.0.2.1:15012"));
-        assert_eq!(states(&judge_peers(&[peer(false, "down", 0.0)], "")), [State::Bad]);
-        assert_eq!(states(&judge_peers(&[peer(false, "up", -90.0)], "")), [State::Good, State::Bad]);
+        assert_eq!(states(&judge_peers(&[peer(false, "up", 1)], "")), [State::Good]);
+        assert_eq!(states(&judge_peers(&[peer(true, "up", 1)], "")), [State::Bad]);
+        assert!(judge_peers(&[peer(true, "up", 1)], "")[0].remedy.contains("192.0.2.1:15012"));
+        assert_eq!(states(&judge_peers(&[peer(false, "down", 0)], "")), [State::Bad]);
+        assert_eq!(states(&judge_peers(&[peer(false, "up", -90)], "")), [State::Good, State::Bad]);
     }
 
     #[test]

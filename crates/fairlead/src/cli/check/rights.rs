@@ -3,6 +3,7 @@
 //! The API server itself is asked (access reviews), since roles add up from many objects. Invariant: after an installation every rule
 //! of `fairlead_install::rbac` is asked, verb by verb.
 
+use super::codes;
 use super::finding::Finding;
 use crate::cli::kubernetes::{Cluster, plain};
 use fairlead_install::control::CONTROL;
@@ -95,5 +96,5 @@ fn judge(check: &'static str, good: &str, bad: &str, missing: &[String], remedy:
     }
     let few = missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
     let more = if missing.len() > 5 { format!(" and {} more", missing.len() - 5) } else { String::new() };
-    Finding::bad(check, format!("{bad}: {few}{more}"), remedy)
+    Finding::bad(codes::RIGHTS, check, format!("{bad}: {few}{more}"), remedy)
 }

@@ -3,6 +3,7 @@
 //! Must never leave anything behind: every object it makes is a dry run. Invariant: "answers" means that the injector's own work came
 //! back.
 
+use super::codes;
 use super::finding::Finding;
 use crate::cli::kubernetes::{Cluster, plain};
 use fairlead_identity::certificate::{CertificateFacts, certificates_from_pem};
@@ -16,6 +17,18 @@ use kube::api::Api;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// A webhook configuration as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Configuration {
+    Missing,
+    /// Some webhook of it has no `caBundle`.
+    NoBundle,
+    /// No certificate of a `caBundle` is still good.
+    Ended,
+    Whole,
+}
+
 pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
     let mut findings = Vec::new();
     let injector = values.named(INJECTOR);
@@ -24,7 +37,7 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
         let webhooks = found.map(|f| f.webhooks.unwrap_or_default());
         webhooks.map(|all| all.into_iter().map(|w| w.client_config).collect())
     });
-    let there = judge("webhook", &injector, found, "no pod is injected");
+    let there = seen(true, &injector, found);
     let good = there.state == super::finding::State::Good;
     findings.push(there);
     if good {
@@ -36,7 +49,7 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
         let webhooks = found.map(|f| f.webhooks.unwrap_or_default());
         webhooks.map(|all| all.into_iter().map(|w| w.client_config).collect())
     });
-    let there = judge("validation webhook", &validator, found, "bad objects are accepted, and cost themselves");
+    let there = seen(false, &validator, found);
     let good = there.state == super::finding::State::Good;
     findings.push(there);
     if good {
@@ -45,46 +58,63 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
     findings
 }
 
-fn judge(
-    check: &'static str,
-    name: &str,
-    found: Result<Option<Vec<WebhookClientConfig>>, kube::Error>,
-    cost: &str,
-) -> Finding {
-    let configs = match found {
-        Ok(Some(configs)) => configs,
-        Ok(None) => {
-            return Finding::bad(
-                check,
-                format!("webhook configuration {name} is missing: {cost}"),
-                "run fairlead install again",
-            );
-        }
-        Err(e) => return Finding::skipped(check, plain(&e), "ask as somebody who may"),
-    };
+fn seen(injector: bool, name: &str, found: Result<Option<Vec<WebhookClientConfig>>, kube::Error>) -> Finding {
+    match found {
+        Ok(found) => judge(injector, name, state(found)),
+        Err(e) => Finding::skipped(named(injector).0, plain(&e), "ask as somebody who may"),
+    }
+}
+
+fn state(found: Option<Vec<WebhookClientConfig>>) -> Configuration {
+    let Some(configs) = found else { return Configuration::Missing };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     for config in &configs {
         let Some(bundle) = config.ca_bundle.as_ref().filter(|b| !b.0.is_empty()) else {
-            let message = format!(
-                "webhook configuration {name} has no caBundle: the API server refuses the control plane's answers"
-            );
-            return Finding::bad(
-                check,
-                message,
-                "the control plane writes it: look at its log and at the check `rights`",
-            );
+            return Configuration::NoBundle;
         };
         let text = String::from_utf8_lossy(&bundle.0);
         let good = certificates_from_pem(&text).is_ok_and(|all| {
             all.iter().filter_map(|der| CertificateFacts::parse(der).ok()).any(|facts| facts.not_after.as_secs() > now)
         });
         if !good {
-            let message =
-                format!("the caBundle of webhook configuration {name} holds no certificate that is still good");
-            return Finding::bad(check, message, "restart the control plane: it writes a new one");
+            return Configuration::Ended;
         }
     }
-    Finding::good(check, format!("{name} is there and has its caBundle"))
+    Configuration::Whole
+}
+
+/// The check, and what is lost without the configuration.
+fn named(injector: bool) -> (&'static str, &'static str) {
+    match injector {
+        true => ("webhook", "no pod is injected"),
+        false => ("validation webhook", "bad objects are accepted, and cost themselves"),
+    }
+}
+
+/// Of the injector, where `injector`; else of the validator.
+pub fn judge(injector: bool, name: &str, configuration: Configuration) -> Finding {
+    let (check, cost) = named(injector);
+    match configuration {
+        Configuration::Missing => Finding::bad(
+            codes::WEBHOOK_MISSING,
+            check,
+            format!("webhook configuration {name} is missing: {cost}"),
+            "run fairlead install again; pods that started meanwhile are restarted to be injected",
+        ),
+        Configuration::NoBundle => Finding::bad(
+            codes::WEBHOOK_TRUST,
+            check,
+            format!("webhook configuration {name} has no caBundle: the API server refuses the control plane's answers"),
+            "the control plane writes it: look at its log and at the check `rights`",
+        ),
+        Configuration::Ended => Finding::bad(
+            codes::WEBHOOK_TRUST,
+            check,
+            format!("the caBundle of webhook configuration {name} holds no certificate that is still good"),
+            "restart the control plane: it writes a new one",
+        ),
+        Configuration::Whole => Finding::good(check, format!("{name} is there and has its caBundle")),
+    }
 }
 
 async fn injection(cluster: &Cluster, values: &Values) -> Finding {
@@ -102,11 +132,13 @@ async fn injection(cluster: &Cluster, values: &Values) -> Finding {
             Finding::good("injection", "a pod in namespace default got its proxy (as a dry run)")
         }
         Ok(_) => Finding::bad(
+            codes::WEBHOOK_SILENT,
             "injection",
             "a pod that asks for a proxy in namespace default got none",
             "a label of that namespace may forbid it (istio-injection=disabled); else look at the control plane's log",
         ),
         Err(e) => Finding::bad(
+            codes::WEBHOOK_SILENT,
             "injection",
             format!("a pod that asks for a proxy is refused: {}", plain(&e)),
             "if it says that the webhook cannot be reached: open port 15017 of the control plane's pods for the API server",
@@ -135,6 +167,7 @@ async fn validation(cluster: &Cluster, values: &Values) -> Finding {
             "a bad object is refused, by the diagnostic that names its field (as a dry run)",
         ),
         Ok(_) => Finding::doubtful(
+            codes::WEBHOOK_SILENT,
             "validation",
             "a bad object is accepted: the validator did not answer (its failurePolicy is Ignore)",
             "open port 15017 of the control plane's pods for the API server; look at the control plane's log",
