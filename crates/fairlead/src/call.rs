@@ -4,20 +4,26 @@
 //! code 1 when one of them failed.
 
 use crate::cli::output::{Output, print, print_value};
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use fairlead_calls::RequestKind;
 use fairlead_calls::request::Request;
-use fairlead_lab::live::caller::{Connections, Place, Plan, Seen, Version};
+use fairlead_lab::live::caller::{self, Connections, Identity, Place, Plan, Seen, Tls, Version};
+use fairlead_lab::live::load::{self, Load};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Make calls from here, as any program would, and tell what they got.
 ///
 /// Names resolve as the system resolves them. A call has failed when there was no answer, or its HTTP status is 400 or more,
 /// or its gRPC status is not 0.
+///
+/// With --rate and --for it is a load: calls leave by the clock, whatever became of those before, and a report says what failed, who
+/// answered in which second, and how long it took.
 ///
 /// Example: kubectl exec deploy/frontend -c app -- fairlead call "GET http://reviews:9080/ratings" --times 100
 #[derive(Args, Debug)]
@@ -39,6 +45,27 @@ pub struct CallArgs {
     /// How often, one after the other.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     times: u32,
+    /// Calls a second, with --for.
+    #[arg(long, requires = "time", conflicts_with = "times", value_parser = rate)]
+    rate: Option<f64>,
+    /// How long a load lasts.
+    #[arg(long = "for", id = "time", value_name = "DURATION", requires = "rate", value_parser = crate::control::duration)]
+    time: Option<Duration>,
+    /// Make TLS, believing whatever the server shows: what is tested is whether it lets the caller in.
+    #[arg(long)]
+    tls: bool,
+    /// A certificate to show in it, PEM, with its chain.
+    #[arg(long, value_name = "FILE", requires_all = ["tls", "key"])]
+    certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+    /// Protocol to offer in it; may be given several times.
+    #[arg(long, requires = "tls")]
+    alpn: Vec<String>,
+    /// Server name to ask for in it; default: the host.
+    #[arg(long, requires = "tls")]
+    sni: Option<String>,
     /// table: answers counted by status and by who answered; json, yaml: every call.
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -49,6 +76,13 @@ const CONNECTIONS: usize = 4;
 
 pub async fn run(args: CallArgs) -> anyhow::Result<ExitCode> {
     let plan = plan(&args)?;
+    if let (Some(rate), Some(time)) = (args.rate, args.time) {
+        let report = load::run(&Load { plan, rate, time }).await;
+        let failed = report.failed > 0;
+        let output = if args.output == Output::Table { Output::Yaml } else { args.output };
+        print_value(&serde_json::to_value(report)?, output)?;
+        return Ok(ExitCode::from(u8::from(failed)));
+    }
     let mut clients: Vec<Connections> = (0..CONNECTIONS).map(|_| Connections::new()).collect();
     let mut all = Vec::new();
     for n in 0..args.times as usize {
@@ -63,8 +97,8 @@ pub async fn run(args: CallArgs) -> anyhow::Result<ExitCode> {
 
 fn plan(args: &CallArgs) -> anyhow::Result<Plan> {
     let request = Request::parse(&args.request).map_err(|e| anyhow!(e))?;
-    if matches!(request.kind, RequestKind::Https | RequestKind::Tls) {
-        bail!("`{}`: `fairlead call` does not make TLS itself; the mesh's is the proxies'", args.request);
+    if matches!(request.kind, RequestKind::Https | RequestKind::Tls) && !args.tls {
+        bail!("`{}`: between programs of a mesh TLS is the proxies'; to make it here, add --tls", args.request);
     }
     let version = match args.http.as_str() {
         "1.0" => Version::Http10,
@@ -72,16 +106,38 @@ fn plan(args: &CallArgs) -> anyhow::Result<Plan> {
         "2" => Version::Http2,
         other => bail!("--http {other}: 1.0, 1.1 or 2"),
     };
+    let host = request.host.clone();
     Ok(Plan {
         request,
         headers: args.headers.iter().cloned().collect(),
         body: args.body.clone(),
         version,
         at: args.at,
-        tls: None,
+        tls: tls(args, &host)?,
         place: Place::here(),
         resolver: None,
     })
+}
+
+fn tls(args: &CallArgs, host: &str) -> anyhow::Result<Option<Tls>> {
+    if !args.tls {
+        return Ok(None);
+    }
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let identity = match (&args.certificate, &args.key) {
+        (Some(certificate), Some(key)) => {
+            Some(Identity::of_pem(&read(certificate)?, &read(key)?).map_err(|e| anyhow!(e))?)
+        }
+        _ => None,
+    };
+    let sni = args.sni.clone().unwrap_or_else(|| host.to_owned());
+    caller::server_name(&sni).map_err(|e| anyhow!("--sni: {e}"))?;
+    Ok(Some(Tls { config: caller::client_config(identity, &args.alpn).map_err(|e| anyhow!(e))?, sni }))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.1..=10_000.0).contains(rate));
+    rate.ok_or_else(|| format!("`{text}`: a number of calls a second, 0.1 to 10000"))
 }
 
 fn failed(seen: &Seen) -> bool {

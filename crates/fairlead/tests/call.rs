@@ -101,3 +101,28 @@ fn words_that_are_no_request_are_refused() {
         assert_eq!(code, Some(2), "{wrong}: {told}");
     }
 }
+
+#[test]
+fn a_load_leaves_by_the_clock_and_tells_what_failed() {
+    let echo = Echo::start();
+    let url = format!("GET http://localhost:{}/", echo.port);
+    let (code, told, error) = call(&[&url, "--rate", "50", "--for", "400ms", "-o", "json"]);
+    let report: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}{error}"));
+    assert_eq!((code, &report["total"], &report["failed"]), (Some(0), &20.into(), &0.into()), "{report}");
+    assert_eq!(report["clusters"]["east"], 20);
+    std::fs::write(echo.answers.path().join("answers"), "503").unwrap();
+    let (code, told, _) = call(&[&url, "--rate", "50", "--for", "100ms", "-o", "json"]);
+    let report: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((code, &report["failures"]["503"]), (Some(1), &5.into()), "{report}");
+}
+
+#[test]
+fn tls_is_made_where_it_is_asked_for() {
+    let echo = Echo::start();
+    let url = format!("https://localhost:{}/", echo.port);
+    let (code, _, error) = call(&[&url]);
+    assert!(code == Some(2) && error.contains("--tls"), "{error}");
+    let (code, told, error) = call(&[&url, "--tls", "--alpn", "http/1.1", "-o", "json"]);
+    let calls: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}{error}"));
+    assert_eq!((code, &calls[0]["body"]["tls"]), (Some(0), &true.into()), "{calls}");
+}

@@ -99,11 +99,11 @@ fn arguments(settings: &InjectSettings, options: &Options, canonical: &Canonical
     if let Some(threads) = options.concurrency {
         arguments.extend(["--concurrency".to_owned(), threads.to_string()]);
     }
+    if settings.records > 0 {
+        arguments.extend(["--records".to_owned(), settings.records.to_string()]);
+    }
     if let Some(metrics) = asked.metrics {
         arguments.extend(["--app-metrics".to_owned(), literal(metrics)]);
-    }
-    if !asked.probes.0.is_empty() {
-        arguments.extend(["--app-probes".to_owned(), "$(FAIRLEAD_APP_PROBES)".to_owned()]);
     }
     arguments
 }
@@ -120,6 +120,7 @@ fn environment(settings: &InjectSettings, options: &Options, probes: &AppProbes)
     if !options.log_level.is_empty() {
         environment.push(json!({"name": "FAIRLEAD_LOG", "value": options.log_level}));
     }
+    // Headers of probes are often secrets: whoever may see processes reads their arguments, and not their environment.
     if !probes.0.is_empty() {
         let text = serde_json::to_string(probes).unwrap_or_default();
         environment.push(json!({"name": "FAIRLEAD_APP_PROBES", "value": literal(&text)}));

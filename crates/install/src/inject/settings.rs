@@ -53,6 +53,8 @@ pub struct InjectSettings {
     pub dns_capture: bool,
     /// The proxy's log filter; empty: its default.
     pub log_level: String,
+    /// What a proxy remembers of its latest calls, for its admin interface; 0: nothing.
+    pub records: u32,
     /// Captured outbound, unless the pod says otherwise; `*` is everything.
     pub include_outbound_ip_ranges: String,
     /// Not captured outbound.
@@ -100,6 +102,7 @@ impl Default for InjectSettings {
             termination_drain_seconds: 5,
             dns_capture: true,
             log_level: String::new(),
+            records: 0,
             include_outbound_ip_ranges: "*".into(),
             exclude_outbound_ip_ranges: String::new(),
             exclude_outbound_ports: String::new(),

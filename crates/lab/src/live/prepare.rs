@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use fairlead_calls::call::{Client, ClientTls};
 use fairlead_calls::{RequestKind, TableCall};
 
-use super::caller::{self, Place, Plan, Tls, Version};
+use super::caller::{self, Identity, Place, Plan, Tls, Version};
 use super::lab::Lab;
 use super::lookup::Resolver;
 use super::outcome::Origin;
@@ -169,7 +169,7 @@ fn tls(lab: &Lab, caller: &str, call: &TableCall, client: &Client) -> Result<Opt
     };
     let sni = client.sni.clone().unwrap_or_else(|| call.request.host.clone());
     caller::server_name(&sni)?;
-    Ok(Some(Tls { config: caller::client_config(minted.as_ref(), &alpn)?, sni }))
+    Ok(Some(Tls { config: caller::client_config(minted.as_ref().map(Identity::minted).transpose()?, &alpn)?, sni }))
 }
 
 /// Whose certificate is minted: the caller's own; for `outside` what a SPIFFE ID says, or nobody's of the dialled cluster.

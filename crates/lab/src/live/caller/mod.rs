@@ -25,7 +25,7 @@ use tokio::time::timeout;
 pub use http::Connections;
 pub use long::LongStream;
 pub use place::Place;
-pub use tls::{client_config, server_name};
+pub use tls::{Identity, client_config, server_name};
 
 use super::lookup::{Resolver, Unresolved};
 

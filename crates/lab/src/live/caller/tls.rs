@@ -18,8 +18,34 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Duplex, Stream, Tls};
 
+/// What a caller shows.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// A chain and its key, both PEM.
+    pub fn of_pem(chain: &[u8], key: &[u8]) -> Result<Self, String> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .map_err(|e| format!("the certificate is no PEM: {e}"))?;
+        if chain.is_empty() {
+            return Err("there is no certificate in it".to_owned());
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("the key is no PEM: {e}"))?;
+        Ok(Self { chain, key })
+    }
+
+    /// As a lab's CA minted it.
+    pub(crate) fn minted(minted: &Minted) -> Result<Self, String> {
+        let key = PrivateKeyDer::from_pem_slice(minted.key_pem().as_bytes()).map_err(|e| e.to_string())?;
+        Ok(Self { chain: minted.chain().to_vec(), key })
+    }
+}
+
 /// A client that shows `certificate`, if any, and offers these protocols.
-pub fn client_config(certificate: Option<&Minted>, alpn: &[String]) -> Result<Arc<ClientConfig>, String> {
+pub fn client_config(certificate: Option<Identity>, alpn: &[String]) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(Anyone(provider.clone()));
     let builder = ClientConfig::builder_with_provider(provider)
@@ -29,10 +55,7 @@ pub fn client_config(certificate: Option<&Minted>, alpn: &[String]) -> Result<Ar
         .with_custom_certificate_verifier(verifier);
     let mut config = match certificate {
         None => builder.with_no_client_auth(),
-        Some(minted) => {
-            let key = PrivateKeyDer::from_pem_slice(minted.key_pem().as_bytes()).map_err(|e| e.to_string())?;
-            builder.with_client_auth_cert(minted.chain().to_vec(), key).map_err(|e| e.to_string())?
-        }
+        Some(Identity { chain, key }) => builder.with_client_auth_cert(chain, key).map_err(|e| e.to_string())?,
     };
     config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
     // A resumed session would not show the certificate again.
