@@ -1,0 +1,212 @@
+//! `fairlead check` on clusters that are broken on purpose: each fault has its code, and nothing is said of what is well.
+//!
+//! Faults are real: packet rules and routes of the nodes, objects that are deleted, clusters installed anew. Two cannot be made here and
+//! stand as recordings beside the program (clocks of a machine that all clusters share, another version). Invariant: what was broken is
+//! mended before the next fact, and the clusters are left without Fairlead.
+
+use super::bed::Bed;
+use super::command::{output, output_of};
+use super::enter;
+use super::plan::Plan;
+use crate::suites::Tally;
+use anyhow::Context as _;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a fault, or its end, may take to be seen: leases of peers are 15 s.
+const PATIENCE: Duration = Duration::from_secs(60);
+const TABLE: &str = "check-fault";
+/// A captured pod, and one that says it is and was never.
+const PODS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: check, labels: {istio-injection: enabled}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: captured, namespace: check}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: web, image: 'testbed.local/tools:1', imagePullPolicy: Never, command: [sleep, '100000']}]
+";
+const OPEN: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: open, namespace: default, labels: {security.istio.io/tlsMode: istio, sidecar.istio.io/inject: 'false'}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: web, image: 'testbed.local/tools:1', imagePullPolicy: Never, command: [sleep, '100000']}]
+";
+
+struct Run<'a> {
+    bed: &'a Bed,
+    plan: Plan,
+    binary: PathBuf,
+    tally: Tally,
+}
+
+/// The step of the suite.
+pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
+    let plan = bed.plan(enter::shape(bed)?);
+    let mut run = Run { bed, plan, binary: crate::suites::build()?, tally: Tally::default() };
+    let result = run.all();
+    run.mend()?;
+    for cluster in [1, 2] {
+        let words = ["delete", "namespace", "check", "--ignore-not-found", "--timeout=60s"];
+        output(enter::kubectl(bed, cluster)?.args(words))?;
+        run.kubectl(cluster, &["delete", "pod", "open", "-n", "default", "--ignore-not-found"])?;
+        run.uninstall(cluster)?;
+    }
+    result?;
+    Ok(run.tally)
+}
+
+impl Run<'_> {
+    fn all(&mut self) -> anyhow::Result<()> {
+        self.fairlead(&["install", "--context", "c1", "--cluster", "east"])?;
+        self.fairlead(&["install", "--context", "c2", "--cluster", "west"])?;
+        self.tokens()?;
+        output_of(enter::kubectl(self.bed, 1)?.args(["apply", "--filename", "-"]), PODS)?;
+        self.kubectl(1, &["wait", "--for=condition=Ready", "pod/captured", "-n", "check", "--timeout=90s"])?;
+        let sorts = ["dns", "capture", "control path", "data path", "mtu", "peers", "injection"];
+        self.told("all is well, and each sort was tried", &["c1", "c2"], None, |rows| {
+            let tried = |sort: &str| rows.iter().any(|r| r["check"] == sort && r["state"] == "ok" && r["cluster"] == "c1");
+            rows.iter().all(|r| r["state"] != "failed") && sorts.iter().all(|sort| tried(sort))
+        })?;
+        self.ways()?;
+        self.objects()?;
+        self.installed_anew()
+    }
+
+    /// A token that is good, one that has ended, one that was used.
+    fn tokens(&mut self) -> anyhow::Result<()> {
+        let short = self.fairlead(&["token", "create", "--context", "c1", "--seconds", "1"])?;
+        self.fault("a token that has ended", &["c2"], Some(short.trim()), "FL0830", "token create")?;
+        let token = self.fairlead(&["token", "create", "--context", "c1"])?;
+        self.told("a token that is good", &["c2"], Some(token.trim()), |rows| {
+            rows.iter().any(|r| r["check"] == "token" && r["message"] == "east would let west join")
+                && rows.iter().all(|r| r["check"] != "token" || r["state"] == "ok")
+        })?;
+        self.fairlead(&["join", "--context", "c2", token.trim()])?;
+        self.fault("a token that was used", &["c2"], Some(token.trim()), "FL0831", "new one")
+    }
+
+    fn ways(&mut self) -> anyhow::Result<()> {
+        let (near, far) = (self.plan.node(1), self.plan.node(2));
+        let gateway = format!("ip saddr {near} tcp dport 15443");
+        self.rules(2, &format!("{gateway} drop"))?;
+        self.fault("a blocked port", &["c1"], None, "FL0819", "open TCP port 15443")?;
+        self.mend()?;
+        self.rules(2, &format!("{gateway} ip length > 1000 drop"))?;
+        self.fault("packets that are too large", &["c1"], None, "FL0822", "MTU")?;
+        self.mend()?;
+        output(enter::node(self.bed, 1)?.args(["ip", "route", "add", "unreachable", &format!("{far}/32")]))?;
+        self.fault("a missing route", &["c1"], None, "FL0818", "ip route get")?;
+        self.mend()?;
+        self.well("the ways are mended", &["c1"])
+    }
+
+    fn objects(&mut self) -> anyhow::Result<()> {
+        output_of(enter::kubectl(self.bed, 1)?.args(["apply", "--filename", "-"]), OPEN)?;
+        self.kubectl(1, &["wait", "--for=condition=Ready", "pod/open", "-n", "default", "--timeout=90s"])?;
+        self.fault("a pod that is not captured", &["c1"], None, "FL0824", "delete the pod")?;
+        self.kubectl(1, &["delete", "pod", "open", "-n", "default"])?;
+        self.kubectl(1, &["delete", "mutatingwebhookconfiguration", "fairlead-injector"])?;
+        self.fault("a missing webhook", &["c1"], None, "FL0810", "fairlead install")?;
+        self.fairlead(&["install", "--context", "c1"])?;
+        self.well("the webhook is back", &["c1"])
+    }
+
+    /// A cluster that lost its CA, and one that has another's name and network.
+    fn installed_anew(&mut self) -> anyhow::Result<()> {
+        self.uninstall(2)?;
+        self.fairlead(&["install", "--context", "c2", "--cluster", "west"])?;
+        self.fault("a wrong root", &["c1"], None, "FL0815", "detach west")?;
+        self.uninstall(2)?;
+        self.fairlead(&["install", "--context", "c2", "--cluster", "east", "--network", "lan"])?;
+        let token = self.fairlead(&["token", "create", "--context", "c1"])?;
+        self.fault("a name that is taken, before joining", &["c2"], Some(token.trim()), "FL0827", "--cluster")?;
+        self.fairlead(&["install", "--context", "c1", "--network", "lan"])?;
+        self.fault("two clusters of one name", &["c1", "c2"], None, "FL0827", "--cluster")?;
+        self.fault("clashing pod ranges in one network", &["c1", "c2"], None, "FL0828", "--network")
+    }
+
+    /// Within patience, `check` fails with this code, and its next step has these words.
+    fn fault(&mut self, fact: &str, at: &[&str], token: Option<&str>, code: &str, next: &str) -> anyhow::Result<()> {
+        self.told(&format!("check tells of {fact}"), at, token, |rows| {
+            let mut told = rows.iter().filter(|r| r["code"] == code && r["state"] == "failed");
+            told.any(|r| r["remedy"].as_str().is_some_and(|text| text.contains(next)) && r["tried"] != "")
+        })
+    }
+
+    fn well(&mut self, fact: &str, at: &[&str]) -> anyhow::Result<()> {
+        self.told(fact, at, None, |rows| rows.iter().all(|r| r["state"] != "failed"))
+    }
+
+    fn told(
+        &mut self,
+        fact: &str,
+        at: &[&str],
+        token: Option<&str>,
+        holds: impl Fn(&[Value]) -> bool,
+    ) -> anyhow::Result<()> {
+        let mut words = vec!["check", "-o", "json"];
+        words.extend(at.iter().flat_map(|context| ["--context", context]));
+        words.extend(token.iter().flat_map(|token| ["--token", token]));
+        let begun = Instant::now();
+        let result = loop {
+            let said = enter::lan(self.bed)?.arg(&self.binary).args(&words).output()?;
+            let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
+            let failed = rows.iter().any(|r| r["state"] == "failed");
+            let code = said.status.code() == Some(i32::from(failed));
+            if !rows.is_empty() && code && holds(&rows) {
+                break Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                let shown: Vec<String> = (rows.iter().filter(|r| r["state"] != "ok"))
+                    .map(|r| format!("{} {}: {}", r["code"], r["check"], r["message"]))
+                    .collect();
+                let errors = String::from_utf8_lossy(&said.stderr).into_owned();
+                break Err(format!("{}: {}{errors}", said.status, shown.join("; ")));
+            }
+        };
+        self.tally.note(fact, result);
+        Ok(())
+    }
+
+    fn fairlead(&self, words: &[&str]) -> anyhow::Result<String> {
+        let said = enter::lan(self.bed)?.arg(&self.binary).args(words).output()?;
+        anyhow::ensure!(said.status.success(), "{}: {}", words.join(" "), String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).context("output")
+    }
+
+    fn uninstall(&self, cluster: u8) -> anyhow::Result<()> {
+        self.fairlead(&["uninstall", "--context", &format!("c{cluster}"), "--crds"]).map(drop)
+    }
+
+    fn kubectl(&self, cluster: u8, words: &[&str]) -> anyhow::Result<()> {
+        output(enter::kubectl(self.bed, cluster)?.args(words)).map(drop)
+    }
+
+    /// Before a node's own rules see a packet.
+    fn rules(&self, cluster: u8, rule: &str) -> anyhow::Result<()> {
+        let text = format!(
+            "table ip {TABLE} {{ chain first {{ type filter hook prerouting priority -300; policy accept; {rule}; }} }}\n"
+        );
+        output_of(enter::node(self.bed, cluster)?.args(["nft", "--file", "-"]), &text).map(drop)
+    }
+
+    fn mend(&self) -> anyhow::Result<()> {
+        let tables = output(enter::node(self.bed, 2)?.args(["nft", "list", "tables", "ip"]))?;
+        if tables.contains(TABLE) {
+            output(enter::node(self.bed, 2)?.args(["nft", "delete", "table", "ip", TABLE]))?;
+        }
+        let far = format!("{}", self.plan.node(2));
+        let routes = output(enter::node(self.bed, 1)?.args(["ip", "route", "show", "type", "unreachable"]))?;
+        if routes.contains(&far) {
+            output(enter::node(self.bed, 1)?.args(["ip", "route", "del", "unreachable", &format!("{far}/32")]))?;
+        }
+        Ok(())
+    }
+}
