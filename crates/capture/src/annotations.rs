@@ -80,7 +80,7 @@ impl CaptureSpec {
             ports.sort_unstable();
             ports.dedup();
         }
-        Ok(Some(spec))
+        Ok(Some(spec.provable()))
     }
 }
 
@@ -121,6 +121,19 @@ mod tests {
     fn read(pairs: &[(&str, &str)]) -> Result<Option<CaptureSpec>, AnnotationError> {
         let annotations = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         CaptureSpec::from_annotations(&annotations)
+    }
+
+    #[test]
+    fn what_only_arrives_can_be_proved_from_inside() {
+        let traffic = |name: &str| format!("{PREFIX}{name}");
+        let mut spec = read(&[(&traffic("includeOutboundIPRanges"), "")]).unwrap().unwrap();
+        assert_eq!(spec.outbound_ranges, Ranges::Only(Vec::new()), "questions about names are captured, and show it");
+        spec.dns = None;
+        let nobodys = crate::spec::NOBODYS.map(IpNet::from).to_vec();
+        assert_eq!(spec.clone().provable().outbound_ranges, Ranges::Only(nobodys));
+        spec.inbound_ports = Ports::Only(Vec::new());
+        assert!(spec.is_off());
+        assert_eq!(spec.clone().provable(), spec, "nothing is captured, so that nothing need be shown");
     }
 
     #[test]

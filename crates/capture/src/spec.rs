@@ -4,7 +4,7 @@
 //! Names and defaults are those of Istio's `traffic.sidecar.istio.io` annotations. Must never know how a rule is written; see
 //! `generate`. Invariant: equal options give equal rules.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -90,6 +90,10 @@ pub enum Families {
     Both,
 }
 
+/// Addresses of the documentation ranges (RFC 5737, RFC 3849).
+pub const NOBODYS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
 /// What is captured, and to where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CaptureSpec {
@@ -140,6 +144,29 @@ impl CaptureSpec {
             virtual_interfaces: Vec::new(),
             families: Families::Both,
         }
+    }
+
+    /// Whether nothing at all is captured.
+    pub fn is_off(&self) -> bool {
+        let inbound = self.inbound.is_some() && self.inbound_ports != Ports::Only(Vec::new());
+        !inbound && !self.takes_outbound()
+    }
+
+    fn takes_outbound(&self) -> bool {
+        self.outbound_ranges != Ranges::Only(Vec::new())
+            || !self.include_outbound_ports.is_empty()
+            || self.dns.is_some()
+            || !self.virtual_interfaces.is_empty()
+    }
+
+    /// Where only incoming connections are captured, whether rules are in force could not be tried from inside the pod: then two addresses
+    /// that nobody has are captured too.
+    #[must_use]
+    pub fn provable(mut self) -> Self {
+        if !self.takes_outbound() && !self.is_off() {
+            self.outbound_ranges = Ranges::Only(NOBODYS.iter().map(|address| IpNet::from(*address)).collect());
+        }
+        self
     }
 
     /// A pod's: the proxy is told by user and group 1337, and its own questions about names are tracked apart.

@@ -66,12 +66,17 @@ pub enum NotInForce {
     /// Nothing could be tried.
     #[error("nothing could be tried ({}): the pod needs a route to somewhere", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Untried(Vec<Finding>),
+    /// What is captured leaves no connection from inside that would show it.
+    #[error(
+        "something is captured, and no connection from inside the pod is, so that nothing shows whether the rules are in force: annotations traffic.sidecar.istio.io/excludeOutboundIPRanges or excludeOutboundPorts leave nothing; write includeOutboundIPRanges: \"\" to capture incoming connections alone, or sidecar.istio.io/inject: \"false\""
+    )]
+    Unprovable,
 }
 
 /// Nothing leaves the machine: an answer is a matter of milliseconds, also on a node that is busy starting pods.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Tries what `spec` says should be captured. An empty list: it captures nothing that can be tried from inside.
+/// Tries what `spec` says should be captured. An empty list: it captures nothing at all.
 ///
 /// # Errors
 /// Something is not captured, or nothing could be tried.
@@ -104,7 +109,10 @@ pub fn verify(spec: &CaptureSpec) -> Result<Vec<Finding>, NotInForce> {
     if findings.iter().any(|finding| matches!(finding, Finding::Missing(..))) {
         return Err(NotInForce::Missing(findings));
     }
-    if !findings.is_empty() && !findings.iter().any(Finding::is_proof) {
+    if findings.is_empty() {
+        return if spec.is_off() { Ok(findings) } else { Err(NotInForce::Unprovable) };
+    }
+    if !findings.iter().any(Finding::is_proof) {
         return Err(NotInForce::Untried(findings));
     }
     Ok(findings)
@@ -115,6 +123,9 @@ const DOCUMENTATION_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(203, 0, 113, 1)];
 const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
+/// Ports that are tried; a pod may leave some of them alone.
+const USUAL: [u16; 8] = [80, 8080, 9080, 443, 9, 2000, 20_000, 40_000];
+
 fn destinations(spec: &CaptureSpec, v6: bool) -> Vec<SocketAddr> {
     let mut addresses: Vec<IpAddr> = match v6 {
         true => vec![DOCUMENTATION_V6.into()],
@@ -124,7 +135,7 @@ fn destinations(spec: &CaptureSpec, v6: bool) -> Vec<SocketAddr> {
         addresses.extend(ranges.iter().map(|range| range.hosts().next().unwrap_or(range.addr())));
     }
     addresses.retain(|address| address.is_ipv6() == v6 && !address.is_loopback());
-    let ports: Vec<u16> = spec.include_outbound_ports.iter().copied().chain([80, 8080, 9080]).collect();
+    let ports: Vec<u16> = spec.include_outbound_ports.iter().copied().chain(USUAL).collect();
     addresses.iter().flat_map(|address| ports.iter().map(|port| SocketAddr::new(*address, *port))).collect()
 }
 
@@ -257,5 +268,36 @@ fn any(to: SocketAddr) -> SocketAddr {
     match to {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Ports;
+
+    #[test]
+    fn nothing_to_try_is_no_proof() {
+        let mut spec = CaptureSpec::pod();
+        spec.guard = LoopGuard::Mark(1);
+        spec.dns = None;
+        spec.exclude_outbound_ranges = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+        let error = verify(&spec).unwrap_err();
+        assert_eq!(error, NotInForce::Unprovable);
+        assert!(error.to_string().contains("traffic.sidecar.istio.io/excludeOutboundIPRanges"));
+        spec.outbound_ranges = Ranges::Only(Vec::new());
+        assert_eq!(verify(&spec), Err(NotInForce::Unprovable), "what arrives is captured, and is not tried");
+        spec.inbound_ports = Ports::Only(Vec::new());
+        assert_eq!(verify(&spec), Ok(Vec::new()), "switched off");
+    }
+
+    #[test]
+    fn ports_that_are_left_alone_are_not_tried() {
+        let mut spec = CaptureSpec::pod();
+        spec.exclude_outbound_ports = vec![80, 8080, 9080];
+        let table = spec.table();
+        let found = destinations(&spec, false);
+        let taken = found.iter().find(|to| goes_to(&table, Transport::Tcp, **to) == Some(spec.outbound));
+        assert_eq!(taken.map(SocketAddr::port), Some(443));
     }
 }

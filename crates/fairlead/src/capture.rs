@@ -1,7 +1,7 @@
 //! `fairlead capture`: puts a pod's rules in force, in the network namespace it runs in.
 //!
 //! A thin shell over `fairlead_capture`. Invariant: where a connection can be made, it ends with 0 only when one has shown that the rules
-//! hold (or, with `--print`, when they are printed; with `--undo`, when they are gone).
+//! hold; `--verify` without one only where nothing is to be captured (or, with `--print`, when they are printed; with `--undo`, when they are gone).
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -123,7 +123,7 @@ pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         // The kernel has taken the rules as a whole; without a route there is nothing that could go past the proxy.
-        Err(error @ NotInForce::Untried(_)) if !args.verify => {
+        Err(error @ (NotInForce::Untried(_) | NotInForce::Unprovable)) if !args.verify => {
             eprintln!("fairlead capture: {error}");
             Ok(ExitCode::SUCCESS)
         }
@@ -214,7 +214,7 @@ fn spec(args: &CaptureArgs, servers: impl FnOnce() -> anyhow::Result<DnsServers>
         }
         dns => *dns = None,
     }
-    Ok(spec)
+    Ok(spec.provable())
 }
 
 fn addresses(text: &str) -> anyhow::Result<Vec<IpAddr>> {
@@ -258,7 +258,7 @@ mod tests {
     /// Init container and plugin read a pod's annotations each in their way.
     #[test]
     fn what_the_injector_writes_is_what_the_plugin_reads() {
-        let annotations: [&[(&str, &str)]; 3] = [
+        let annotations: [&[(&str, &str)]; 4] = [
             &[],
             &[
                 ("traffic.sidecar.istio.io/includeInboundPorts", "80,443"),
@@ -266,6 +266,7 @@ mod tests {
                 ("traffic.sidecar.istio.io/excludeInterfaces", "eth1,net1"),
                 ("traffic.sidecar.istio.io/kubevirtInterfaces", "k6t-eth0"),
             ],
+            &[("traffic.sidecar.istio.io/excludeOutboundIPRanges", "0.0.0.0/0")],
             &[
                 ("traffic.sidecar.istio.io/excludeInboundPorts", "22"),
                 ("traffic.sidecar.istio.io/excludeOutboundPorts", "3306"),

@@ -98,7 +98,7 @@ pub struct ProxyArgs {
     #[arg(long, default_value = "0.0.0.0:15021")]
     status: SocketAddr,
     /// The program's probes that a kubelet asks through the proxy, as the injector writes them (JSON).
-    #[arg(long, value_parser = AppProbes::read)]
+    #[arg(long, value_parser = AppProbes::read, env = "FAIRLEAD_APP_PROBES", hide_env_values = true)]
     app_probes: Option<AppProbes>,
     /// Where the program's own metrics are, PORT or PORT/PATH: they are served with the proxy's.
     #[arg(long)]

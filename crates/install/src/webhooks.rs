@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 pub const INJECTOR: &str = "fairlead-injector";
 /// Name of the validator's.
 pub const VALIDATOR: &str = "fairlead-validator";
+/// Namespaces of Kubernetes itself: nothing is injected there, and nothing written.
+pub const OF_KUBERNETES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 /// Namespaces whose pods are never sent to the injector.
-pub const NEVER: &[&str] = &["kube-system", "kube-public", "kube-node-lease", NAMESPACE];
+pub const NEVER: [&str; 4] = [OF_KUBERNETES[0], OF_KUBERNETES[1], OF_KUBERNETES[2], NAMESPACE];
 
 /// Both configurations of the values' revision.
 pub fn objects(values: &Values) -> Vec<Value> {

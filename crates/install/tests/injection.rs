@@ -163,7 +163,8 @@ fn details(case: &Case, pod: &Value, mode: Mode, about: &str) {
         assert_eq!(&probes, expected, "{about}");
     }
     let args: Vec<&str> = proxy["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    assert_eq!(args.contains(&"--app-probes"), probes != json!({}), "{about}");
+    // Arguments can be read by whoever sees processes; headers of probes may be secrets.
+    assert!(!args.contains(&"--app-probes"), "{about}");
     if let Some(canonical) = &case.canonical {
         assert_eq!(pod["metadata"]["labels"]["service.istio.io/canonical-name"], json!(canonical), "{about}");
         assert!(args.windows(2).any(|pair| pair == ["--canonical-service", canonical]), "{about}: {args:?}");

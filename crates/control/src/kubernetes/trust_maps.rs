@@ -1,10 +1,11 @@
 //! The trust bundles as a ConfigMap in every namespace, where pods find them before they have a certificate.
 //!
 //! Written by the holder of the lease, with server-side apply. Invariants: a new namespace, a change of trust, and a ConfigMap that was
-//! changed or deleted are acted on as they are heard of; the namespaces of Kubernetes itself (`kube-*`) are left alone.
+//! changed or deleted are acted on as they are heard of; the namespaces of Kubernetes itself, where nothing is injected, are left alone.
 
 use super::PART_OF;
 use super::lease::Leadership;
+use fairlead_install::webhooks::OF_KUBERNETES;
 use futures::StreamExt as _;
 use futures::stream;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -49,7 +50,7 @@ impl Known {
             Event::Apply(object) | Event::InitApply(object) => {
                 self.unnamed.0.remove(&name(&object));
                 // Nothing can be made in a namespace that is ending.
-                if object.metadata.deletion_timestamp.is_some() || name(&object).starts_with("kube-") {
+                if object.metadata.deletion_timestamp.is_some() || OF_KUBERNETES.contains(&name(&object).as_str()) {
                     self.namespaces.remove(&name(&object));
                 } else {
                     self.namespaces.insert(name(&object));

@@ -176,19 +176,27 @@ fn credentials(args: &InstallArgs, host: &Path) -> anyhow::Result<Vec<String>> {
     Ok(changed)
 }
 
-/// Whether the DaemonSet is being deleted or is gone. Who no longer may ask has had his role taken away with it; who gets no answer is being
-/// upgraded, for all he knows.
+/// Whether the DaemonSet is certainly being deleted or gone. Without the plugin new pods would go past their proxies, and a right that was
+/// taken away, a token that ended or an API server that is away says nothing of that: then it stays.
 async fn is_going(name: &str) -> anyhow::Result<bool> {
     let Some((namespace, name)) = name.split_once('/') else { bail!("--daemonset `{name}`: write NAMESPACE/NAME") };
     let asking = async {
         let client = Client::try_default().await?;
         Api::<DaemonSet>::namespaced(client, namespace).get(name).await
     };
-    Ok(match tokio::time::timeout(LAST_QUESTION, asking).await {
-        Ok(Ok(found)) => found.metadata.deletion_timestamp.is_some(),
-        Ok(Err(kube::Error::Api(status))) => matches!(status.code, 401 | 403 | 404),
-        Ok(Err(_)) | Err(_) => false,
-    })
+    let Ok(answer) = tokio::time::timeout(LAST_QUESTION, asking).await else { return Ok(false) };
+    if let Err(error) = &answer {
+        tracing::info!("whether DaemonSet {name} is being deleted: {error}");
+    }
+    Ok(says_gone(&answer))
+}
+
+fn says_gone(answer: &Result<DaemonSet, kube::Error>) -> bool {
+    match answer {
+        Ok(found) => found.metadata.deletion_timestamp.is_some(),
+        Err(kube::Error::Api(status)) => status.code == 404,
+        Err(_) => false,
+    }
 }
 
 /// Configurations in the order in which runtimes look at them.
@@ -255,6 +263,19 @@ mod tests {
     use super::*;
     use clap::Parser;
     use serde_json::{Value, json};
+
+    #[test]
+    fn only_a_daemon_set_that_is_certainly_gone_takes_the_plugin_away() {
+        let status =
+            |code: u16| Err(kube::Error::Api(Box::new(kube::core::Status { code, ..kube::core::Status::default() })));
+        for (answer, gone) in [(status(404), true), (status(401), false), (status(403), false), (status(500), false)] {
+            assert_eq!(says_gone(&answer), gone, "{answer:?}");
+        }
+        let mut found = DaemonSet::default();
+        assert!(!says_gone(&Ok(found.clone())));
+        found.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        assert!(says_gone(&Ok(found)));
+    }
 
     #[derive(Parser)]
     struct Cli {
