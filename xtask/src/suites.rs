@@ -5,6 +5,7 @@
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 #[derive(Clone, Copy, Default)]
@@ -88,15 +89,20 @@ pub fn golden() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!status.success())))
 }
 
-/// The binary under test, built as developers build it.
+/// The binary under test, built as developers build it, once.
 pub fn build() -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(binary) = BUILT.get() {
+        return Ok(binary.clone());
+    }
     println!("building");
     let status = Command::new(cargo()).args(["build", "--quiet", "--package", "fairlead"]).status()?;
     if !status.success() {
         bail!("the build failed");
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    target.join("debug/fairlead").canonicalize().context("the build left no binary")
+    let binary = target.join("debug/fairlead").canonicalize().context("the build left no binary")?;
+    Ok(BUILT.get_or_init(|| binary).clone())
 }
 
 pub fn cargo() -> String {

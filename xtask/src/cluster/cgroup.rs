@@ -86,6 +86,12 @@ fn remove_tree(group: &Path) {
     let _ = fs::remove_dir(group);
 }
 
+/// Stops everything in a group, or lets it go on.
+pub fn freeze(name: &str, on: bool) -> anyhow::Result<()> {
+    let file = Path::new(TOP).join("freezer").join(name).join("freezer.state");
+    fs::write(&file, if on { "FROZEN" } else { "THAWED" }).with_context(|| file.display().to_string())
+}
+
 /// Groups whose name begins with `prefix`, in any hierarchy.
 pub fn left(prefix: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();

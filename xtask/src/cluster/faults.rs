@@ -4,9 +4,9 @@
 //! taking those away; nothing else of a node's rules is read or written.
 
 use super::bed::Bed;
-use super::command::{output, output_of};
-use super::enter;
+use super::command::{ip, output, output_of};
 use super::plan::{Plan, Shape};
+use super::{cgroup, enter};
 
 /// How a link is broken; the words are the lab's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,28 @@ pub fn heal(bed: &Bed) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes a node from the lan: nobody is told, and its programs run on.
+pub fn unplug(bed: &Bed, cluster: u8) -> anyhow::Result<()> {
+    ip(&format!("-n {} link set c{cluster} down", bed.lan_name())).map(drop)
+}
+
+/// Puts it back.
+pub fn plug(bed: &Bed, cluster: u8) -> anyhow::Result<()> {
+    ip(&format!("-n {} link set c{cluster} up", bed.lan_name())).map(drop)
+}
+
+/// A node that hangs: unplugged, and none of its programs and pods gets any processor time.
+pub fn hang(bed: &Bed, cluster: u8) -> anyhow::Result<()> {
+    unplug(bed, cluster)?;
+    cgroup::freeze(&bed.node_name(cluster), true)
+}
+
+/// Lets it go on.
+pub fn resume(bed: &Bed, cluster: u8) -> anyhow::Result<()> {
+    cgroup::freeze(&bed.node_name(cluster), false)?;
+    plug(bed, cluster)
 }
 
 fn table(peer: u8) -> String {

@@ -10,6 +10,7 @@ mod cgroup;
 pub mod check;
 mod command;
 mod configuration;
+mod diagnosis;
 mod enter;
 mod faults;
 mod images;
@@ -105,7 +106,7 @@ enum What {
     Heal,
     /// Prove what the running clusters can do, without any mesh.
     Check,
-    /// One step of the suite `kubernetes` on the running clusters, which need two of the step's shape and the image: `cluster step install`.
+    /// One step of the suite `kubernetes` on the running clusters, which must be of its shape and have the image: `cluster step install`.
     Step { name: String },
 }
 
@@ -209,21 +210,27 @@ fn set_stopped(bed: &Bed, cluster: u8, component: &str, stopped: bool) -> anyhow
 /// A step of the suite: its name, and what it proves on running clusters.
 struct Step {
     name: &'static str,
+    /// How many clusters it needs at least: they go up when a step needs more than the one before.
+    clusters: u8,
     /// Clusters of which shape it finds.
     shape: Shape,
     run: fn(&Bed) -> anyhow::Result<Tally>,
 }
 
-/// Steps of the suite `kubernetes`. Those of one shape run in this order on the same two clusters, into which Fairlead's image was imported;
+/// Steps of the suite `kubernetes`. Those of one shape run in this order on the same clusters, into which Fairlead's image was imported;
 /// each leaves them as it found them. `enter::kubectl(bed, N)` and `enter::lan(bed)` are commands ready to be given their words.
 const STEPS: &[Step] = &[
-    Step { name: "test bed", shape: Shape::Nonflat, run: check::run },
-    Step { name: "image", shape: Shape::Nonflat, run: check::image },
-    Step { name: "install", shape: Shape::Nonflat, run: install::run },
-    Step { name: "admission", shape: Shape::Nonflat, run: admission::run },
-    Step { name: "mesh", shape: Shape::Nonflat, run: mesh::pair },
-    Step { name: "API server away", shape: Shape::Nonflat, run: check::api_server_away },
-    Step { name: "test bed, flat", shape: Shape::Flat, run: check::run },
+    Step { name: "test bed", clusters: 2, shape: Shape::Nonflat, run: check::run },
+    Step { name: "image", clusters: 2, shape: Shape::Nonflat, run: check::image },
+    Step { name: "install", clusters: 2, shape: Shape::Nonflat, run: install::run },
+    Step { name: "check", clusters: 2, shape: Shape::Nonflat, run: diagnosis::run },
+    Step { name: "admission", clusters: 2, shape: Shape::Nonflat, run: admission::run },
+    Step { name: "mesh", clusters: 2, shape: Shape::Nonflat, run: mesh::pair },
+    Step { name: "failures", clusters: 2, shape: Shape::Nonflat, run: mesh::failures::run },
+    Step { name: "API server away", clusters: 2, shape: Shape::Nonflat, run: check::api_server_away },
+    Step { name: "shop", clusters: 3, shape: Shape::Nonflat, run: mesh::shop },
+    Step { name: "flat mesh", clusters: 2, shape: Shape::Flat, run: mesh::flat },
+    Step { name: "test bed, flat", clusters: 2, shape: Shape::Flat, run: check::run },
 ];
 
 /// The suite `kubernetes` of `cargo xtask test`.
@@ -258,11 +265,15 @@ pub fn suite(binary: &Path) -> anyhow::Result<Tally> {
 
 fn on_clusters(bed: &Bed, shape: Shape, archive: &Path) -> anyhow::Result<Tally> {
     let mut total = Tally::default();
-    start::up(bed, 2, shape)?;
-    images::load(bed, archive, &bed.running())?;
     for step in STEPS.iter().filter(|step| step.shape == shape) {
         println!("-- {}", step.name);
         let begun = std::time::Instant::now();
+        let running = bed.running();
+        if running.len() < usize::from(step.clusters) {
+            start::up(bed, step.clusters, shape)?;
+            let fresh: Vec<_> = bed.running().into_iter().filter(|cluster| !running.contains(cluster)).collect();
+            images::load(bed, archive, &fresh)?;
+        }
         let tally = (step.run)(bed).unwrap_or_else(|error| failed(step.name, &error));
         println!("   {:.0} s", begun.elapsed().as_secs_f32());
         total.passed += tally.passed;

@@ -40,7 +40,7 @@ pub fn down(bed: &Bed) -> anyhow::Result<()> {
 }
 
 /// Kills the process that holds a node's namespaces: the kernel ends everything inside with it.
-fn kill(bed: &Bed, cluster: u8) -> anyhow::Result<()> {
+pub fn kill(bed: &Bed, cluster: u8) -> anyhow::Result<()> {
     let Some(pid) = bed.process(cluster) else { return Ok(()) };
     let inner = bed.init(cluster).ok();
     for pid in [Some(pid), inner].into_iter().flatten() {

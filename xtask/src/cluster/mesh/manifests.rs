@@ -11,6 +11,14 @@ use std::path::Path;
 
 /// Namespace of what the mesh itself runs.
 pub const SYSTEM: &str = "fairlead-system";
+/// Where programs are asked whether they are ready, and nothing else.
+pub const READY_PORT: u16 = 17999;
+/// Volume, folder and file that say how a program answers.
+pub const ANSWERS: &str = "answers";
+/// Calls that a proxy remembers: more than any table makes of one.
+pub const RECORDS: u32 = 6000;
+/// Where a pod is, if not where its node says.
+const LOCALITY: &str = "topology.istio.io/locality";
 /// Fields of `Workload.spec` that are translated.
 const KNOWN: &[&str] = &["ports", "replicas", "serviceAccount", "labels", "sidecar"];
 
@@ -21,7 +29,10 @@ pub fn manifests(root: &Path, cluster: &str, image: &str) -> anyhow::Result<Vec<
         let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         documents.extend(read(&text).with_context(|| format!("{} is no YAML", file.display()))?);
     }
-    translate(documents, cluster, image)
+    let mesh = mesh(root)?;
+    let locality = mesh["spec"]["clusters"][cluster]["locality"].as_str().unwrap_or_default();
+    let domain = format!("{cluster}.{}", mesh["spec"]["trustDomain"].as_str().unwrap_or_default());
+    translate(documents, cluster, locality, &domain, image)
 }
 
 /// `mesh.yaml` as the object that a control plane in Kubernetes reads.
@@ -45,8 +56,14 @@ fn read(text: &str) -> anyhow::Result<Vec<Value>> {
     Ok(documents.into_iter().filter(|d| !d.is_null()).collect())
 }
 
-fn translate(documents: Vec<Value>, cluster: &str, image: &str) -> anyhow::Result<Vec<Value>> {
-    // What a Gateway selects runs a proxy and no program; there is no template for such pods yet.
+fn translate(
+    documents: Vec<Value>,
+    cluster: &str,
+    locality: &str,
+    domain: &str,
+    image: &str,
+) -> anyhow::Result<Vec<Value>> {
+    // What a Gateway selects runs a proxy and no program.
     let edges: Vec<Value> =
         documents.iter().filter(|d| d["kind"] == "Gateway").map(|d| d["spec"]["selector"].clone()).collect();
     let mut namespaces: BTreeSet<String> = BTreeSet::new();
@@ -62,14 +79,19 @@ fn translate(documents: Vec<Value>, cluster: &str, image: &str) -> anyhow::Resul
             "Namespace" => {
                 namespaces.insert(text(&document["metadata"]["name"]));
             }
-            "Gateway" => {}
-            "Workload" if edges.iter().any(|edge| is_selected(&document, edge)) => {}
+            "Workload" if edges.iter().any(|edge| is_selected(&document, edge)) => {
+                let account = account(&document);
+                if account != "default" {
+                    accounts.insert((namespace, account));
+                }
+                programs.extend(edge(&document, cluster, domain, image)?);
+            }
             "Workload" => {
                 let account = account(&document);
                 if account != "default" {
                     accounts.insert((namespace, account));
                 }
-                programs.push(stateful_set(&document, cluster, image)?);
+                programs.push(stateful_set(&document, cluster, locality, image)?);
             }
             _ => objects.push(document),
         }
@@ -98,7 +120,7 @@ fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 }
 
-fn stateful_set(workload: &Value, cluster: &str, image: &str) -> anyhow::Result<Value> {
+fn stateful_set(workload: &Value, cluster: &str, locality: &str, image: &str) -> anyhow::Result<Value> {
     let (name, namespace) = (text(&workload["metadata"]["name"]), text(&workload["metadata"]["namespace"]));
     let spec = &workload["spec"];
     let at = format!("Workload {namespace}/{name}");
@@ -108,7 +130,9 @@ fn stateful_set(workload: &Value, cluster: &str, image: &str) -> anyhow::Result<
         }
     }
     let ports: Vec<u64> = spec["ports"].as_array().into_iter().flatten().filter_map(port).collect();
-    let Some(first) = ports.first() else { bail!("{at}: no port") };
+    if ports.is_empty() {
+        bail!("{at}: no port");
+    }
     let selector = json!({"fairlead.dev/workload": name});
     let mut labels = selector.clone();
     for more in [&workload["metadata"]["labels"], &spec["labels"]] {
@@ -116,13 +140,18 @@ fn stateful_set(workload: &Value, cluster: &str, image: &str) -> anyhow::Result<
             labels[key] = value.clone();
         }
     }
+    if !locality.is_empty() {
+        // A label cannot hold slashes.
+        labels[LOCALITY] = locality.replace('/', ".").into();
+    }
     if spec["sidecar"] == false {
         labels["sidecar.istio.io/inject"] = "false".into();
     }
     let mut arguments = vec![json!("echo"), json!("--workload"), json!(format!("{cluster}/{namespace}/$(POD_NAME)"))];
-    for port in &ports {
+    for port in ports.iter().chain([&u64::from(READY_PORT)]) {
         arguments.extend([json!("--port"), json!(port.to_string())]);
     }
+    arguments.extend([json!("--answers"), json!(format!("/{ANSWERS}/{ANSWERS}"))]);
     let container = json!({
         "name": "app",
         "image": image,
@@ -132,7 +161,8 @@ fn stateful_set(workload: &Value, cluster: &str, image: &str) -> anyhow::Result<
         "ports": ports.iter().map(|port| json!({"containerPort": port})).collect::<Vec<_>>(),
         // Not the image's user: as the proxy's, its connections would be taken for the proxy's own.
         "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
-        "readinessProbe": {"tcpSocket": {"port": first}, "periodSeconds": 1, "failureThreshold": 2},
+        "readinessProbe": {"tcpSocket": {"port": READY_PORT}, "periodSeconds": 1, "failureThreshold": 2},
+        "volumeMounts": [{"name": ANSWERS, "mountPath": format!("/{ANSWERS}")}],
     });
     Ok(json!({
         "apiVersion": "apps/v1",
@@ -149,10 +179,64 @@ fn stateful_set(workload: &Value, cluster: &str, image: &str) -> anyhow::Result<
                     "serviceAccountName": account(workload),
                     "terminationGracePeriodSeconds": 5,
                     "containers": [container],
+                    "volumes": [{"name": ANSWERS, "emptyDir": {}}],
                 },
             },
         },
     }))
+}
+
+/// A gateway at the edge: as the installed one between clusters, with the node's address for what is outside.
+fn edge(workload: &Value, cluster: &str, domain: &str, image: &str) -> anyhow::Result<Vec<Value>> {
+    let (name, namespace) = (text(&workload["metadata"]["name"]), text(&workload["metadata"]["namespace"]));
+    let mut labels = workload["metadata"]["labels"].clone();
+    labels["fairlead.dev/workload"] = name.clone().into();
+    labels["sidecar.istio.io/inject"] = "false".into();
+    let selector = json!({"fairlead.dev/workload": name});
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let container = json!({
+        "name": "fairlead-proxy",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [
+            "proxy", "--role", "gateway", "--workload", format!("{cluster}/{namespace}/$(POD_NAME)"),
+            "--control", format!("fairlead-control.{SYSTEM}.svc:15012"),
+            "--control-identity", format!("spiffe://{domain}/fairlead/control"),
+            "--token-file", "/var/run/secrets/fairlead/token", "--trust-file", "/var/run/fairlead/trust/bundles.json",
+            "--resolvers-from", "/etc/resolv.conf", "--records", RECORDS.to_string(),
+        ],
+        "env": [field("POD_NAME", "metadata.name"), field("POD_IP", "status.podIP"), field("HOST_IP", "status.hostIP")],
+        "securityContext": {"runAsUser": 1337, "runAsGroup": 1337},
+        "readinessProbe": {"httpGet": {"path": "/healthz/ready", "port": 15021}, "periodSeconds": 1},
+        "volumeMounts": [
+            {"name": "token", "mountPath": "/var/run/secrets/fairlead"},
+            {"name": "trust", "mountPath": "/var/run/fairlead/trust"},
+        ],
+    });
+    let token = json!({"serviceAccountToken": {"audience": format!("fairlead.dev/{cluster}"), "path": "token"}});
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "serviceName": name, "selector": {"matchLabels": selector},
+            "template": {"metadata": {"labels": labels}, "spec": {
+                "serviceAccountName": account(workload), "terminationGracePeriodSeconds": 5,
+                // Ports below 1024 without a privilege.
+                "securityContext": {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]},
+                "containers": [container],
+                "volumes": [
+                    {"name": "token", "projected": {"sources": [token]}},
+                    {"name": "trust", "configMap": {"name": "fairlead-trust"}},
+                ],
+            }},
+        },
+    });
+    let ports = workload["spec"]["ports"].as_array().into_iter().flatten().filter_map(port);
+    let ports: Vec<_> = ports.map(|port| json!({"name": format!("port-{port}"), "port": port})).collect();
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("{name}-edge"), "namespace": namespace},
+        "spec": {"type": "LoadBalancer", "selector": selector, "ports": ports},
+    });
+    Ok(vec![service, set])
 }
 
 fn account(workload: &Value) -> String {
@@ -185,12 +269,13 @@ kind: Service
 metadata: {name: reviews, namespace: shop}
 spec: {ports: [{name: http, port: 80}]}
 ";
-        let all = translate(read(written).unwrap(), "east", "image:1").unwrap();
+        let all = translate(read(written).unwrap(), "east", "eu/a", "east.mesh", "image:1").unwrap();
         let kinds: Vec<&str> = all.iter().filter_map(|o| o["kind"].as_str()).collect();
         assert_eq!(kinds, ["Namespace", "ServiceAccount", "Service", "StatefulSet"]);
         let pod = &all[3]["spec"]["template"];
         assert_eq!(all[3]["spec"]["replicas"], 2);
         assert_eq!(pod["metadata"]["labels"]["app"], "reviews");
+        assert_eq!(pod["metadata"]["labels"][LOCALITY], "eu.a");
         assert_eq!(pod["metadata"]["labels"]["sidecar.istio.io/inject"], "false");
         let arguments = &pod["spec"]["containers"][0]["args"];
         assert_eq!(arguments[2], "east/shop/$(POD_NAME)");
@@ -200,7 +285,7 @@ spec: {ports: [{name: http, port: 80}]}
     #[test]
     fn what_has_no_counterpart_is_an_error() {
         let written = "{apiVersion: fairlead.dev/v1alpha1, kind: Workload, metadata: {name: a, namespace: b}, spec: {command: [sh], ports: [80]}}";
-        let error = translate(read(written).unwrap(), "east", "image:1").unwrap_err();
+        let error = translate(read(written).unwrap(), "east", "eu/a", "east.mesh", "image:1").unwrap_err();
         assert!(error.to_string().contains("spec.command"), "{error}");
     }
 }

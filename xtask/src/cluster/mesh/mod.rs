@@ -2,8 +2,15 @@
 //!
 //! Must never know more of the product than its command line. Invariant: the clusters are afterwards what they were before.
 
+mod certificates;
+pub mod failures;
+mod given;
+mod inside;
+mod load;
 mod manifests;
+mod outcome;
 mod pods;
+mod rotation;
 mod table;
 
 use super::bed::Bed;
@@ -50,10 +57,23 @@ fn list(items: Vec<Value>) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
-/// The step of the suite: two clusters with the same pod range, each with its own control plane.
+/// Two clusters with the same pod range, each with its own control plane.
 pub fn pair(bed: &Bed) -> anyhow::Result<Tally> {
-    let members = [(1, "east"), (2, "west")];
-    let mesh = Mesh { bed, binary: crate::suites::build()?, root: Path::new("tests/meshes/pair"), members: &members };
+    table_of(bed, "tests/meshes/pair", &[(1, "east"), (2, "west")])
+}
+
+/// Two clusters on one network, whose pods reach each other.
+pub fn flat(bed: &Bed) -> anyhow::Result<Tally> {
+    table_of(bed, "testbed/meshes/flat", &[(1, "east"), (2, "west")])
+}
+
+/// The example, in three clusters with the same pod range.
+pub fn shop(bed: &Bed) -> anyhow::Result<Tally> {
+    table_of(bed, "examples/shop", &[(1, "east"), (2, "west"), (3, "north")])
+}
+
+fn table_of(bed: &Bed, root: &str, members: &[(u8, &str)]) -> anyhow::Result<Tally> {
+    let mesh = Mesh::new(bed, Path::new(root), members)?;
     let result = mesh.start().and_then(|()| table::run(&mesh));
     let ended = mesh.end();
     let tally = result?;
@@ -62,6 +82,7 @@ pub fn pair(bed: &Bed) -> anyhow::Result<Tally> {
 }
 
 /// A mesh directory and the clusters it is on.
+#[derive(Clone)]
 struct Mesh<'a> {
     bed: &'a Bed,
     binary: PathBuf,
@@ -70,15 +91,50 @@ struct Mesh<'a> {
     members: &'a [(u8, &'a str)],
 }
 
+impl<'a> Mesh<'a> {
+    fn new(bed: &'a Bed, root: &'a Path, members: &'a [(u8, &'a str)]) -> anyhow::Result<Self> {
+        Ok(Self { bed, binary: crate::suites::build()?, root, members })
+    }
+
+    /// The number in the bed of a cluster of the mesh.
+    fn number(&self, cluster: &str) -> anyhow::Result<u8> {
+        let found = self.members.iter().find(|(_, name)| *name == cluster);
+        found.map(|(number, _)| *number).with_context(|| format!("no cluster {cluster} runs"))
+    }
+}
+
 impl Mesh<'_> {
+    fn trust_domain(&self) -> anyhow::Result<String> {
+        let mesh = manifests::mesh(self.root)?;
+        Ok(mesh["spec"]["trustDomain"].as_str().context("mesh.yaml names no trustDomain")?.to_owned())
+    }
+
+    /// Whether pods of one cluster reach those of another.
+    fn is_flat(&self) -> anyhow::Result<bool> {
+        Ok(enter::shape(self.bed)? == super::plan::Shape::Flat)
+    }
+
     /// Installs and joins, as docs/kubernetes.md says, and starts the workloads.
     fn start(&self) -> anyhow::Result<()> {
         let mesh = manifests::mesh(self.root)?;
-        let domain = mesh["spec"]["trustDomain"].as_str().context("mesh.yaml names no trustDomain")?.to_owned();
-        for (cluster, name) in self.members {
+        let domain = self.trust_domain()?;
+        let install = |cluster: u8, name: &str| -> anyhow::Result<()> {
             let context = format!("c{cluster}");
-            self.fairlead(&["install", "--context", &context, "--cluster", name, "--mesh-trust-domain", &domain])?;
-        }
+            let mut words = vec!["install", "--context", &context, "--cluster", name, "--mesh-trust-domain", &domain];
+            // Proxies remember their calls: what they saw of each is compared.
+            let records = format!("injection.records={}", manifests::RECORDS);
+            words.extend(["--set", &records]);
+            if let Some(network) = mesh["spec"]["clusters"][name]["network"].as_str() {
+                words.extend(["--network", network]);
+            }
+            self.fairlead(&words).map(drop)
+        };
+        // Mostly a wait for pods: each in its cluster.
+        std::thread::scope(|scope| -> anyhow::Result<()> {
+            let all: Vec<_> =
+                self.members.iter().map(|(cluster, name)| scope.spawn(move || install(*cluster, name))).collect();
+            all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a thread that installed panicked")))
+        })?;
         let (first, others) = self.members.split_first().context("no cluster")?;
         for (cluster, _) in others {
             let token = self.fairlead(&["token", "create", "--context", &format!("c{}", first.0)])?;
@@ -89,9 +145,7 @@ impl Mesh<'_> {
             let mut apply = enter::kubectl(self.bed, *cluster)?;
             output_of(apply.args(["apply", "-f", "-"]), &objects.to_string())?;
         }
-        for (cluster, _) in self.members {
-            self.wait_for_pods(*cluster)?;
-        }
+        self.wait_for_pods_of_all()?;
         self.wait_for_proxies()
     }
 
@@ -110,6 +164,10 @@ impl Mesh<'_> {
     /// What `fairlead` printed.
     fn fairlead(&self, words: &[&str]) -> anyhow::Result<String> {
         output(enter::lan(self.bed)?.arg(&self.binary).args(words))
+    }
+
+    fn wait_for_pods_of_all(&self) -> anyhow::Result<()> {
+        self.members.iter().try_for_each(|(cluster, _)| self.wait_for_pods(*cluster))
     }
 
     fn wait_for_pods(&self, cluster: u8) -> anyhow::Result<()> {

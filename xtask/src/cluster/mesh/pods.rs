@@ -6,21 +6,39 @@ use super::Mesh;
 use crate::cluster::command::output;
 use crate::cluster::enter;
 use fairlead_calls::Names;
+use fairlead_calls::names::{long_form, short_form};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The gateway that `fairlead install` makes, as tables call it.
+pub const EAST_WEST: &str = "east-west";
 
 /// Names, and the Services behind addresses.
 pub struct Known {
     pub names: Names,
+    /// Addresses of nodes, by which gateways are entered, and the clusters they are of.
+    nodes: BTreeMap<String, String>,
     /// By cluster and address, `NAMESPACE/SERVICE`.
     services: BTreeMap<(String, String), String>,
+    /// Gateways at the edge: pods without a program.
+    pub edges: BTreeSet<String>,
 }
 
 impl Known {
     pub fn read(mesh: &Mesh<'_>) -> anyhow::Result<Self> {
-        let mut known = Self { names: Names::default(), services: BTreeMap::new() };
+        let mut known =
+            Self { names: Names::default(), nodes: BTreeMap::new(), services: BTreeMap::new(), edges: BTreeSet::new() };
+        let plan = mesh.bed.plan(enter::shape(mesh.bed)?);
         for (cluster, name) in mesh.members {
+            known.nodes.insert(plan.node(*cluster).to_string(), (*name).to_owned());
+            known.names.workloads.insert(long_form(&format!("{name}/{EAST_WEST}")));
             let pods = items(mesh, *cluster, "pods")?;
+            let is_edge = |pod: &&Value| {
+                let containers = pod["spec"]["containers"].as_array();
+                let proxy = containers.is_some_and(|all| all.len() == 1 && all[0]["name"] == super::inside::PROXY);
+                proxy && pod["metadata"]["namespace"] != super::manifests::SYSTEM
+            };
+            known.edges.extend(pods.iter().filter(is_edge).map(|pod| full_name(name, pod)));
             known.names.clusters.insert((*name).to_owned());
             known.names.workloads.extend(pods.iter().map(|pod| full_name(name, pod)));
             for service in items(mesh, *cluster, "services")? {
@@ -49,6 +67,18 @@ impl Known {
             }
         }
         Ok(known)
+    }
+
+    /// The gateway between clusters that is entered at `ADDRESS:PORT`.
+    pub fn gateway(&self, address: &str) -> Option<String> {
+        let node = address.rsplit_once(':')?.0;
+        Some(format!("{}/{EAST_WEST}", self.nodes.get(node)?))
+    }
+
+    /// A gateway that is dialled by its name, as a chain shows it.
+    pub fn edge(&self, name: &str) -> Option<String> {
+        let built_in = short_form(name).ends_with(&format!("/{EAST_WEST}"));
+        (built_in || self.edges.contains(name)).then(|| short_form(name))
     }
 
     /// What a DNS question was answered with: addresses, and the services they mean to this cluster.

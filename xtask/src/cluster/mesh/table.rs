@@ -1,140 +1,302 @@
-//! A call table held against pods: each call is made in its caller's pod, and compared as far as the caller can see.
+//! A call table held against pods: each call is made in its caller's place, with what is given broken, and compared by the rules of
+//! `fairlead test`.
 //!
-//! Which gateway, route and identity decided is in the proxies' records, which are not read here; the rest of a call is compared by the
-//! very rules of `fairlead test`. Invariant: a call that is not made is counted as skipped, with the reason.
+//! Calls with the same conditions share them. Invariant: a call that is not made is counted as skipped, with the reason; a condition that
+//! does not come about fails the call.
 
-use super::Mesh;
+use super::given::{self, State};
+use super::inside::{PROGRAM, PROXY_USER, Pods};
+use super::outcome::{Origin, Records, outcomes};
 use super::pods::Known;
+use super::rotation::{Rotation, not_whole, rotation};
+use super::{Mesh, PATIENCE, certificates};
 use crate::cluster::enter;
 use crate::suites::Tally;
-use anyhow::Context as _;
-use fairlead_calls::expect::{Expect, Received, Response};
-use fairlead_calls::{Call, Got, MeshDirectory, Mode, Outcome, RequestKind, Table, TableCall, compare, times};
+use anyhow::{Context as _, bail};
+use fairlead_calls::call::ClientTls;
+use fairlead_calls::names::long_form;
+use fairlead_calls::{Call, Got, MeshDirectory, Mode, Table, TableCall, compare, times};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Instant;
+
+/// Who is in no cluster.
+const OUTSIDE: &str = "outside";
 
 pub fn run(mesh: &Mesh<'_>) -> anyhow::Result<Tally> {
     let directory = MeshDirectory::read(mesh.root)?;
     let table = Table::read(&directory.tables).map_err(|e| anyhow::anyhow!("{e:?}"))?;
-    let known = Known::read(mesh)?;
-    let mut tally = Tally::default();
+    let mut run = Run {
+        mesh,
+        known: Known::read(mesh)?,
+        pods: Pods::read(mesh)?,
+        records: Records::default(),
+        baselines: BTreeMap::new(),
+        tally: Tally::default(),
+    };
+    let mut groups: Vec<(State, Vec<&TableCall>)> = Vec::new();
     for call in &table.calls {
-        match one(mesh, &known, call) {
-            Ok(Verdict::Skipped(reason)) => {
-                tally.skipped += 1;
-                println!("skip {}: {reason}", call.call.why);
-            }
-            Ok(Verdict::Faults(faults)) => {
-                tally.note(&call.call.why, if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) });
-            }
-            Err(error) => tally.note(&call.call.why, Err::<(), _>(error)),
+        if let Some(reason) = given::out_of_reach(&call.call.given) {
+            run.tally.skipped += 1;
+            println!("skip {}: {reason}", call.call.why);
+            continue;
+        }
+        let state = State::of(&call.call.given, &run.known.names, mesh.is_flat()?).map_err(|e| anyhow::anyhow!(e))?;
+        match groups.iter_mut().find(|(other, _)| *other == state) {
+            Some((_, calls)) => calls.push(call),
+            None => groups.push((state, vec![call])),
         }
     }
-    Ok(tally)
+    groups.sort_by_key(|(state, _)| state.cost());
+    for (name, pod) in run.pods.0.clone().iter().filter(|(_, pod)| pod.has_proxy()) {
+        run.baselines.insert(name.clone(), rotation(pod)?);
+    }
+    for (state, calls) in &groups {
+        run.group(state, calls)?;
+    }
+    Ok(run.tally)
 }
 
-enum Verdict {
-    Skipped(&'static str),
-    Faults(Vec<String>),
+struct Run<'a> {
+    mesh: &'a Mesh<'a>,
+    known: Known,
+    pods: Pods,
+    records: Records,
+    /// What proxies held while all was well.
+    baselines: BTreeMap<String, Rotation>,
+    tally: Tally,
 }
 
-fn one(mesh: &Mesh<'_>, known: &Known, table: &TableCall) -> anyhow::Result<Verdict> {
-    let call = &table.call;
-    if let Some(reason) = out_of_reach(call, table.request.kind) {
-        return Ok(Verdict::Skipped(reason));
-    }
-    let seen = Call { expect: visible(&call.expect, table.request.kind), ..call.clone() };
-    let times = times::times(call).map_err(|e| anyhow::anyhow!(e))?;
-    let mut faults = Vec::new();
-    for caller in known.names.callers(&call.from).map_err(|e| anyhow::anyhow!(e))? {
-        let outcomes = make(mesh, known, &caller, call, times)?;
-        let found = compare(&seen, &Got::from_samples(outcomes), &known.names, Mode::Live { times });
-        faults.extend(found.map_err(|e| anyhow::anyhow!(e))?.into_iter().map(|fault| format!("{caller}: {fault}")));
-    }
-    Ok(Verdict::Faults(faults))
+/// A call that can be made.
+struct Ready {
+    command: Command,
+    /// The first proxy of the way.
+    first: Option<String>,
+    dialled: Option<String>,
 }
 
-fn out_of_reach(call: &Call, kind: RequestKind) -> Option<&'static str> {
-    if !call.given.is_empty() {
-        return Some("nothing is broken here");
+impl Run<'_> {
+    fn group(&mut self, state: &State, calls: &[&TableCall]) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let settled = self.make(state, calls);
+        let after = begun.elapsed();
+        for call in calls {
+            let result = match &settled {
+                Ok(()) => self.one(call).and_then(|faults| match faults.is_empty() {
+                    true => Ok(()),
+                    false => bail!(faults.join("; ")),
+                }),
+                Err(error) => Err(anyhow::anyhow!("what is given did not come about: {error:#}")),
+            };
+            self.tally.note(&call.call.why, result);
+        }
+        state.heal(self.mesh, &self.pods)?;
+        if !state.is_whole() {
+            println!(
+                "     given after {:.1} s, healed after {:.1} s",
+                after.as_secs_f32(),
+                begun.elapsed().as_secs_f32()
+            );
+        }
+        Ok(())
     }
-    if call.from == "outside" {
-        return Some("no ingress gateway is installed");
+
+    /// Waits until what was broken before is forgotten, makes the state, and waits until the callers' proxies show it.
+    fn make(&self, state: &State, calls: &[&TableCall]) -> anyhow::Result<()> {
+        let mut callers = Vec::new();
+        for call in calls {
+            for caller in self.known.names.callers(&call.call.from).map_err(|e| anyhow::anyhow!(e))? {
+                // Only what this call may use: a whole mesh would take longer to be whole.
+                callers.push((caller, format!("||{}.", call.request.host.split('.').next().unwrap_or_default())));
+            }
+        }
+        let of_call = |all: &Rotation, host: &str| -> Rotation {
+            all.iter()
+                .filter(|((cluster, _), _)| cluster.contains(host))
+                .map(|(key, held)| (key.clone(), held.clone()))
+                .collect()
+        };
+        let watched: Vec<_> = callers
+            .iter()
+            .filter_map(|(caller, host)| {
+                Some((caller, host, of_call(self.baselines.get(caller)?, host), self.pods.0.get(caller)?))
+            })
+            .collect();
+        self.until(|| {
+            let mut wrong = Vec::new();
+            for (caller, host, baseline, pod) in &watched {
+                wrong.extend(
+                    not_whole(&of_call(&rotation(pod)?, host), baseline)
+                        .iter()
+                        .map(|one| format!("{caller}: {one} is not back")),
+                );
+            }
+            Ok(wrong)
+        })?;
+        state.make(self.mesh, &self.pods)?;
+        self.until(|| {
+            let mut wrong = Vec::new();
+            for (caller, host, baseline, pod) in &watched {
+                let viewer = caller.split('/').next().unwrap_or_default();
+                let now = of_call(&rotation(pod)?, host);
+                wrong.extend(state.differences(viewer, &now, baseline).iter().map(|one| format!("{caller}: {one}")));
+            }
+            for peer in &state.stale {
+                for (viewer, _, _, _) in &watched {
+                    let viewer = viewer.split('/').next().unwrap_or_default();
+                    if viewer != peer && !self.is_stale(viewer, peer)? {
+                        wrong.push(format!("{viewer}: the stream of {peer} is not stale"));
+                    }
+                }
+            }
+            Ok(wrong)
+        })
     }
-    if call.at.is_some() || call.client.as_ref().is_some_and(|client| client.bypasses_sidecar()) {
-        return Some("the caller has no certificates of its own");
+
+    fn is_stale(&self, viewer: &str, peer: &str) -> anyhow::Result<bool> {
+        let pod = self.pods.labelled(viewer, "app", "fairlead-control").next().context("no control plane")?;
+        let rows: Value = serde_json::from_str(&pod.control("GET", "/clusters", "")?)?;
+        let rows = rows.as_array().or(rows["items"].as_array());
+        Ok(rows.into_iter().flatten().any(|row| row["cluster"] == peer && row["stream"] == "stale"))
     }
-    matches!(kind, RequestKind::Https | RequestKind::Tls).then_some("the caller makes no TLS of its own")
+
+    fn until(&self, wrong: impl Fn() -> anyhow::Result<Vec<String>>) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = wrong()?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("after {PATIENCE:?}: {}", left.join(", "));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    fn one(&mut self, table: &TableCall) -> anyhow::Result<Vec<String>> {
+        let call = &table.call;
+        let times = times::times(call).map_err(|e| anyhow::anyhow!(e))?;
+        let mut faults = Vec::new();
+        for caller in self.known.names.callers(&call.from).map_err(|e| anyhow::anyhow!(e))? {
+            let mut ready = self.ready(table, &caller)?;
+            let all = self.pods.0.keys().cloned();
+            self.records.begin(&self.pods, all);
+            let told = make(&mut ready.command, call, times)?;
+            let origin = Origin {
+                caller: &caller,
+                first: ready.first.as_deref(),
+                dialled: ready.dialled.as_deref(),
+                kind: table.request.kind,
+            };
+            let got = outcomes(&mut self.records, &self.pods, &self.known, &origin, &call.expect, &told);
+            let found = compare(call, &Got::from_samples(got), &self.known.names, Mode::Live { times });
+            faults.extend(found.map_err(|e| anyhow::anyhow!(e))?.into_iter().map(|fault| format!("{caller}: {fault}")));
+        }
+        Ok(faults)
+    }
+
+    /// `fairlead call` where the caller stands, but for what is asked and how often.
+    fn ready(&self, table: &TableCall, caller: &str) -> anyhow::Result<Ready> {
+        let call = &table.call;
+        let client = call.client.clone().unwrap_or_default();
+        let past = client.bypasses_sidecar();
+        let target = self.target(table, caller)?;
+        let dialled = target.as_ref().map(|target| target.name.clone());
+        let mut command = match (caller == OUTSIDE, &target) {
+            (true, Some(target)) if target.inside => enter::node(self.mesh.bed, target.cluster)?,
+            (true, _) => enter::lan(self.mesh.bed)?,
+            (false, _) if past => self.pods.get(caller)?.network(PROXY_USER)?,
+            (false, _) => self.pods.get(caller)?.command(PROGRAM)?,
+        };
+        let here = caller == OUTSIDE || past;
+        if here {
+            command.arg(&self.mesh.binary)
+        } else {
+            command.arg("/usr/local/bin/fairlead")
+        };
+        command.arg("call");
+        if let Some(target) = &target {
+            command.args(["--at", &target.address]);
+        }
+        if past && client.tls != Some(ClientTls::None) {
+            command.arg("--tls");
+            command.args(client.alpn.iter().map(|alpn| format!("--alpn={alpn}")));
+            command.args(client.sni.iter().map(|sni| format!("--sni={sni}")));
+            if client.tls != Some(ClientTls::Simple) {
+                let files =
+                    self.certificate(caller, target.as_ref(), client.certificate.as_deref().unwrap_or("mesh"))?;
+                command.arg("--certificate").arg(files.certificate).arg("--key").arg(files.key);
+            }
+        }
+        let through = !past && caller != OUTSIDE && self.pods.get(caller)?.has_proxy();
+        let edge = dialled.clone().filter(|name| self.known.edges.contains(name));
+        Ok(Ready { command, first: if through { Some(caller.to_owned()) } else { edge }, dialled })
+    }
+
+    /// What is dialled instead of what a name resolves to.
+    fn target(&self, table: &TableCall, caller: &str) -> anyhow::Result<Option<Target>> {
+        let plan = self.mesh.bed.plan(enter::shape(self.mesh.bed)?);
+        let Some(at) = &table.call.at else {
+            if caller != OUTSIDE {
+                return Ok(None);
+            }
+            // From outside a name means the first gateway at the edge.
+            let name = self.known.edges.iter().next().context("the mesh has no gateway at its edge")?;
+            let cluster = self.pods.get(name)?.cluster;
+            let address = format!("{}:{}", plan.node(cluster), table.request.port);
+            return Ok(Some(Target { name: name.clone(), cluster, address, inside: false }));
+        };
+        let (name, port) = at.rsplit_once(':').with_context(|| format!("`{at}`: write WORKLOAD:PORT"))?;
+        let found = self.known.names.callers(name).map_err(|e| anyhow::anyhow!(e))?;
+        let name = found.into_iter().next().with_context(|| format!("`{name}` is no workload"))?;
+        if let Some(pod) = self.pods.0.get(&name) {
+            let address = format!("{}:{port}", pod.address);
+            return Ok(Some(Target { name, cluster: pod.cluster, address, inside: true }));
+        }
+        let cluster = self.mesh.number(name.split('/').next().unwrap_or_default())?;
+        let address = format!("{}:{port}", plan.node(cluster));
+        Ok(Some(Target { name: long_form(&name), cluster, address, inside: false }))
+    }
+
+    fn certificate(&self, caller: &str, target: Option<&Target>, kind: &str) -> anyhow::Result<certificates::Files> {
+        let domain = |cluster: &str| format!("{cluster}.{}", self.mesh.trust_domain().unwrap_or_default());
+        if caller == OUTSIDE {
+            let cluster = target.map_or(self.mesh.members[0].0, |target| target.cluster);
+            let name = self.mesh.members.iter().find(|(number, _)| *number == cluster).context("no such cluster")?.1;
+            let identity = format!("spiffe://{}/ns/outside/sa/outside", domain(name));
+            return certificates::mint(self.mesh, cluster, &identity, kind);
+        }
+        let [cluster, namespace, _] = caller.split('/').collect::<Vec<_>>()[..] else { bail!("{caller}") };
+        let pod = self.pods.get(caller)?;
+        let identity = format!("spiffe://{}/ns/{namespace}/sa/{}", domain(cluster), pod.account);
+        certificates::mint(self.mesh, pod.cluster, &identity, kind)
+    }
 }
 
-/// What a caller can see for itself. By HTTP it is told what the callee's program was told.
-fn visible(expect: &Expect, kind: RequestKind) -> Expect {
-    let http = matches!(kind, RequestKind::Http | RequestKind::Grpc);
-    Expect {
-        via: None,
-        tls: None,
-        attempts: None,
-        route: None,
-        denied_by: None,
-        flags: None,
-        delay: None,
-        seen_as: expect.seen_as.clone().filter(|_| http),
-        ..expect.clone()
-    }
+/// What is dialled by a name.
+struct Target {
+    name: String,
+    cluster: u8,
+    address: String,
+    /// It has an address of the pod network only.
+    inside: bool,
 }
 
-fn make(mesh: &Mesh<'_>, known: &Known, caller: &str, call: &Call, times: u32) -> anyhow::Result<Vec<Outcome>> {
-    let [cluster, namespace, pod] = caller.split('/').collect::<Vec<_>>()[..] else { anyhow::bail!("{caller}") };
-    let number =
-        mesh.members.iter().find(|(_, name)| *name == cluster).with_context(|| format!("no cluster {cluster}"))?.0;
-    let mut kubectl = enter::kubectl(mesh.bed, number)?;
-    kubectl.args(["exec", "-n", namespace, pod, "-c", "app", "--", "fairlead", "call", &call.request]);
-    kubectl.args(["--times", &times.to_string(), "-o", "json"]);
+fn make(command: &mut Command, call: &Call, times: u32) -> anyhow::Result<Vec<Value>> {
+    command.arg(&call.request).args(["--times", &times.to_string(), "-o", "json"]);
     for (name, value) in &call.headers {
-        kubectl.args(["-H", &format!("{name}: {value}")]);
+        command.args(["-H", &format!("{name}: {value}")]);
     }
     if let Some(body) = &call.body {
-        kubectl.args(["--body", body]);
+        command.args(["--body", body]);
     }
     if let Some(http) = call.client.as_ref().and_then(|client| client.http.as_ref()) {
-        kubectl.args(["--http", http]);
+        command.args(["--http", http]);
     }
-    let done = kubectl.output()?;
+    let done = command.output()?;
     // 1: some of them failed, which may be what is expected.
-    let calls: Vec<Value> = serde_json::from_slice(&done.stdout)
-        .with_context(|| format!("no answer from {caller}: {}", String::from_utf8_lossy(&done.stderr)))?;
-    Ok(calls.iter().map(|told| outcome(told, known, cluster, call)).collect())
-}
-
-fn outcome(told: &Value, known: &Known, cluster: &str, call: &Call) -> Outcome {
-    let body = &told["body"];
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let echoed = body["workload"].as_str();
-    let asked = |wanted: Option<&BTreeMap<String, Option<String>>>, got: &Value| -> BTreeMap<String, Option<String>> {
-        let names = wanted.into_iter().flatten().map(|(name, _)| name.clone());
-        names.map(|name| (name.clone(), text(&got[name.to_lowercase()]))).collect()
-    };
-    let received = echoed.map(|_| Received {
-        path: text(&body["path"]),
-        method: text(&body["method"]),
-        authority: text(&body["authority"]),
-        port: body["port"].as_u64().and_then(|port| u16::try_from(port).ok()),
-        protocol: text(&body["protocol"]),
-        headers: asked(call.expect.received.as_ref().map(|r| &r.headers), &body["headers"]),
-        ..Received::default()
-    });
-    let addresses = |value: &Value| value.as_array().map(|all| all.iter().filter_map(text).collect::<Vec<_>>());
-    Outcome {
-        status: text(&told["status"]).unwrap_or_default(),
-        grpc_status: told["grpcStatus"].as_u64().and_then(|status| u32::try_from(status).ok()),
-        to: echoed.map(str::to_owned),
-        seen_as: text(&body["caller"]),
-        received,
-        response: Some(Response {
-            headers: asked(call.expect.response.as_ref().map(|r| &r.headers), &told["headers"]),
-            body: text(body),
-        }),
-        resolves: addresses(&told["resolves"]).map(|all| known.resolved(cluster, &all)),
-        ..Outcome::default()
-    }
+    serde_json::from_slice(&done.stdout)
+        .with_context(|| format!("no answer: {}", String::from_utf8_lossy(&done.stderr)))
 }
