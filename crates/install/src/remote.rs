@@ -144,16 +144,18 @@ pub fn hosted(values: &Values) -> Vec<Value> {
     objects.into_iter().map(|object| at_home(object, values)).collect()
 }
 
-/// The Secret with the way into the remote. `server` and `authority` (PEM): its API server, as the primary's pods reach and believe it.
-pub fn secret(values: &Values, server: &str, authority: &str, token: &str) -> Value {
+/// The Secret with the way into the remote. `server`, `tls_name` and `authority` (PEM): its API server, as the primary's pods reach and
+/// believe it.
+pub fn secret(values: &Values, server: &str, tls_name: Option<&str>, authority: &str, token: &str) -> Value {
     use base64::Engine as _;
     let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let mut cluster = json!({"server": server, "certificate-authority-data": encode(authority)});
+    if let Some(name) = tls_name {
+        cluster["tls-server-name"] = json!(name);
+    }
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": values.cluster,
-        "clusters": [{
-            "name": values.cluster,
-            "cluster": {"server": server, "certificate-authority-data": encode(authority)},
-        }],
+        "clusters": [{"name": values.cluster, "cluster": cluster}],
         "users": [{"name": ACCOUNT, "user": {"tokenFile": format!("{MOUNT}/{TOKEN}")}}],
         "contexts": [{"name": values.cluster, "context": {"cluster": values.cluster, "user": ACCOUNT}}],
     });

@@ -4,6 +4,7 @@
 //! there, since API servers log arguments.
 
 use super::admin::{ask, sockets};
+use super::install::remote::PrimaryArgs;
 use super::kubernetes::{Cluster, ClusterArgs, answer, control_pods, pass_through};
 use super::output::{Columns, Output, print};
 use anyhow::Context as _;
@@ -74,11 +75,18 @@ enum TokenCommand {
     },
 }
 
-/// Join this control plane's cluster to the mesh of a token's issuer.
+/// Join this control plane's cluster to the mesh of a token's issuer; or give a primary a new credential for its remote cluster.
+///
+/// Example: fairlead join --context west TOKEN
+///
+/// Example: fairlead join --context west --primary east
 #[derive(Args, Debug)]
 pub struct JoinArgs {
     /// As `fairlead token create` printed it on the other side; `-`: read from standard input.
-    token: String,
+    #[arg(required_unless_present = "primary", conflicts_with = "primary")]
+    token: Option<String>,
+    #[command(flatten)]
+    primary: PrimaryArgs,
     #[command(flatten)]
     at: At,
 }
@@ -104,27 +112,61 @@ impl At {
                 "--socket and --cluster name a control plane on this machine, --context one in Kubernetes: give one";
             return Some(Err(anyhow::anyhow!(problem)));
         }
-        Some(crate::block_on(async { pass_through(&Cluster::open(&self.kubernetes).await?, words, input).await }))
+        Some(crate::block_on(async { pass_through(&self.serving().await?, words, input).await }))
+    }
+
+    /// The cluster with the control plane of the one that was named.
+    async fn serving(&self) -> anyhow::Result<Cluster> {
+        Cluster::open(&self.kubernetes).await?.serving(&self.kubernetes).await
     }
 }
 
-/// Proxies are connected to one replica each: all are asked.
+/// Proxies are connected to one replica each: all are asked. One that goes away meanwhile is told of.
 fn proxies_of(at: &At, columns: Columns, output: Output) -> anyhow::Result<ExitCode> {
     let words = ["get", "proxies", "-o", "json"].map(str::to_owned);
     let rows = crate::block_on(async {
         let cluster = Cluster::open(&at.kubernetes).await?;
-        let mut all = Vec::new();
-        for pod in control_pods(&cluster).await? {
-            let said = answer(&cluster, &pod, &words, "").await?;
-            if said.code != 0 {
-                anyhow::bail!("pod {pod}: {}", String::from_utf8_lossy(&said.errors).trim());
+        let (mut all, mut silent) = (Vec::new(), Vec::new());
+        let pods = control_pods(&cluster).await?;
+        for pod in &pods {
+            match proxies_at(&cluster, pod, &words).await {
+                Ok(rows) => all.extend(rows),
+                Err(e) => silent.push(e.context(format!("pod {pod}"))),
             }
-            all.extend(serde_json::from_slice::<Vec<Value>>(&said.output).with_context(|| format!("pod {pod}"))?);
         }
-        Ok(Value::Array(all))
+        if silent.len() == pods.len()
+            && let Some(first) = silent.pop()
+        {
+            return Err(first);
+        }
+        for e in silent {
+            eprintln!("fairlead: {e:#}; proxies that are connected to it are not listed");
+        }
+        Ok(Value::Array(one_each(all)))
     })?;
     print(&rows, columns, output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn proxies_at(cluster: &Cluster, pod: &str, words: &[String]) -> anyhow::Result<Vec<Value>> {
+    let said = answer(cluster, pod, words, "").await?;
+    anyhow::ensure!(said.code == 0, "{}", String::from_utf8_lossy(&said.errors).trim());
+    let mut rows: Vec<Value> = serde_json::from_slice(&said.output).context("its answer is no list of proxies")?;
+    rows.iter_mut().for_each(|row| row["replica"] = pod.into());
+    Ok(rows)
+}
+
+/// A proxy that moves has a row at two replicas: where it is served, and of two such the one it took something from last.
+fn one_each(rows: Vec<Value>) -> Vec<Value> {
+    let rank = |row: &Value| (row["heldBack"].is_null(), row["atMs"].as_u64());
+    let mut best: std::collections::BTreeMap<String, Value> = std::collections::BTreeMap::new();
+    for row in rows {
+        let workload = row["workload"].as_str().unwrap_or_default().to_owned();
+        if best.get(&workload).is_none_or(|known| rank(known) < rank(&row)) {
+            best.insert(workload, row);
+        }
+    }
+    best.into_values().collect()
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -185,7 +227,10 @@ pub fn token(args: &TokenArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
-    let token = match args.token.as_str() {
+    if args.primary.primary.is_some() {
+        return crate::block_on(super::install::remote::join(&args.at.kubernetes, &args.primary));
+    }
+    let token = match args.token.as_deref().unwrap_or_default() {
         "-" => {
             let mut line = String::new();
             std::io::stdin().read_line(&mut line).context("cannot read the token from standard input")?;
@@ -324,5 +369,26 @@ fn listing(what: What) -> (&'static str, Columns) {
             "/diagnostics",
             &[("SEVERITY", "severity"), ("CODE", "code"), ("FILE", "file"), ("LINE", "line"), ("MESSAGE", "message")],
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_listed_once_and_where_it_is_served() {
+        let row = |workload: &str, replica: &str, at: u64, held: Option<&str>| json!({"workload": workload, "replica": replica, "atMs": at, "heldBack": held});
+        let rows = vec![
+            row("east/shop/b", "one", 0, Some("older")),
+            row("east/shop/a", "one", 5, None),
+            row("east/shop/a", "two", 7, None),
+            row("east/shop/b", "two", 3, None),
+            row("east/shop/c", "two", 0, Some("older")),
+        ];
+        let listed = one_each(rows);
+        let listed: Vec<_> =
+            listed.iter().map(|r| (r["workload"].as_str().unwrap(), r["replica"].as_str().unwrap())).collect();
+        assert_eq!(listed, [("east/shop/a", "two"), ("east/shop/b", "two"), ("east/shop/c", "two")]);
     }
 }

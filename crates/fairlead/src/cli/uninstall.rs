@@ -3,6 +3,8 @@
 //! Must never delete an object of a user: definitions go only if we installed them and nobody has objects of them. Invariant: the
 //! cluster's list of objects is then what it was before install (pods that were injected keep their proxies until they restart).
 
+mod hosted;
+
 use super::kubernetes::{Cluster, ClusterArgs, Kind, names, no_pods};
 use anyhow::bail;
 use clap::Args;
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 /// Remove Fairlead from a Kubernetes cluster, or one revision of it.
 ///
 /// Example: fairlead uninstall --context east
+///
+/// Example: fairlead uninstall --context west --primary east    (west is a remote cluster of east)
 #[derive(Args, Debug)]
 pub struct UninstallArgs {
     #[command(flatten)]
@@ -24,6 +28,12 @@ pub struct UninstallArgs {
     /// Only this revision; what revisions share stays while another is installed.
     #[arg(long)]
     revision: Option<String>,
+    /// Of a remote cluster: its primary, from which its control plane, CA and credential are removed too.
+    #[arg(long, value_name = "CONTEXT", conflicts_with_all = ["remote", "revision"])]
+    primary: Option<String>,
+    /// From a primary: remove only what serves this remote cluster, which may be gone.
+    #[arg(long, value_name = "CLUSTER", conflicts_with = "revision")]
+    remote: Option<String>,
     /// Delete the definitions that we installed even when there are objects of them: these are deleted too.
     #[arg(long)]
     crds: bool,
@@ -62,6 +72,12 @@ pub async fn run(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
             return one_revision(&cluster, revision, &others).await;
         }
     }
+    if let Some(remote) = &args.remote {
+        hosted::remove(&cluster, remote, args.timeout).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    hosted::refuse(&cluster).await?;
+    hosted::of_remote(&cluster, args).await?;
     let labels = format!("{PART_OF}=fairlead");
     let mut deleted = delete_all(&cluster, WEBHOOKS, None, &labels).await?;
     let namespace = cluster.get(&Kind::new("v1", "Namespace"), None, NAMESPACE).await?;
@@ -78,7 +94,7 @@ pub async fn run(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
         Some(found) if found["metadata"]["labels"][PART_OF] == "fairlead" => {
             cluster.delete(&Kind::new("v1", "Namespace"), None, NAMESPACE).await?;
             deleted += 1;
-            namespace_gone(&cluster, args.timeout).await?;
+            namespace_gone(&cluster, NAMESPACE, args.timeout).await?;
         }
         Some(_) => {
             deleted += delete_all(&cluster, OWN_KINDS, Some(NAMESPACE), &labels).await?;
@@ -200,10 +216,10 @@ async fn definitions(cluster: &Cluster, with_objects: bool) -> anyhow::Result<us
     Ok(deleted)
 }
 
-async fn namespace_gone(cluster: &Cluster, timeout: Duration) -> anyhow::Result<()> {
+async fn namespace_gone(cluster: &Cluster, namespace: &str, timeout: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
-    println!("waiting until namespace {NAMESPACE} is gone");
-    while let Some(found) = cluster.get(&Kind::new("v1", "Namespace"), None, NAMESPACE).await? {
+    println!("waiting until namespace {namespace} is gone");
+    while let Some(found) = cluster.get(&Kind::new("v1", "Namespace"), None, namespace).await? {
         if started.elapsed() > timeout {
             let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let why = conditions
@@ -211,7 +227,7 @@ async fn namespace_gone(cluster: &Cluster, timeout: Duration) -> anyhow::Result<
                 .filter(|c| c["status"] == "True")
                 .filter_map(|c| c["message"].as_str())
                 .collect::<Vec<_>>();
-            bail!("namespace {NAMESPACE} is still there after {} s: {}", timeout.as_secs(), why.join("; "));
+            bail!("namespace {namespace} is still there after {} s: {}", timeout.as_secs(), why.join("; "));
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -51,6 +51,7 @@ impl Hosting {
     /// Renews it for ever.
     pub(super) async fn renew(&self, leadership: &Leadership) {
         let mut changes = self.credential.changes();
+        let mut held_lease = leadership.clone();
         let mut unwritten = false;
         let mut pause = RETRY.0;
         loop {
@@ -82,6 +83,7 @@ impl Hosting {
             }
             tokio::select! {
                 () = tokio::time::sleep(due.min(LOOK)) => {}
+                () = held_lease.gained(), if !leadership.holds() => {}
                 changed = changes.changed() => if changed.is_err() { return },
             }
         }

@@ -3,6 +3,7 @@
 //! Must never touch an object that somebody else made: definitions that are there stay, and everything else is ours by name.
 //! Invariant: running it twice with equal values changes nothing the second time.
 
+pub mod remote;
 mod steps;
 mod wait;
 
@@ -11,6 +12,7 @@ use super::output::{Output, print_value};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use fairlead_install::{NAMESPACE, VALUES_CONFIG_MAP, VALUES_KEY, Values, render};
+use remote::PrimaryArgs;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,15 +26,22 @@ use std::time::Duration;
 /// Example: fairlead install --context east --cluster east --network lan-1
 ///
 /// Example: fairlead install --cluster east --set control.replicas=3 --dry-run > east.yaml
+///
+/// Example: fairlead install --context west --cluster west --primary east    (west's control plane runs in east)
 #[derive(Args, Debug)]
 pub struct InstallArgs {
     #[command(flatten)]
     at: ClusterArgs,
     #[command(flatten)]
     values: ValueArgs,
+    #[command(flatten)]
+    primary: PrimaryArgs,
     /// Print the objects, apply nothing.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "primary")]
     dry_run: bool,
+    /// Of a remote cluster (--set remote.primary=NAME): print what goes into the primary.
+    #[arg(long, requires = "dry_run")]
+    hosted: bool,
     /// How --dry-run prints.
     #[arg(short, long, value_enum, requires = "dry_run", default_value_t = Form::Yaml)]
     output: Form,
@@ -128,11 +137,12 @@ fn merge(into: &mut Value, from: Value) {
 pub async fn run(args: &InstallArgs) -> anyhow::Result<ExitCode> {
     if args.dry_run {
         let values = args.values.over(Values::default())?;
-        return print(&values, args.output);
+        return print(&values, args.output, args.hosted);
     }
     let cluster = Cluster::open(&args.at).await?;
     let stored = stored(&cluster, &args.values.revision).await?;
-    let values = args.values.over(stored.clone().unwrap_or_default())?;
+    let base = base(stored.clone(), args).await?;
+    let values = args.values.over(base)?;
     if let Some(before) = stored.filter(|before| before.cluster != values.cluster) {
         bail!(
             "this cluster is called {} in its mesh, its certificates say so; to call it {}, run `fairlead uninstall{}` first",
@@ -141,7 +151,40 @@ pub async fn run(args: &InstallArgs) -> anyhow::Result<ExitCode> {
             args.at.flags()
         );
     }
+    if values.remote.is_some() {
+        let sides = remote::sides(&cluster, &values, &args.at, &args.primary).await?;
+        return remote::install(&sides, args).await;
+    }
     steps::install(&cluster, &values, args.timeout, &args.at.flags()).await
+}
+
+/// What was given before, or what a first installation starts from.
+async fn base(stored: Option<Values>, args: &InstallArgs) -> anyhow::Result<Values> {
+    let Some(context) = &args.primary.primary else { return Ok(stored.unwrap_or_default()) };
+    let fresh = remote::defaults(&args.at, context).await?;
+    match stored {
+        None => Ok(fresh),
+        Some(before) if before.remote.is_none() => bail!(
+            "{} has a control plane of its own; run `fairlead uninstall{}` first",
+            before.cluster,
+            args.at.flags()
+        ),
+        // Another context, or another address, of the same primary.
+        Some(mut before) => {
+            if let (Some(old), Some(new)) = (&mut before.remote, fresh.remote) {
+                if old.primary != new.primary {
+                    bail!(
+                        "{} is served by {}, not by {}; uninstall it first",
+                        before.cluster,
+                        old.primary,
+                        new.primary
+                    );
+                }
+                old.server = new.server;
+            }
+            Ok(before)
+        }
+    }
 }
 
 /// What the installation of a revision was made with.
@@ -157,9 +200,15 @@ pub async fn stored(cluster: &Cluster, revision: &str) -> anyhow::Result<Option<
     Ok(Some(Values::read(tree).with_context(|| format!("ConfigMap {NAMESPACE}/{name}"))?))
 }
 
-fn print(values: &Values, form: Form) -> anyhow::Result<ExitCode> {
+fn print(values: &Values, form: Form, in_primary: bool) -> anyhow::Result<ExitCode> {
     let rendered = render(values)?;
-    let objects: Vec<Value> = fairlead_install::crds::all().into_iter().chain(rendered.all().cloned()).collect();
+    let objects: Vec<Value> = match (in_primary, &values.remote) {
+        (false, _) => fairlead_install::crds::all().into_iter().chain(rendered.all().cloned()).collect(),
+        (true, Some(_)) => fairlead_install::remote::hosted(values),
+        (true, None) => {
+            bail!("a cluster with a control plane of its own has nothing elsewhere; --set remote.primary=NAME")
+        }
+    };
     match form {
         Form::Json => {
             print_value(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}), Output::Json)?

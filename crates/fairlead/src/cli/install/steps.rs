@@ -69,7 +69,7 @@ pub async fn install(cluster: &Cluster, values: &Values, timeout: Duration, flag
     Ok(ExitCode::SUCCESS)
 }
 
-async fn definitions(cluster: &Cluster) -> anyhow::Result<()> {
+pub(super) async fn definitions(cluster: &Cluster) -> anyhow::Result<()> {
     let kind = Kind::new("apiextensions.k8s.io/v1", "CustomResourceDefinition");
     let (mut applied, mut foreign) = (0, Vec::new());
     for object in crds::all() {
@@ -88,11 +88,11 @@ async fn definitions(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn apply(cluster: &Cluster, what: &str, objects: &[Value]) -> anyhow::Result<()> {
+pub(super) async fn apply(cluster: &Cluster, what: &str, objects: &[Value]) -> anyhow::Result<()> {
     let mut changed = 0;
     for object in objects {
         if is_anothers_namespace(cluster, object).await? {
-            println!("  namespace {NAMESPACE} was there before: its labels stay as they are, and so will it");
+            println!("  namespace {} was there before: its labels stay as they are, and so will it", names(object).1);
             continue;
         }
         changed += usize::from(cluster.apply(object).await?);
@@ -107,11 +107,11 @@ async fn is_anothers_namespace(cluster: &Cluster, object: &Value) -> anyhow::Res
         return Ok(false);
     }
     let there = cluster.get(&Kind::of(object)?, None, names(object).1).await?;
-    Ok(there.is_some_and(|there| there["metadata"]["labels"][PART_OF] != "fairlead"))
+    Ok(there.is_some_and(|there| there["metadata"]["labels"][PART_OF] != object["metadata"]["labels"][PART_OF]))
 }
 
 /// Deletes objects of an earlier run. What revisions share goes only when this is the only one.
-async fn prune(cluster: &Cluster, values: &Values, rendered: &Rendered) -> anyhow::Result<()> {
+pub(super) async fn prune(cluster: &Cluster, values: &Values, rendered: &Rendered) -> anyhow::Result<()> {
     let key = |o: &Value| (o["kind"].as_str().unwrap_or_default().to_owned(), names(o).1.to_owned());
     let wanted: BTreeSet<_> = rendered.all().map(key).collect();
     let controls = cluster
@@ -139,14 +139,14 @@ async fn prune(cluster: &Cluster, values: &Values, rendered: &Rendered) -> anyho
     Ok(())
 }
 
-fn not_ready(name: &str, flags: &str) -> ExitCode {
+pub(super) fn not_ready(name: &str, flags: &str) -> ExitCode {
     eprintln!(
         "fairlead: {name} does not serve yet; look with: fairlead check{flags}; running install again goes on from here"
     );
     ExitCode::FAILURE
 }
 
-fn next(values: &Values, flags: &str) {
+pub(super) fn next(values: &Values, flags: &str) {
     let label = if values.revision == DEFAULT_REVISION {
         "istio-injection=enabled".to_owned()
     } else {
@@ -155,6 +155,8 @@ fn next(values: &Values, flags: &str) {
     println!("\n{} is ready. What next:", values.cluster);
     println!("  inject a namespace:   kubectl label namespace NAME {label}   (pods that run already: restart them)");
     match values.expose {
+        // It is joined.
+        _ if values.remote.is_some() => {}
         Expose::None => println!("  join a mesh:          fairlead join{flags} TOKEN   (this cluster only dials out)"),
         _ => {
             println!(

@@ -43,11 +43,11 @@ impl<'a> Wait<'a> {
         .await
     }
 
-    /// Until a Deployment in our namespace has all its replicas, of its present version, available.
+    /// Until a Deployment in the control plane's namespace has all its replicas, of its present version, available.
     pub async fn deployment(&self, name: &str) -> anyhow::Result<bool> {
         self.wait(name, async || {
             let kind = Kind::new("apps/v1", "Deployment");
-            let Some(found) = self.cluster.get(&kind, Some(NAMESPACE), name).await? else {
+            let Some(found) = self.cluster.get(&kind, Some(&self.cluster.control), name).await? else {
                 return Ok(Some("the Deployment is gone".into()));
             };
             let count = |path: &Value| path.as_u64().unwrap_or(0);
@@ -84,7 +84,8 @@ impl<'a> Wait<'a> {
     async fn reason(&self, deployment: &Value) -> anyhow::Result<String> {
         let labels = deployment["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
         let selector: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
-        let pods = self.cluster.list(&Kind::new("v1", "Pod"), Some(NAMESPACE), &selector.join(",")).await?;
+        let namespace = deployment["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
+        let pods = self.cluster.list(&Kind::new("v1", "Pod"), Some(namespace), &selector.join(",")).await?;
         if let Some(first) = trouble(&pods).first() {
             return Ok(format!("pod {}: {}", first.pod, first.reason));
         }
@@ -101,6 +102,21 @@ impl<'a> Wait<'a> {
         self.wait(name, async || {
             let there = self.cluster.get(kind, Some(NAMESPACE), name).await?.is_some();
             Ok((!there).then(|| format!("the control plane has not written {} {NAMESPACE}/{name} yet", kind.kind)))
+        })
+        .await
+    }
+
+    /// Until a Service without selector leads somewhere.
+    pub async fn slice(&self, service: &str) -> anyhow::Result<bool> {
+        self.wait(service, async || {
+            let (kind, of) = (Kind::new("discovery.k8s.io/v1", "EndpointSlice"), "kubernetes.io/service-name");
+            let all = self.cluster.list(&kind, Some(NAMESPACE), &format!("{of}={service}")).await?;
+            let leads = all.iter().any(|slice| slice["endpoints"].as_array().is_some_and(|all| !all.is_empty()));
+            Ok((!leads).then(|| {
+                format!(
+                    "Service {service} leads nowhere yet: its control plane's Service in the primary needs an address"
+                )
+            }))
         })
         .await
     }

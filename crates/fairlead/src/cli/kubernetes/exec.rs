@@ -5,7 +5,6 @@
 
 use super::{Cluster, control_pods, plain};
 use anyhow::{Context as _, bail};
-use fairlead_install::NAMESPACE;
 use fairlead_install::control::{ADMIN_SOCKET, CONTAINER};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams};
@@ -28,10 +27,10 @@ pub async fn answer(cluster: &Cluster, pod: &str, words: &[String], input: &str)
     let mut command = vec![PROGRAM.to_owned()];
     command.extend(words.iter().cloned());
     command.extend(["--socket".to_owned(), ADMIN_SOCKET.to_owned()]);
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.control);
     let params = AttachParams::default().container(CONTAINER).stdin(!input.is_empty()).stdout(true).stderr(true);
     let mut process = pods.exec(pod, command, &params).await.map_err(|e| {
-        anyhow::anyhow!("cluster {}: cannot exec into pod {NAMESPACE}/{pod}: {}", cluster.name, plain(&e))
+        anyhow::anyhow!("cluster {}: cannot exec into pod {}/{pod}: {}", cluster.name, cluster.control, plain(&e))
     })?;
     if let Some(mut stdin) = process.stdin() {
         stdin.write_all(input.as_bytes()).await.context("the stream to the pod was cut")?;
@@ -52,8 +51,9 @@ pub async fn answer(cluster: &Cluster, pod: &str, words: &[String], input: &str)
             match code.and_then(|c| c.parse().ok()) {
                 Some(code) => code,
                 None => bail!(
-                    "cluster {}: pod {NAMESPACE}/{pod}: {}",
+                    "cluster {}: pod {}/{pod}: {}",
                     cluster.name,
+                    cluster.control,
                     status.message.unwrap_or_else(|| "the command did not run".into())
                 ),
             }

@@ -5,12 +5,15 @@
 
 mod exec;
 mod pods;
+mod primary;
 
 pub use exec::{Answer, answer, pass_through};
-pub use pods::{control_pods, no_pods, trouble};
+pub use pods::{control_pods, no_pods, no_pods_in, trouble};
+pub use primary::{Way, way_in};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use fairlead_install::NAMESPACE;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -59,6 +62,8 @@ pub struct Cluster {
     pub client: Client,
     /// As messages name it.
     pub name: String,
+    /// The namespace in which the control plane that is meant runs.
+    pub control: String,
 }
 
 impl Cluster {
@@ -84,7 +89,7 @@ impl Cluster {
         // A command that is run by hand says what is wrong rather than trying again in silence.
         config.default_retry = false;
         let client = Client::try_from(config).with_context(|| format!("context {name} of the kubeconfig"))?;
-        Ok(Self { client, name })
+        Ok(Self { client, name, control: NAMESPACE.to_owned() })
     }
 
     /// The object as it is; `None` where it, or its kind, does not exist.

@@ -21,7 +21,7 @@ pub struct PodTrouble {
 
 /// Names of the ready pods of the control plane, of every revision.
 pub async fn control_pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let pods = cluster.list(&Kind::new("v1", "Pod"), Some(NAMESPACE), &format!("app={CONTROL}")).await?;
+    let pods = cluster.list(&Kind::new("v1", "Pod"), Some(&cluster.control), &format!("app={CONTROL}")).await?;
     let ready: Vec<String> = pods.iter().filter(|p| is_ready(p)).map(name).collect();
     if ready.is_empty() {
         let why = trouble(&pods);
@@ -30,8 +30,9 @@ pub async fn control_pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
                 bail!("cluster {}: control plane pod {} is not ready: {}", cluster.name, first.pod, first.reason)
             }
             None => bail!(
-                "cluster {}: no control plane in namespace {NAMESPACE}; install one: fairlead install --context {} --cluster NAME",
+                "cluster {}: no control plane in namespace {}; install one: fairlead install --context {} --cluster NAME",
                 cluster.name,
+                cluster.control,
                 cluster.name
             ),
         }
@@ -41,11 +42,16 @@ pub async fn control_pods(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
 
 /// Waits until our namespace has no pod with these labels.
 pub async fn no_pods(cluster: &Cluster, labels: &str, timeout: Duration) -> anyhow::Result<()> {
+    no_pods_in(cluster, NAMESPACE, labels, timeout).await
+}
+
+/// Waits until a namespace has no pod with these labels.
+pub async fn no_pods_in(cluster: &Cluster, namespace: &str, labels: &str, timeout: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
-    while !cluster.list(&Kind::new("v1", "Pod"), Some(NAMESPACE), labels).await?.is_empty() {
+    while !cluster.list(&Kind::new("v1", "Pod"), Some(namespace), labels).await?.is_empty() {
         if started.elapsed() > timeout {
             let seconds = timeout.as_secs();
-            bail!("pods ({labels}) are still there after {seconds} s; see kubectl get pods -n {NAMESPACE} -l {labels}");
+            bail!("pods ({labels}) are still there after {seconds} s; see kubectl get pods -n {namespace} -l {labels}");
         }
         tokio::time::sleep(PAUSE).await;
     }
