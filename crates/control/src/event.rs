@@ -79,8 +79,8 @@ pub enum Client {
 }
 
 impl Event {
-    /// Whether what is known of other clusters may be another after it.
-    pub fn tells_of_others(&self) -> bool {
+    /// Whether what is known of sources may be another after it, though it changes nothing else.
+    pub fn tells_of_sources(&self) -> bool {
         matches!(self, Self::Peer(_) | Self::Membership | Self::Stored(_))
     }
 }

@@ -1,7 +1,8 @@
 //! What a control plane knows, source by source, and whether that is at least what a proxy was served before.
 //!
-//! A source is another cluster: the rank of its record in the membership, and how far its word has been heard. The own folder is no
-//! source here: it is read whole before anything is served, and an older content may be what is meant. Invariant: knowledge only
+//! A source is another cluster: the rank of its record in the membership, and how far its word has been heard; and of the own API server
+//! the newest EndpointSlice, since endpoints that died must not come back with a replica that lags. The own folder is no source: it is
+//! read whole before anything is served, and an older content may be what is meant. Invariant: knowledge only
 //! grows while a process runs, and over restarts that keep the state file; what a peer itself tells counts as newer whatever it says.
 
 use crate::world::World;
@@ -15,9 +16,16 @@ use std::time::{Duration, Instant};
 /// A longer token is not looked at, as if there were none: about 2,000 clusters fit. It is read by the one task that must not wait.
 const LONGEST: usize = 1 << 17;
 
-/// Knowledge by cluster.
+/// What a token calls the own API server's EndpointSlices: no cluster's name.
+const SLICES: &str = "@slices";
+
+/// What is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known(BTreeMap<String, Source>);
+pub struct Known {
+    clusters: BTreeMap<String, Source>,
+    /// Resource version of the newest EndpointSlice; 0: none was read, and nothing is said.
+    slices: u64,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Source {
@@ -48,17 +56,29 @@ impl Known {
         let read = |_: &_, membership: &fairlead_identity::Membership| {
             membership.standing().map(|(cluster, record)| (cluster.to_owned(), source(cluster, record))).collect()
         };
-        Self(world.authority.with_membership(read))
+        Self { clusters: world.authority.with_membership(read), slices: world.objects.newest_slice }
     }
 
     /// What is missing here of what a token tells; none when this is at least as new.
     pub fn lacks(&self, token: &str) -> Option<String> {
-        let acked = token.split(';').filter_map(parse);
-        acked.take_while(|_| token.len() <= LONGEST).find_map(|(cluster, theirs)| self.lacks_of(cluster, theirs))
+        if token.len() > LONGEST {
+            return None;
+        }
+        let of_slices = token.split(';').filter_map(parse_slices).find_map(|theirs| self.lacks_slices(theirs));
+        of_slices
+            .or_else(|| token.split(';').filter_map(parse).find_map(|(cluster, theirs)| self.lacks_of(cluster, theirs)))
+    }
+
+    /// An API server that has not told anything since the start has nothing to wait for.
+    fn lacks_slices(&self, theirs: u64) -> Option<String> {
+        let older = self.slices > 0 && self.slices < theirs;
+        older.then(|| {
+            format!("EndpointSlices of this cluster were read up to {} here, it had up to {theirs}", self.slices)
+        })
     }
 
     fn lacks_of(&self, cluster: &str, theirs: Source) -> Option<String> {
-        let Some(own) = self.0.get(cluster) else { return Some(format!("cluster {cluster} is not known here")) };
+        let Some(own) = self.clusters.get(cluster) else { return Some(format!("cluster {cluster} is not known here")) };
         if own.record < theirs.record {
             return Some(format!(
                 "the record of cluster {cluster} here is older: {} < {}",
@@ -81,18 +101,22 @@ impl Known {
 }
 
 /// `west=5.0.3/5.77.9;…`: the record's incarnation, whether it is revoked, its revision; then incarnation and sequence told, and the
-/// fingerprint of what was told.
+/// fingerprint of what was told. At last the own slices.
 impl fmt::Display for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, (cluster, source)) in self.0.iter().enumerate() {
-            let separator = if n == 0 { "" } else { ";" };
+        let mut separator = "";
+        for (cluster, source) in &self.clusters {
             write!(f, "{separator}{cluster}={}", source.record.text())?;
+            separator = ";";
             if let Some(Heard { told, content }) = source.told {
                 write!(f, "/{}.{}", told.incarnation, told.sequence)?;
                 if let Some(Content(content)) = content {
                     write!(f, ".{content}")?;
                 }
             }
+        }
+        if self.slices > 0 {
+            write!(f, "{separator}{SLICES}={}", self.slices)?;
         }
         Ok(())
     }
@@ -106,6 +130,10 @@ impl Text for Standing {
     fn text(&self) -> String {
         format!("{}.{}.{}", self.incarnation, u8::from(self.revoked), self.revision)
     }
+}
+
+fn parse_slices(text: &str) -> Option<u64> {
+    text.strip_prefix(SLICES)?.strip_prefix('=')?.parse().ok()
 }
 
 /// One source of a token; none when it is not ours to read.
@@ -188,7 +216,8 @@ mod tests {
     }
 
     fn known(sources: &[(&str, Source)]) -> Known {
-        Known(sources.iter().map(|(cluster, source)| ((*cluster).to_owned(), *source)).collect())
+        let clusters = sources.iter().map(|(cluster, source)| ((*cluster).to_owned(), *source)).collect();
+        Known { clusters, slices: 0 }
     }
 
     #[test]
@@ -197,7 +226,7 @@ mod tests {
         assert_eq!(here.to_string(), "east=5.0.3;west=9.1.0/9.77");
         for token in here.to_string().split(';') {
             let (cluster, read) = parse(token).unwrap();
-            assert_eq!(here.0[cluster], read);
+            assert_eq!(here.clusters[cluster], read);
         }
         assert_eq!(here.lacks(&here.to_string()), None);
         assert_eq!(here.lacks(""), None);
@@ -229,6 +258,17 @@ mod tests {
         assert_eq!(here.lacks(&of(71, u64::MAX).to_string()), None);
         assert!(here.lacks(&of(71, 8).to_string()).is_some());
         assert_eq!(here.lacks(&of(70, 8).to_string()), None);
+    }
+
+    #[test]
+    fn endpoints_that_died_do_not_come_back_with_a_replica_that_lags() {
+        let at = |slices| Known { slices, ..known(&[("east", source((5, false, 3), None))]) };
+        assert_eq!(at(1200).to_string(), "east=5.0.3;@slices=1200");
+        assert_eq!(at(1200).lacks(&at(1200).to_string()), None);
+        assert_eq!(at(1200).lacks(&at(0).to_string()), None);
+        assert!(at(1199).lacks(&at(1200).to_string()).unwrap().contains("up to 1199 here, it had up to 1200"));
+        assert_eq!(at(0).lacks(&at(1200).to_string()), None, "its API server is away, and what was kept serves");
+        assert!(parse("@slices=1200").is_none(), "no cluster, to those who know nothing of it");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::peers::Peers;
 use crate::publisher::{Edition, Publisher, Slot};
 use crate::replicas::{self, Replicas};
 use crate::store::Bucket;
-use crate::streams::{PER_CLIENT, Stream, Taken};
+use crate::streams::{Stream, Taken};
 use crate::world::{PeerState, World};
 use fairlead_identity::{VerifiedPeer, still_believed};
 use fairlead_peering::{Lease, PeerUpdate};
@@ -62,7 +62,7 @@ impl Owner {
                 }
             };
             let Some(event) = event else { return };
-            let mut heard = event.tells_of_others();
+            let mut heard = event.tells_of_sources();
             let mut changed = self.take(event);
             if changed {
                 let until = tokio::time::Instant::now() + self.world.timings.coalesce;
@@ -75,7 +75,7 @@ impl Owner {
             } else {
                 for _ in 0..AT_ONCE {
                     let Ok(event) = self.events.try_recv() else { break };
-                    heard |= event.tells_of_others();
+                    heard |= event.tells_of_sources();
                     changed |= self.take(event);
                 }
             }
@@ -119,7 +119,7 @@ impl Owner {
             Event::Membership => {}
             Event::Connected { stream, peer, client, freshness, reply } => {
                 if let Client::Proxy { workload, .. } = &client
-                    && world.streams.alike(&client) < PER_CLIENT
+                    && world.streams.too_many(&client).is_none()
                     && let Some(why) = world.holds_back(workload, &freshness, self.published.known.as_ref(), now)
                 {
                     let _ = reply.send(Err(format!("this control plane is older than what {workload} has: {why}")));
@@ -168,8 +168,8 @@ impl Owner {
         client: Client,
         reply: oneshot::Sender<Result<Views, String>>,
     ) {
-        if self.world.streams.alike(&client) >= PER_CLIENT {
-            let _ = reply.send(Err(format!("more than {PER_CLIENT} discovery streams of one client")));
+        if let Some(why) = self.world.streams.too_many(&client) {
+            let _ = reply.send(Err(why));
             return;
         }
         let slot = Slot::new(client, reply);

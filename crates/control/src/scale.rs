@@ -45,7 +45,7 @@ impl Scale {
         for service in 0..services {
             objects.extend(written(&cluster, service, endpoints, 0));
         }
-        world.objects = ClusterObjects { objects: sorted(objects), diagnostics: Vec::new(), unavailable: None };
+        world.objects = ClusterObjects { objects: sorted(objects), ..ClusterObjects::default() };
         let workload = |n: usize| WorkloadRef {
             cluster: cluster.clone(),
             namespace: "scale".into(),

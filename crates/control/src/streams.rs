@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Streams of one workload or peer; it needs one, and a second while it reconnects.
-pub const PER_CLIENT: usize = 8;
+/// Streams of one workload; it needs one, and a second while it reconnects.
+const PER_PROXY: usize = 8;
+/// Streams of one peer: each of its replicas has one, and all may come to the same replica here.
+const PER_PEER: usize = 16;
 
 #[derive(Default)]
 pub struct Streams(pub BTreeMap<StreamId, Stream>);
@@ -39,9 +41,14 @@ pub struct Taken {
 }
 
 impl Streams {
-    /// How many streams this client has.
-    pub fn alike(&self, client: &Client) -> usize {
-        self.0.values().filter(|s| is_same(&s.slot.client, client)).count()
+    /// Why this client may have no further stream.
+    pub fn too_many(&self, client: &Client) -> Option<String> {
+        let most = match client {
+            Client::Proxy { .. } => PER_PROXY,
+            Client::Peer { .. } => PER_PEER,
+        };
+        let alike = self.0.values().filter(|s| is_same(&s.slot.client, client)).count();
+        (alike >= most).then(|| format!("more than {most} discovery streams of one client"))
     }
 
     /// Streams of proxies.

@@ -133,7 +133,7 @@ impl DirectoryReader {
                 }
             }
         }
-        ClusterObjects { objects: by_key.into_values().collect(), diagnostics, unavailable: None }
+        ClusterObjects { objects: by_key.into_values().collect(), diagnostics, unavailable: None, newest_slice: 0 }
     }
 }
 

@@ -22,6 +22,9 @@ pub struct ClusterObjects {
     pub diagnostics: Vec<Diagnostic>,
     /// Why the source does not answer now, if it does not: everything above is then the last known.
     pub unavailable: Option<String>,
+    /// Of an API server: the resource version of the newest EndpointSlice that was read since the start; 0 when none was. Replicas compare
+    /// by it who has heard more of which endpoints are dead.
+    pub newest_slice: u64,
 }
 
 impl SourceObject {

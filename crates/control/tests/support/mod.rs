@@ -27,6 +27,8 @@ pub struct Plane {
     pub address: String,
     directory: PathBuf,
     admin: PathBuf,
+    /// Folder of its state.
+    state: PathBuf,
     listener: TcpListener,
     pub timings: ControlTimings,
     source: Source,
@@ -78,6 +80,7 @@ impl Mesh {
             address: listener.local_addr().unwrap().to_string(),
             directory: self.folder.path().to_owned(),
             admin: self.folder.path().join(format!("{cluster}.sock")),
+            state: self.folder.path().join(format!("state-{cluster}")),
             listener,
             timings,
             source,
@@ -89,6 +92,19 @@ impl Mesh {
 }
 
 impl Plane {
+    /// The same as a replica of its own: another pod of the same cluster.
+    pub fn replica(mut self, name: &str) -> Self {
+        self.admin = self.directory.join(format!("{name}.sock"));
+        self.state = self.directory.join(format!("state-{name}"));
+        self
+    }
+
+    /// Takes away what it has, as when its pod is gone.
+    pub fn lose(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(&self.state).unwrap();
+    }
+
     /// Starts it on its address and state; waits until it is ready.
     pub fn start(&mut self) {
         self.launch();
@@ -113,7 +129,7 @@ impl Plane {
             listen: Vec::new(),
             advertise: self.advertise.clone(),
             admin: self.admin.clone(),
-            state: self.directory.join(format!("state-{}", self.cluster)),
+            state: self.state.clone(),
             cacerts: None,
             certificate_lifetime: Duration::from_secs(3600),
             timings: self.timings,

@@ -32,6 +32,7 @@ pub struct Cluster {
     begun: Instant,
     /// Whether everything was listed once.
     answered: bool,
+    newest_slice: u64,
     dirty: bool,
     told: Option<Told>,
 }
@@ -89,6 +90,7 @@ impl Cluster {
             kept: (!kept.is_empty()).then_some(kept),
             begun: now,
             answered: false,
+            newest_slice: 0,
             dirty: true,
             told: None,
         }
@@ -146,12 +148,26 @@ impl Cluster {
         }
         progress.succeeded();
         progress.listed |= matches!(change, Change::Listed(_));
+        if kind == Kind::EndpointSlice {
+            self.dirty |= self.heard_slices(&change);
+        }
         self.dirty |= match change {
             Change::Listed(versions) => self.tables.replace(kind, versions),
             Change::Applied(version) => self.tables.apply(kind, version),
             Change::Gone(key) => self.tables.remove(kind, &key),
             Change::Failed(_) => false,
         };
+    }
+
+    /// Whether something newer was heard.
+    fn heard_slices(&mut self, change: &Change) -> bool {
+        let newest = match change {
+            Change::Listed(versions) => versions.iter().map(|version| version.resource_version).max(),
+            Change::Applied(version) => Some(version.resource_version),
+            Change::Gone(_) | Change::Failed(_) => None,
+        };
+        let newest = newest.unwrap_or(0).max(self.newest_slice);
+        std::mem::replace(&mut self.newest_slice, newest) < newest
     }
 
     /// When to look again although nothing happened.
@@ -181,7 +197,8 @@ impl Cluster {
         let diagnostics = self.tables.diagnostics().cloned().chain(told.about.iter().cloned()).collect();
         let unavailable = told.unavailable.clone();
         self.told = Some(told);
-        Some(ClusterObjects { objects: self.tables.objects(), diagnostics, unavailable })
+        let newest_slice = self.newest_slice;
+        Some(ClusterObjects { objects: self.tables.objects(), diagnostics, unavailable, newest_slice })
     }
 
     /// Unknown, or as it was kept.
@@ -197,7 +214,7 @@ impl Cluster {
         let diagnostics = told.about.clone();
         self.told = Some(told);
         let objects = self.kept.clone().unwrap_or_default();
-        Some(ClusterObjects { objects, diagnostics, unavailable: Some(why) })
+        Some(ClusterObjects { objects, diagnostics, unavailable: Some(why), newest_slice: 0 })
     }
 
     /// Kinds that are there, are needed, and were never listed.
@@ -377,6 +394,30 @@ mod tests {
         }
         let state = cluster.state(now + Duration::from_secs(640)).unwrap();
         assert_eq!((state.diagnostics.len(), &*state.diagnostics[0].code), (1, codes::KIND_NOT_READABLE));
+    }
+
+    #[test]
+    fn the_newest_slice_is_told_also_where_nothing_else_changed() {
+        let now = Instant::now();
+        let mut cluster = but(Kind::EndpointSlice, now);
+        let slice = |version: u64| {
+            let text = format!(
+                r#"{{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","addressType":"IPv4","endpoints":[],
+                "metadata":{{"name":"a","namespace":"b","resourceVersion":"{version}"}}}}"#
+            );
+            Converter::new("east".into(), Kind::EndpointSlice)
+                .convert(serde_json::from_str(&text).unwrap(), false)
+                .unwrap()
+        };
+        let mut newest = |change: Change| {
+            cluster.take(watched(Kind::EndpointSlice), change, now);
+            cluster.state(now).map(|state| state.newest_slice)
+        };
+        assert_eq!(newest(Change::Listed(vec![slice(12), slice(9)])), Some(12));
+        assert_eq!(newest(Change::Applied(slice(30))), Some(30));
+        assert_eq!(newest(Change::Applied(slice(30))), None);
+        assert_eq!(newest(Change::Gone(slice(30).key)), Some(30), "what was heard is not unheard");
+        assert_eq!(newest(Change::Listed(vec![slice(9)])), Some(30));
     }
 
     #[test]

@@ -21,6 +21,8 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 #[derive(Debug)]
 pub struct Version {
     pub key: ObjectKey,
+    /// 0 where it is no number.
+    pub resource_version: u64,
     /// `None`: it was refused and nothing of it holds.
     pub decoded: Option<Arc<Decoded>>,
     pub diagnostics: Vec<Diagnostic>,
@@ -46,6 +48,8 @@ impl Converter {
     pub fn convert(&mut self, mut node: Node, keep: bool) -> Result<Version, ObjectKey> {
         let mut decoding = decode_object(&self.cluster, &node);
         let key = self.key(&node);
+        let resource_version =
+            node.child("metadata").and_then(|m| m.text_at("resourceVersion")?.parse().ok()).unwrap_or(0);
         let mut decoded = decoding.objects.pop();
         if let Some(Decoded { object: Object::Pod(pod), .. }) = &decoded
             && matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")
@@ -61,7 +65,8 @@ impl Converter {
             decoded.key = key.clone();
             compact(&mut decoded.object);
         }
-        Ok(Version { key, decoded: decoded.map(Arc::new), diagnostics: decoding.diagnostics, json: json.flatten() })
+        let (decoded, diagnostics) = (decoded.map(Arc::new), decoding.diagnostics);
+        Ok(Version { key, resource_version, decoded, diagnostics, json: json.flatten() })
     }
 
     /// The key of an object, whatever else is wrong with it.
