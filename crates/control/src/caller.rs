@@ -1,28 +1,32 @@
 //! Who is at the other end of a connection to the control plane.
 //!
-//! Invariant: a client certificate is judged in the handshake or the connection ends; a caller without one is nobody and may only
-//! ask for its first certificate or join.
+//! Invariants: a client certificate is judged in the handshake or the connection ends; a caller without one is nobody and may only
+//! ask for its first certificate or join; handshakes of strangers take no place of sources that have shown a certificate.
 
 use crate::authority::{Authority, now};
 use crate::connections::Connections;
+use crate::places::{Bounds, Full, Known, Place, Places, Source};
+use crate::quiet::{Quiet, short};
 use fairlead_identity::{Expected, SpiffeId, VerifiedPeer, join, still_believed, tls::ClientAuth, verdict};
 use fairlead_model::WorkloadRef;
 use fairlead_xds::server::Identified;
-use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-/// A stranger's handshake may take this long.
+/// A handshake may take this long.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Handshakes under way at once.
-const HANDSHAKES: usize = 256;
-/// Of them, from one address: silent connections of one stranger keep nobody else out.
-const HANDSHAKES_EACH: usize = 64;
+/// Handshakes under way of sources that have not shown a certificate yet.
+const OF_STRANGERS: Bounds = Bounds { all: 512, each: 64, young: Duration::from_secs(1) };
+/// And of those that have: none of these can be had without one.
+const OF_KNOWN: Bounds = Bounds { all: 512, each: 128, young: Duration::from_secs(1) };
+
+static REFUSED: Quiet = Quiet::new();
+static NOT_ACCEPTED: Quiet = Quiet::new();
 
 /// What the TLS layer knows of a caller.
 #[derive(Clone, Debug)]
@@ -89,37 +93,25 @@ pub fn workload_ref(text: &str) -> Option<WorkloadRef> {
     parts.next().is_none().then_some(found)
 }
 
-/// Unfinished handshakes by source.
-type Sources = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// One unfinished handshake.
-struct Place {
-    sources: Sources,
-    source: IpAddr,
+/// Who may begin a handshake.
+struct Door {
+    strangers: Arc<Places>,
+    known: Arc<Places>,
+    sources: Known,
 }
 
-impl Place {
-    /// None: there are [`HANDSHAKES_EACH`] from there already.
-    fn of(sources: &Sources, source: IpAddr) -> Option<Self> {
-        let mut all = sources.lock();
-        let count = all.entry(source).or_default();
-        if *count >= HANDSHAKES_EACH {
-            return None;
-        }
-        *count += 1;
-        Some(Self { sources: sources.clone(), source })
+impl Door {
+    fn new() -> Self {
+        Self { strangers: Places::new(OF_STRANGERS), known: Places::new(OF_KNOWN), sources: Known::default() }
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut all = self.sources.lock();
-        if let Some(count) = all.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.source);
-            }
+    fn enter(&self, source: Source, now: Instant) -> Result<Place, Full> {
+        if self.sources.has(source)
+            && let Ok(place) = self.known.take(source, now)
+        {
+            return Ok(place);
         }
+        self.strangers.take(source, now)
     }
 }
 
@@ -135,44 +127,63 @@ pub async fn accept(
         Err(e) => return tracing::error!("the control plane cannot serve TLS: {e}"),
     };
     let acceptor = TlsAcceptor::from(config);
-    let room = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
-    let sources = Sources::default();
+    let door = Arc::new(Door::new());
+    let refused = |address: SocketAddr, why: &str| {
+        if let Some(more) = REFUSED.passes() {
+            tracing::info!(%address, "a caller is refused: {}{more}", short(why));
+        }
+    };
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(e) => {
-                tracing::warn!("accept: {e}");
+                if let Some(more) = NOT_ACCEPTED.passes() {
+                    tracing::warn!("accept: {e}{more}");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let Some(place) = Place::of(&sources, address.ip()) else {
-            tracing::debug!(%address, "too many unfinished handshakes from there");
-            continue;
+        let source = Source::from(address.ip());
+        let place = match door.enter(source, Instant::now()) {
+            Ok(place) => place,
+            Err(full) => {
+                refused(address, &format!("unfinished handshakes: {full}"));
+                continue;
+            }
         };
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
         let (acceptor, authority, into) = (acceptor.clone(), authority.clone(), into.clone());
-        let connections = connections.clone();
+        let (connections, door) = (connections.clone(), door.clone());
         tokio::spawn(async move {
-            let shaken =
-                tokio::time::timeout(HANDSHAKE, handshake(&acceptor, &authority, &connections, stream, address)).await;
-            drop((permit, place));
-            match shaken {
-                Ok(Ok(identified)) => drop(into.send(Ok(identified)).await),
-                Ok(Err(e)) => tracing::info!(%address, "a caller is refused: {e:#}"),
-                Err(_) => tracing::info!(%address, "a caller did not finish its handshake"),
+            let shaking = handshake(&acceptor, &authority, stream);
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(HANDSHAKE, shaking) => shaken,
+                () = place.lost().cancelled() => return refused(address, "its unfinished handshake gave place to others"),
+            };
+            drop(place);
+            let admitted = match shaken {
+                Ok(Ok((tls, peer, exporter))) => {
+                    if peer.is_some() {
+                        door.sources.note(source);
+                    }
+                    let counted = connections.admit(peer.as_ref(), source).map_err(anyhow::Error::from);
+                    counted.map(|counted| Identified::new(counted.guard(tls), Caller { peer, exporter, address }))
+                }
+                Ok(Err(e)) => Err(e),
+                Err(_) => Err(anyhow::anyhow!("it did not finish its handshake")),
+            };
+            match admitted {
+                Ok(identified) => drop(into.send(Ok(identified)).await),
+                Err(e) => refused(address, &format!("{e:#}")),
             }
         });
     }
 }
 
-async fn handshake(
-    acceptor: &TlsAcceptor,
-    authority: &Authority,
-    connections: &Arc<Connections>,
-    stream: TcpStream,
-    address: SocketAddr,
-) -> anyhow::Result<Identified<Caller>> {
+/// The connection, whose it is, and its keying material.
+type Shaken = (TlsStream<TcpStream>, Option<VerifiedPeer>, [u8; join::EXPORTER_BYTES]);
+
+async fn handshake(acceptor: &TlsAcceptor, authority: &Authority, stream: TcpStream) -> anyhow::Result<Shaken> {
     stream.set_nodelay(true)?;
     let tls = acceptor.accept(stream).await?;
     let (_, connection) = tls.get_ref();
@@ -182,24 +193,29 @@ async fn handshake(
         Some(chain) => Some(verdict(chain, &authority.trust(), now())?),
         None => None,
     };
-    let counted = connections.admit(peer.as_ref())?;
-    Ok(Identified::new(counted.guard(tls), Caller { peer, exporter, address }))
+    Ok((tls, peer, exporter))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     #[test]
-    fn one_address_cannot_take_every_handshake() {
-        let sources = Sources::default();
-        let [stranger, proxy] = [1, 2].map(|n| IpAddr::from([192, 0, 2, n]));
-        let mut held: Vec<Place> = std::iter::from_fn(|| Place::of(&sources, stranger)).collect();
-        assert_eq!(held.len(), HANDSHAKES_EACH);
-        assert!(HANDSHAKES_EACH < HANDSHAKES && Place::of(&sources, proxy).is_some());
-        held.pop();
-        assert!(Place::of(&sources, stranger).is_some(), "a place that was left is free again");
-        held.clear();
-        assert!(sources.lock().is_empty(), "and nothing is kept of those that are gone");
+    fn strangers_take_no_place_of_those_with_a_certificate() {
+        let door = Door::new();
+        let begun = Instant::now();
+        let source = |n: u8| Source::from(IpAddr::from([192, 0, 2, n]));
+        let (proxy, new) = (source(200), source(201));
+        door.sources.note(proxy);
+        let strangers: Vec<Place> = (0..100)
+            .flat_map(|n| std::iter::from_fn(|| door.enter(source(n), begun).ok()).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(strangers.len(), OF_STRANGERS.all);
+        let proxies: Vec<Place> = std::iter::from_fn(|| door.enter(proxy, begun).ok()).collect();
+        assert_eq!(proxies.len(), OF_KNOWN.each, "one that is known is let in at once");
+        assert!(door.enter(new, begun).is_err());
+        assert!(door.enter(new, begun + OF_STRANGERS.young).is_ok(), "a newcomer waits for a moment at most");
+        assert_eq!(strangers.iter().filter(|place| place.lost().is_cancelled()).count(), 1);
     }
 }

@@ -1,13 +1,18 @@
 //! Joining two clusters with a token: both sides.
 //!
-//! The proofs are identity's; here are only the RPC and what follows from success. Invariant: nothing is believed before the proof,
-//! and the token is burned before the answer leaves.
+//! The proofs are identity's; here are only the RPC and what follows from success. Invariants: nothing is believed before the proof,
+//! nor anything signed for a newcomer; the token is burned before the answer leaves; of two that join under one name at once one does.
 
 use crate::authority::{Authority, now};
 use crate::caller::Caller;
-use crate::limiter::Limiter;
+use crate::limiter::{Attempt, Limiter, Rate, Rates};
+use crate::quiet::{Quiet, short};
+use crate::store::{Bucket, Store};
 use anyhow::{Context as _, bail};
-use fairlead_identity::{JoinAnswer, JoinRequest, JoinToken, Rehearsal, Roster, Statement, SystemRandom, join, tls};
+use fairlead_identity::join::JoinRefused;
+use fairlead_identity::{
+    JoinAnswer, JoinRequest, JoinToken, Member, Rehearsal, Roster, Statement, SystemRandom, join, tls,
+};
 use fairlead_proto::JsonMessage;
 use fairlead_proto::join::{Join, JoinClient};
 use fairlead_xds::client::{ChannelOptions, channel, connector};
@@ -25,22 +30,96 @@ const REHEARSED: &str = "rehearsed";
 /// A token without `--for` ends after this.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
-/// Attempts to join that are looked at, a second, and at once; each costs us a store look-up and an HMAC.
-const ATTEMPTS: (u32, u32) = (5, 20);
+/// Attempts that fail, and how many are looked at at once; each costs us a store look-up and an HMAC.
+const ATTEMPTS: Rates = Rates {
+    each: Rate { per_second: 1, burst: 10 },
+    clean: Rate { per_second: 10, burst: 20 },
+    failed: Rate { per_second: 5, burst: 10 },
+};
+/// How long a name is kept for the authority that joins under it: until all replicas have heard of the member.
+const NAME_HELD: Duration = Duration::from_secs(60);
+
+static REFUSED: Quiet = Quiet::new();
 
 /// A newcomer waits no longer than this for the API server.
 const SAFE: Duration = Duration::from_secs(2);
 
+/// Clones are the same.
+#[derive(Clone)]
 pub struct Acceptor {
     authority: Arc<Authority>,
     /// Tells the owner that membership changed.
     changed: Arc<dyn Fn() + Send + Sync>,
-    attempts: Limiter,
+    attempts: Arc<Limiter>,
+    /// One joins at a time, so that each is judged by what the one before has become.
+    one_by_one: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Acceptor {
     pub fn new(authority: Arc<Authority>, changed: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self { authority, changed, attempts: Limiter::new(ATTEMPTS.0, ATTEMPTS.1) }
+        Self { authority, changed, attempts: Limiter::new(ATTEMPTS), one_by_one: Arc::default() }
+    }
+
+    /// Who attempts what, if it may be looked at now.
+    fn attempt(&self, request: &Request<JsonMessage>) -> Result<(Attempt, Caller, JoinRequest), Status> {
+        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+            return Err(Status::internal("connection without TLS"));
+        };
+        let too_many = || Status::resource_exhausted("too many attempts to join; try again in a few seconds");
+        let attempt = self.attempts.take(caller.address.ip().into(), Instant::now()).ok_or_else(too_many)?;
+        let request =
+            serde_json::from_slice(&request.get_ref().json).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        Ok((attempt, caller, request))
+    }
+
+    /// Goes on to its end whether or not the newcomer waits for the answer: a burned token has made a member.
+    async fn accept(self, attempt: Attempt, caller: Caller, request: JoinRequest) -> Result<JoinAnswer, Status> {
+        let internal = |e: anyhow::Error| Status::internal(format!("{e:#}"));
+        let address = caller.address;
+        let one = self.one_by_one.lock().await;
+        let authority = self.authority.clone();
+        // On its own thread: the name is held and the token burned at the API server first, where there is one.
+        let accept = move || {
+            let shared = authority.is_shared();
+            let (me, membership) = authority.with_membership(|me, membership| (me.clone(), membership.clone()));
+            let roster = Roster { me: &me, membership: &membership, shared };
+            let store = authority.store().clone();
+            let introduce = |newcomer: &Member| {
+                hold_name(&store, newcomer)?;
+                authority.reintroduce().map_err(|e| JoinRefused::Internal(format!("{e:#}")))
+            };
+            join::accept(&request, caller.exporter, store.as_ref(), roster, introduce, now(), &mut SystemRandom)
+        };
+        let accepted = tokio::task::spawn_blocking(accept).await.map_err(|e| Status::internal(e.to_string()))?;
+        let (answer, newcomer) = accepted.map_err(|e| {
+            if let Some(more) = REFUSED.passes() {
+                tracing::warn!(%address, "an attempt to join is refused: {}{more}", short(&e.to_string()));
+            }
+            Status::permission_denied(e.to_string())
+        })?;
+        attempt.was_good();
+        tracing::info!(%address, cluster = newcomer.cluster, "a cluster joined");
+        self.authority.introduced_here(&newcomer.cluster).map_err(internal)?;
+        self.authority.attach_here(&newcomer.cluster).map_err(internal)?;
+        self.authority.declare(Statement::Introduce(newcomer)).map_err(internal)?;
+        drop(one);
+        (self.changed)();
+        // The newcomer's token is burned: if this pod were lost now, what it was burned for should not be.
+        if !self.authority.store().is_safe(SAFE).await {
+            tracing::warn!("a cluster joined, and the API server has not taken that yet");
+        }
+        Ok(answer)
+    }
+}
+
+/// Of two replicas that are asked by two authorities under one name at once, only one lets its newcomer in.
+fn hold_name(store: &Store, newcomer: &Member) -> Result<(), JoinRefused> {
+    let root = newcomer.bundle.fingerprints().next();
+    let authority = format!("{} {root:?} {:?}", newcomer.trust_domain(), newcomer.issuing_keys);
+    match store.hold(Bucket::Names, &newcomer.cluster, &authority, NAME_HELD, now()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(JoinRefused::NameHeld(newcomer.cluster.clone())),
+        Err(e) => Err(JoinRefused::Store(format!("{e:#}"))),
     }
 }
 
@@ -121,59 +200,26 @@ async fn dial_one(authority: &Authority, token: &JoinToken, address: &str) -> an
 #[tonic::async_trait]
 impl Join for Acceptor {
     async fn join(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status> {
-        if !self.attempts.take(Instant::now()) {
-            return Err(Status::resource_exhausted("too many attempts to join; try again in a few seconds"));
-        }
-        let Some(Caller { exporter, address, .. }) = request.extensions().get::<Caller>().cloned() else {
-            return Err(Status::internal("connection without TLS"));
-        };
-        let request: JoinRequest =
-            serde_json::from_slice(&request.get_ref().json).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let internal = |e: anyhow::Error| Status::internal(format!("{e:#}"));
-        let introductions = self.authority.reintroduce().map_err(internal)?;
-        let shared = self.authority.is_shared();
-        let (me, membership) = self.authority.with_membership(|me, membership| (me.clone(), membership.clone()));
-        let store = self.authority.store().clone();
-        // On its own thread: the token is burned at the API server first, where there is one.
-        let accept = move || {
-            let roster = Roster { me: &me, membership: &membership, shared };
-            join::accept(&request, exporter, store.as_ref(), roster, introductions, now(), &mut SystemRandom)
-        };
-        let (answer, newcomer) =
-            tokio::task::spawn_blocking(accept).await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| {
-                tracing::warn!(%address, "an attempt to join is refused: {e}");
-                Status::permission_denied(e.to_string())
-            })?;
-        tracing::info!(%address, cluster = newcomer.cluster, "a cluster joined");
-        self.authority.introduced_here(&newcomer.cluster).map_err(internal)?;
-        self.authority.attach_here(&newcomer.cluster).map_err(internal)?;
-        self.authority.declare(Statement::Introduce(newcomer)).map_err(internal)?;
-        (self.changed)();
-        // The newcomer's token is burned: if this pod were lost now, what it was burned for should not be.
-        if !self.authority.store().is_safe(SAFE).await {
-            tracing::warn!("a cluster joined, and the API server has not taken that yet");
-        }
+        let (attempt, caller, request) = self.attempt(&request)?;
+        let accepted = tokio::spawn(self.clone().accept(attempt, caller, request));
+        let answer = accepted.await.map_err(|e| Status::internal(e.to_string()))??;
         let json = serde_json::to_vec(&answer).map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(JsonMessage::new(ANSWER, json)))
     }
 
     async fn rehearse(&self, request: Request<JsonMessage>) -> Result<Response<JsonMessage>, Status> {
-        if !self.attempts.take(Instant::now()) {
-            return Err(Status::resource_exhausted("too many attempts to join; try again in a few seconds"));
-        }
-        let Some(Caller { exporter, .. }) = request.extensions().get::<Caller>().cloned() else {
-            return Err(Status::internal("connection without TLS"));
-        };
-        let request: JoinRequest =
-            serde_json::from_slice(&request.get_ref().json).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let (attempt, caller, request) = self.attempt(&request)?;
         let shared = self.authority.is_shared();
         let (me, membership) = self.authority.with_membership(|me, membership| (me.clone(), membership.clone()));
         let store = self.authority.store().clone();
         let look = move || {
             let roster = Roster { me: &me, membership: &membership, shared };
-            join::rehearse(&request, exporter, store.as_ref(), roster, now())
+            join::rehearse(&request, caller.exporter, store.as_ref(), roster, now())
         };
         let looked = tokio::task::spawn_blocking(look).await.map_err(|e| Status::internal(e.to_string()))?;
+        if looked.is_ok() {
+            attempt.was_good();
+        }
         let answer = Rehearsal { refused: looked.err(), now: now().as_secs() };
         let json = serde_json::to_vec(&answer).map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(JsonMessage::new(REHEARSED, json)))

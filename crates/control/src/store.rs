@@ -9,8 +9,8 @@ use fairlead_identity::join_token::StoreError;
 use fairlead_identity::{StoredToken, TokenId, TokenStore};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use rustls::pki_types::UnixTime;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -56,6 +56,15 @@ pub enum Bucket {
     TokenKeys,
     /// The CA that an operator plugged in, as it was last.
     PluggedIn,
+    /// Names that somebody joins under, for as long as that takes.
+    Names,
+}
+
+/// Who has a name, and until when (Unix seconds).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Holding {
+    holder: String,
+    ends: u64,
 }
 
 /// One write; `None` removes.
@@ -63,8 +72,14 @@ pub type Write = (Bucket, String, Option<Vec<u8>>);
 
 /// Where other replicas and later starts find what is stored here.
 pub trait Shared: Send + Sync {
-    /// Puts a value where all see it, unless there is one; gives the one that was there before. Blocks until it is kept.
-    fn first(&self, bucket: Bucket, key: &str, value: &[u8]) -> anyhow::Result<Option<Vec<u8>>>;
+    /// Puts a value where all see it, unless there is one other than `instead_of`; gives that one. Blocks until it is kept.
+    fn first(
+        &self,
+        bucket: Bucket,
+        key: &str,
+        value: &[u8],
+        instead_of: Option<&[u8]>,
+    ) -> anyhow::Result<Option<Vec<u8>>>;
 
     /// These were written here; they are passed on soon.
     fn changed(&self, writes: &[Write]);
@@ -86,7 +101,7 @@ impl std::fmt::Debug for Store {
 }
 
 impl Bucket {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Authority,
         Self::VirtualIps,
         Self::Tokens,
@@ -103,6 +118,7 @@ impl Bucket {
         Self::Switches,
         Self::TokenKeys,
         Self::PluggedIn,
+        Self::Names,
     ];
 
     /// By its name in the store.
@@ -128,6 +144,7 @@ impl Bucket {
             Self::Switches => "switches",
             Self::TokenKeys => "token-keys",
             Self::PluggedIn => "plugged-in",
+            Self::Names => "names",
         }
     }
 }
@@ -278,7 +295,7 @@ impl Store {
     /// Of all replicas, the value of the one that was first; kept here too. Waits for where it is shared.
     pub fn first<T: Serialize + DeserializeOwned>(&self, bucket: Bucket, key: &str, value: T) -> anyhow::Result<T> {
         let bytes = serde_json::to_vec(&value)?;
-        let before = self.shared.get().map(|shared| shared.first(bucket, key, &bytes)).transpose()?.flatten();
+        let before = self.shared.get().map(|shared| shared.first(bucket, key, &bytes, None)).transpose()?.flatten();
         let Some(before) = before else {
             self.keep(&[(bucket, key.to_owned(), Some(bytes))])?;
             return Ok(value);
@@ -286,6 +303,36 @@ impl Store {
         let value = serde_json::from_slice(&before).with_context(|| format!("{}/{key} of another", bucket.name()))?;
         self.keep(&[(bucket, key.to_owned(), Some(before))])?;
         Ok(value)
+    }
+
+    /// Whether `holder` has a name from now on, of all that ask any replica: it was free, or its own, or the time of who had it is over.
+    /// Where nothing is shared, one asks at a time.
+    pub fn hold(&self, bucket: Bucket, key: &str, holder: &str, life: Duration, now: UnixTime) -> anyhow::Result<bool> {
+        let wanted = Holding { holder: holder.into(), ends: now.as_secs() + life.as_secs() };
+        let bytes = serde_json::to_vec(&wanted)?;
+        let is_over = |held: &[u8]| {
+            let held: Option<Holding> = serde_json::from_slice(held).ok();
+            held.is_none_or(|held| held.holder == wanted.holder || held.ends <= now.as_secs())
+        };
+        let Some(shared) = self.shared.get() else {
+            let is_free = self.load_bytes(bucket, key)?.is_none_or(|held| is_over(&held));
+            if is_free {
+                self.keep(&[(bucket, key.to_owned(), Some(bytes))])?;
+            }
+            return Ok(is_free);
+        };
+        let mut instead_of: Option<Vec<u8>> = None;
+        loop {
+            match shared.first(bucket, key, &bytes, instead_of.as_deref())? {
+                None => {
+                    self.keep(&[(bucket, key.to_owned(), Some(bytes))])?;
+                    return Ok(true);
+                }
+                // Exactly this one is replaced: another that came meanwhile is looked at too.
+                Some(held) if is_over(&held) && instead_of.as_ref() != Some(&held) => instead_of = Some(held),
+                Some(_) => return Ok(false),
+            }
+        }
     }
 
     /// Writes only if the key is absent, here and wherever it is shared; whether it was.
@@ -296,7 +343,7 @@ impl Store {
         }
         // Where it is shared, that decides: who was first there is told of it as all are, maybe before this goes on.
         if let Some(shared) = self.shared.get() {
-            let before = shared.first(bucket, key, &bytes)?;
+            let before = shared.first(bucket, key, &bytes, None)?;
             let is_first = before.is_none();
             self.keep(&[(bucket, key.to_owned(), Some(before.unwrap_or(bytes)))])?;
             return Ok(is_first);

@@ -18,7 +18,7 @@ use crate::instant::{earlier, later};
 use crate::random::{RandomError, RandomSource};
 use crate::signing_request::{MIN_RSA_BITS, request_key};
 use crate::spiffe::{IdentityKind, SpiffeId, TrustDomain};
-use crate::template::{leaf_params, self_signed, signing};
+use crate::template::{Workload, leaf_params, self_signed, signing};
 
 /// Leaves are valid from five minutes before their making: that much may clocks differ.
 pub const BACKDATE: Duration = Duration::from_secs(300);
@@ -32,6 +32,8 @@ pub const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
 /// Longest workload key written into a leaf, in bytes.
 pub const MAX_WORKLOAD_BYTES: usize = 256;
+/// Longest uid of a pod written into a leaf (RFC 5280 allows 64 characters of a `serialNumber`).
+pub const MAX_POD_UID_BYTES: usize = 64;
 
 /// Issues the certificates of one cluster.
 pub struct Ca {
@@ -56,6 +58,9 @@ pub struct LeafRequest<'a> {
     /// The workload it is for, as `namespace/name`; written into the subject (`userId`), so that a control plane knows
     /// the proxy from its certificate alone.
     pub workload: Option<&'a str>,
+    /// The Kubernetes uid of the pod it is for; written into the subject (`serialNumber`), so that a certificate is not renewed for a
+    /// later pod of the same name.
+    pub pod_uid: Option<&'a str>,
     /// Clamped to [`MIN_LIFETIME`]..=[`MAX_LIFETIME`] and to the CA's own end.
     pub lifetime: Duration,
     pub now: UnixTime,
@@ -92,6 +97,10 @@ pub enum CaError {
     NotAServiceAccount(SpiffeId),
     #[error("workload key of {0} bytes; at most {MAX_WORKLOAD_BYTES} are written into a certificate")]
     WorkloadTooLong(usize),
+    #[error(
+        "a pod's uid of {0} bytes, or with characters that are none of a uid; at most {MAX_POD_UID_BYTES} letters, digits and `-`"
+    )]
+    PodUid(usize),
     #[error("the CA of cluster {cluster} expired at {not_after} (unix seconds), now is {now}; rotate its certificate")]
     CaExpired { cluster: String, not_after: u64, now: u64 },
     #[error("ca-key.pem does not belong to ca-cert.pem")]
@@ -299,7 +308,7 @@ impl Ca {
         let not_after = later(request.now, lifetime).min(self.not_after);
         let params = leaf_params(
             Some(request.identity.as_str()),
-            request.workload,
+            Workload { key: request.workload, pod_uid: request.pod_uid },
             earlier(request.now, BACKDATE),
             not_after,
             random,

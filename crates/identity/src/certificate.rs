@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
 /// Largest single certificate accepted, in bytes; ours are about 600.
 pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
@@ -18,6 +18,8 @@ pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 pub const MAX_PEM_CERTIFICATES: usize = 64;
 /// Attribute `userId` (RFC 4519 §2.39), which carries the workload a leaf was issued to.
 pub(crate) const OID_USER_ID: [u64; 7] = [0, 9, 2342, 19_200_300, 100, 1, 1];
+/// Attribute `serialNumber` (RFC 4519 §2.31), of a thing and not of a certificate: the uid of the pod a leaf was issued to.
+pub(crate) const OID_SERIAL_NUMBER: [u64; 4] = [2, 5, 4, 5];
 
 /// SHA-256 over a certificate's SubjectPublicKeyInfo in DER: what pins a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +38,8 @@ pub struct CertificateFacts {
     pub self_issued: bool,
     /// The workload key a Fairlead CA wrote into the subject.
     pub workload: Option<String>,
+    /// The uid of the pod a Fairlead CA wrote into the subject.
+    pub pod_uid: Option<String>,
 }
 
 /// Bytes that are not what they should be.
@@ -104,16 +108,14 @@ impl CertificateFacts {
             .key_usage()
             .map_err(malformed)?
             .is_some_and(|usage| usage.value.key_cert_sign() || usage.value.crl_sign());
-        let workload = tbs
-            .subject
-            .iter_attributes()
-            .find(|attribute| {
-                attribute.attr_type().iter().is_some_and(|mut arcs| {
-                    OID_USER_ID.iter().all(|arc| arcs.next() == Some(*arc)) && arcs.next().is_none()
-                })
-            })
-            .and_then(|attribute| attribute.as_str().ok())
-            .map(str::to_owned);
+        let attribute = |oid: &[u64]| {
+            let is_it = |attribute: &&AttributeTypeAndValue<'_>| {
+                let arcs = attribute.attr_type().iter();
+                arcs.is_some_and(|mut arcs| oid.iter().all(|arc| arcs.next() == Some(*arc)) && arcs.next().is_none())
+            };
+            let mut found = tbs.subject.iter_attributes().filter(is_it);
+            found.next().and_then(|attribute| attribute.as_str().ok()).map(str::to_owned)
+        };
         Ok(Self {
             uri_sans,
             is_ca,
@@ -123,7 +125,8 @@ impl CertificateFacts {
             spki: SpkiHash::of_spki(tbs.subject_pki.raw),
             spki_der: tbs.subject_pki.raw.to_vec(),
             self_issued: tbs.subject.as_raw() == tbs.issuer.as_raw(),
-            workload,
+            workload: attribute(&OID_USER_ID),
+            pod_uid: attribute(&OID_SERIAL_NUMBER),
         })
     }
 }

@@ -115,6 +115,12 @@ pub enum JoinRefused {
     Store(String),
     #[error("no random bytes")]
     Random,
+    #[error(
+        "another cluster is joining as {0} at this moment; give the joining cluster another name, or try again in a minute"
+    )]
+    NameHeld(String),
+    #[error("the control plane cannot introduce its mesh: {0}")]
+    Internal(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,7 +160,7 @@ pub fn request(
 }
 
 /// The acceptor's whole part: checks, burns, answers. Returns the newcomer's record, which the acceptor introduces to the
-/// others in its own name.
+/// others in its own name. `introduce` makes the introductions for the newcomer once it has proven its token and is admitted, or refuses it.
 ///
 /// # Errors
 /// [`JoinRefused`]; the token is burned only if everything else was good.
@@ -163,13 +169,14 @@ pub fn accept(
     exporter: [u8; EXPORTER_BYTES],
     store: &dyn TokenStore,
     roster: Roster<'_>,
-    introductions: Vec<SignedStatement>,
+    introduce: impl FnOnce(&Member) -> Result<Vec<SignedStatement>, JoinRefused>,
     now: UnixTime,
     random: &mut dyn RandomSource,
 ) -> Result<(JoinAnswer, Member), JoinRefused> {
     let token = proven_token(request, &exporter, store, now)?;
     let body: RequestBody = from_json(&request.body)?;
     roster.admits(&body.member)?;
+    let introductions = introduce(&body.member)?;
     let key = token.key_bytes().ok_or(JoinRefused::BadToken)?;
     let answer = to_json(&AnswerBody {
         member: roster.me.clone(),

@@ -17,7 +17,7 @@ use crate::instant;
 use crate::random::RandomSource;
 use crate::signing_request;
 use crate::spiffe::{SpiffeError, SpiffeId, TrustDomain};
-use crate::template;
+use crate::template::{self, Workload};
 use crate::workload_key::WorkloadKey;
 
 /// How long minted certificates live; a call table runs for minutes.
@@ -113,7 +113,8 @@ impl<'a> Mint<'a> {
     ) -> Result<Minted, MintError> {
         let key = WorkloadKey::generate()?;
         let public_key: SubjectPublicKeyInfo = signing_request::request_key(&key.csr()?)?;
-        let params = template::leaf_params(identity.map(SpiffeId::as_str), None, not_before, not_after, random)?;
+        let params =
+            template::leaf_params(identity.map(SpiffeId::as_str), Workload::default(), not_before, not_after, random)?;
         Ok(Minted { chain: ca.sign(&params, &public_key)?, key })
     }
 }

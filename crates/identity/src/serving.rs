@@ -17,7 +17,7 @@ use crate::instant::{earlier, later};
 use crate::provider::{self, MESH_VERSIONS};
 use crate::random::RandomSource;
 use crate::signing_request::request_key;
-use crate::template::{leaf_params, signing};
+use crate::template::{Workload, leaf_params, signing};
 use crate::tls::TlsError;
 
 impl Ca {
@@ -42,7 +42,7 @@ impl Ca {
         }
         let public_key = request_key(csr_der)?;
         let not_after = later(now, lifetime.clamp(MIN_LIFETIME, MAX_LIFETIME)).min(self.not_after());
-        let mut params = leaf_params(None, None, earlier(now, BACKDATE), not_after, random)?;
+        let mut params = leaf_params(None, Workload::default(), earlier(now, BACKDATE), not_after, random)?;
         let names = names.iter().map(|name| Ia5String::try_from(*name).map(SanType::DnsName).map_err(signing));
         params.subject_alt_names = names.collect::<Result<_, _>>()?;
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];

@@ -6,34 +6,48 @@
 use std::fmt;
 use std::time::Duration;
 
-use rcgen::string::Ia5String;
+use rcgen::string::{Ia5String, PrintableString};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::ca::{BACKDATE, CaError, MAX_WORKLOAD_BYTES, ROOT_LIFETIME};
-use crate::certificate::{self, OID_USER_ID};
+use crate::ca::{BACKDATE, CaError, MAX_POD_UID_BYTES, MAX_WORKLOAD_BYTES, ROOT_LIFETIME};
+use crate::certificate::{self, OID_SERIAL_NUMBER, OID_USER_ID};
 use crate::instant::{earlier, later};
 use crate::random::{self, RandomSource};
 use crate::spiffe::TrustDomain;
 
+/// The workload a leaf is for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Workload<'a> {
+    pub key: Option<&'a str>,
+    pub pod_uid: Option<&'a str>,
+}
+
 /// Parameters of a leaf; `uri` None only for a certificate that is to be refused (see [`crate::mint`]).
 pub(crate) fn leaf_params(
     uri: Option<&str>,
-    workload: Option<&str>,
+    workload: Workload<'_>,
     not_before: UnixTime,
     not_after: UnixTime,
     random: &mut dyn RandomSource,
 ) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();
-    if let Some(workload) = workload {
+    if let Some(workload) = workload.key {
         if workload.len() > MAX_WORKLOAD_BYTES {
             return Err(CaError::WorkloadTooLong(workload.len()));
         }
         subject.push(DnType::CustomDnType(OID_USER_ID.to_vec()), workload);
+    }
+    if let Some(uid) = workload.pod_uid {
+        // Any subject is accepted of a mesh peer, by Envoy and Istio too: it is known by its URI name alone.
+        let is_uid = (1..=MAX_POD_UID_BYTES).contains(&uid.len())
+            && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let uid = PrintableString::try_from(uid).ok().filter(|_| is_uid).ok_or(CaError::PodUid(uid.len()))?;
+        subject.push(DnType::CustomDnType(OID_SERIAL_NUMBER.to_vec()), DnValue::PrintableString(uid));
     }
     params.distinguished_name = subject;
     if let Some(uri) = uri {

@@ -38,6 +38,8 @@ pub struct VerifiedPeer {
     pub not_after: UnixTime,
     /// The workload key the issuer wrote into the leaf, for our own leaves (see [`crate::ca::LeafRequest::workload`]).
     pub workload: Option<String>,
+    /// The uid of the pod it was issued to, likewise.
+    pub pod_uid: Option<String>,
 }
 
 /// Judges `chain` (leaf first) by `trust` at `now`.
@@ -81,6 +83,7 @@ pub fn verdict(
         not_before: facts.not_before,
         not_after: facts.not_after,
         workload: facts.workload,
+        pod_uid: facts.pod_uid,
     })
 }
 

@@ -30,7 +30,8 @@ fn leaf(of: &Ca) -> Vec<CertificateDer<'static>> {
     let csr = WorkloadKey::generate().unwrap().csr().unwrap();
     let identity = of.trust_domain().service_account("shop", "frontend").unwrap();
     let lifetime = Duration::from_secs(3600);
-    let request = LeafRequest { csr_der: &csr, identity: &identity, workload: None, lifetime, now: at(START) };
+    let request =
+        LeafRequest { csr_der: &csr, identity: &identity, workload: None, pod_uid: None, lifetime, now: at(START) };
     of.issue(&request, &mut SystemRandom).unwrap()
 }
 

@@ -22,7 +22,14 @@ fn frontend() -> fairlead_identity::SpiffeId {
 }
 
 fn request<'a>(csr: &'a [u8], identity: &'a fairlead_identity::SpiffeId, lifetime: u64) -> LeafRequest<'a> {
-    LeafRequest { csr_der: csr, identity, workload: None, lifetime: Duration::from_secs(lifetime), now: at(START) }
+    LeafRequest {
+        csr_der: csr,
+        identity,
+        workload: None,
+        pod_uid: None,
+        lifetime: Duration::from_secs(lifetime),
+        now: at(START),
+    }
 }
 
 #[test]
@@ -32,6 +39,7 @@ fn a_leaf_is_an_x509_svid() {
     let identity = frontend();
     let mut leaf_request = request(&csr, &identity, 3600);
     leaf_request.workload = Some("shop/frontend-0");
+    leaf_request.pod_uid = Some("6b1ff8a1-3b0a-4c52-9e55-6d6b1a3c3d11");
     let chain = ca.issue(&leaf_request, &mut SystemRandom).unwrap();
     assert_eq!(chain.len(), 1, "the root is not sent");
 
@@ -52,6 +60,11 @@ fn a_leaf_is_an_x509_svid() {
     let trust = TrustBundleSet::of(ca.bundle().clone(), Some("east".to_owned())).unwrap();
     let peer = verdict(&chain, &trust, at(START)).unwrap();
     assert_eq!(peer.workload.as_deref(), Some("shop/frontend-0"));
+    assert_eq!(peer.pod_uid.as_deref(), Some("6b1ff8a1-3b0a-4c52-9e55-6d6b1a3c3d11"));
+    for no_uid in ["", "a,CN=b", &"a".repeat(65)] {
+        let request = LeafRequest { pod_uid: Some(no_uid), ..leaf_request.clone() };
+        assert!(matches!(ca.issue(&request, &mut SystemRandom), Err(CaError::PodUid(_))), "{no_uid}");
+    }
     assert_eq!(peer.issuer, ca.issuing_key());
 
     let again = ca.issue(&leaf_request, &mut SystemRandom).unwrap();

@@ -64,6 +64,7 @@ fn control_handle(ca: &Ca, clock: &mesh::Clock) -> CertHandle {
         csr_der: &csr,
         identity: &identity,
         workload: None,
+        pod_uid: None,
         lifetime: Duration::from_secs(3600),
         now: clock.now(),
     };
@@ -96,7 +97,7 @@ impl Joining {
         let me = member(self.mesh.ca("east"));
         let roster = Roster { me: &me, membership, shared: false };
         let exporter = self.exporters().1;
-        accept(request, exporter, &self.store, roster, Vec::new(), self.mesh.clock.now(), &mut SystemRandom)
+        accept(request, exporter, &self.store, roster, |_| Ok(Vec::new()), self.mesh.clock.now(), &mut SystemRandom)
     }
 
     fn request(&self, me: &Member) -> (JoinRequest, join::PendingJoin) {
@@ -153,6 +154,18 @@ fn a_man_in_the_middle_and_a_changed_message_prove_nothing_and_burn_nothing() {
     let (mut unknown, _) = joining.request(&west);
     unknown.token = "00112233445566778899aabbccddeeff".parse::<TokenId>().unwrap();
     assert_eq!(joining.accept(&unknown, &Membership::default()).unwrap_err(), JoinRefused::BadToken);
+
+    // Nothing is made for whoever has proven nothing; and who is refused then has burned nothing either.
+    let (me, exporter) = (member(joining.mesh.ca("east")), joining.exporters().1);
+    let accept = |request: &join::JoinRequest, introduce: &dyn Fn() -> JoinRefused| {
+        let roster = Roster { me: &me, membership: &Membership::default(), shared: false };
+        let introduce = |_: &Member| Err(introduce());
+        join::accept(request, exporter, &joining.store, roster, introduce, joining.mesh.clock.now(), &mut SystemRandom)
+    };
+    assert_eq!(accept(&changed, &|| panic!("not proven")).unwrap_err(), JoinRefused::BadToken);
+    let (held, _) = joining.request(&west);
+    let refused = JoinRefused::NameHeld("west".into());
+    assert_eq!(accept(&held, &|| JoinRefused::NameHeld("west".into())).unwrap_err(), refused);
 
     let (good, pending) = joining.request(&west);
     let (mut answer, _) = joining.accept(&good, &Membership::default()).unwrap();
@@ -276,7 +289,7 @@ fn a_store_that_fails_refuses() {
     let me = member(joining.mesh.ca("east"));
     let membership = Membership::default();
     let roster = Roster { me: &me, membership: &membership, shared: false };
-    let refused = accept(&request, joining.exporters().1, &broken, roster, Vec::new(), at(START), &mut SystemRandom);
+    let refused = accept(&request, joining.exporters().1, &broken, roster, |_| Ok(Vec::new()), at(START), &mut SystemRandom);
     assert_eq!(refused.unwrap_err(), JoinRefused::Store("disk full".to_owned()));
 }
 

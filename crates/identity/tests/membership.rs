@@ -59,8 +59,14 @@ fn an_introduction_is_believed_from_a_members_control_plane_only() {
     let key = WorkloadKey::generate().unwrap();
     let csr = key.csr().unwrap();
     let frontend = domain("east").service_account("shop", "frontend").unwrap();
-    let request =
-        LeafRequest { csr_der: &csr, identity: &frontend, workload: None, lifetime: Duration::from_secs(3600), now };
+    let request = LeafRequest {
+        csr_der: &csr,
+        identity: &frontend,
+        workload: None,
+        pod_uid: None,
+        lifetime: Duration::from_secs(3600),
+        now,
+    };
     let chain = mesh.ca("east").issue(&request, &mut SystemRandom).unwrap();
     let signer = Signer { key: &key, chain: &chain };
     assert_eq!(

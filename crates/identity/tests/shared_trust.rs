@@ -52,6 +52,7 @@ impl Shared {
             csr_der: &csr,
             identity: &identity,
             workload: None,
+            pod_uid: None,
             lifetime: Duration::from_secs(60),
             now: at(START),
         };

@@ -209,16 +209,17 @@ impl Authority {
     }
 
     /// Issues a certificate for what a token or the caller's current certificate names. It lives as long as was wanted, and
-    /// never longer than this control plane allows.
+    /// never longer than this control plane allows. `pod_uid`: of the pod that the workload is.
     pub fn issue(
         &self,
         csr: &[u8],
         identity: &SpiffeId,
         workload: &str,
+        pod_uid: Option<&str>,
         wanted: Duration,
     ) -> anyhow::Result<Vec<CertificateDer<'static>>> {
         let lifetime = if wanted.is_zero() { self.certificate_lifetime } else { wanted.min(self.certificate_lifetime) };
-        let request = LeafRequest { csr_der: csr, identity, workload: Some(workload), lifetime, now: now() };
+        let request = LeafRequest { csr_der: csr, identity, workload: Some(workload), pod_uid, lifetime, now: now() };
         let random = &mut SystemRandom;
         let chain = if identity.is_reserved() {
             self.ca.issue_reserved(&request, random)

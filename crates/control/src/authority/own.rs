@@ -56,8 +56,14 @@ pub(super) fn token_secret(store: &Store) -> anyhow::Result<[u8; 32]> {
 pub(super) fn chain(ca: &Ca, key: &WorkloadKey, domain: &TrustDomain) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let csr = key.csr()?;
     let identity = domain.control();
-    let request =
-        LeafRequest { csr_der: &csr, identity: &identity, workload: None, lifetime: OWN_LIFETIME, now: now() };
+    let request = LeafRequest {
+        csr_der: &csr,
+        identity: &identity,
+        workload: None,
+        pod_uid: None,
+        lifetime: OWN_LIFETIME,
+        now: now(),
+    };
     Ok(ca.with_root(ca.issue_reserved(&request, &mut SystemRandom)?))
 }
 

@@ -42,6 +42,8 @@ struct State {
     /// Status of a token review, by token.
     reviews: BTreeMap<String, Value>,
     documents: BTreeMap<String, Value>,
+    /// What is refused: part of a path, status code, how often yet.
+    refusals: Vec<(String, u16, usize)>,
     /// Method and path of each request.
     requests: Vec<String>,
 }
@@ -83,6 +85,13 @@ impl FakeApi {
     /// What a review of this token says.
     pub fn set_review(&self, token: &str, status: Value) {
         self.state.lock().reviews.insert(token.into(), status);
+    }
+
+    /// The next so many requests whose path has this part are answered with an error.
+    pub fn refuse(&self, part: &str, code: u16, times: usize) {
+        let mut state = self.state.lock();
+        state.refusals.retain(|(refused, ..)| refused != part);
+        state.refusals.push((part.into(), code, times));
     }
 
     /// What a path that holds no object says.
@@ -135,6 +144,11 @@ impl FakeApi {
 
 impl State {
     fn handle(&mut self, method: &Method, path: &str, query: &str, body: Value) -> Reply {
+        let refused = self.refusals.iter_mut().find(|(part, _, times)| path.contains(part.as_str()) && *times > 0);
+        if let Some((_, code, times)) = refused {
+            *times -= 1;
+            return refusal(StatusCode::from_u16(*code).unwrap(), "Refused");
+        }
         if let Some(document) = self.documents.get(path) {
             return json_reply(StatusCode::OK, document);
         }

@@ -7,6 +7,8 @@ mod conditions;
 mod duties;
 #[cfg(test)]
 pub(crate) mod fake_api;
+#[cfg(test)]
+pub(crate) mod fake_signer;
 mod hosted;
 mod lease;
 mod pod_token;
@@ -17,7 +19,7 @@ mod trust_maps;
 
 pub use hosted::Hosting;
 pub use pod_token::{PodTokenError, is_jwt};
-pub use review::Reviewer;
+pub use review::{Proven, Reviewer};
 pub use token_keys::TokenKeys;
 
 use crate::store::Store;

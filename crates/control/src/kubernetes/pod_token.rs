@@ -3,6 +3,7 @@
 //! Invariant: only a token that is bound to a pod and made for this cluster's mesh is one; everything else is refused with the reason and
 //! what to do about it.
 
+use crate::quiet::short;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::authentication::v1::TokenReviewStatus;
@@ -13,12 +14,19 @@ use std::fmt;
 const LONGEST: usize = 16 * 1024;
 const USER: &str = "system:serviceaccount:";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+/// Longest name of anything.
+const NAME: usize = 253;
+/// Longest life of a token that is believed by keys alone, in seconds; the one that is projected into our pods lives an hour.
+const LONGEST_LIFE: u64 = 2 * 3600;
 
 /// What a token proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodClaim {
     pub namespace: String,
     pub pod: String,
+    /// The API server's id of it: a later pod of that name has another.
+    pub uid: String,
     pub service_account: String,
 }
 
@@ -63,6 +71,8 @@ pub struct Said {
     #[serde(default)]
     exp: u64,
     #[serde(default)]
+    iat: u64,
+    #[serde(default)]
     sub: String,
     #[serde(default, rename = "kubernetes.io")]
     kubernetes: Option<Bound>,
@@ -86,6 +96,8 @@ struct Bound {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Named {
     name: String,
+    #[serde(default)]
+    uid: String,
 }
 
 impl Default for Audiences {
@@ -110,10 +122,11 @@ impl Said {
         let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| malformed())?;
         let said: Self = serde_json::from_slice(&body).map_err(|_| malformed())?;
         let (who, audience) = (said.who(), audience.to_owned());
-        if !said.audiences().contains(&audience) {
+        // For it alone: a token that is good elsewhere too could be shown here by whoever it was shown to there.
+        if said.audiences() != [audience.as_str()] {
             let found = match said.audiences() {
                 [] => "the API server".to_owned(),
-                audiences => audiences.join(", "),
+                audiences => short(&audiences.join(", ")),
             };
             return Err(PodTokenError::Audience { who, found, audience });
         }
@@ -128,8 +141,13 @@ impl Said {
 
     /// The pod, or whatever else it names.
     pub fn who(&self) -> String {
-        let Some(claim) = self.claim() else { return format!("`{}`", self.sub) };
+        let Some(claim) = self.claim() else { return format!("`{}`", short(&self.sub)) };
         format!("pod {claim}")
+    }
+
+    /// Whether it lives no longer than is believed of a token that nobody but its keys vouches for.
+    pub fn is_short_lived(&self) -> bool {
+        self.iat > 0 && self.exp.saturating_sub(self.iat) <= LONGEST_LIFE
     }
 
     /// What it would prove if it were true.
@@ -139,6 +157,7 @@ impl Said {
         let claim = PodClaim {
             namespace: bound.namespace.clone(),
             pod: pod.name.clone(),
+            uid: pod.uid.clone(),
             service_account: account.name.clone(),
         };
         let subject = format!("{USER}{}:{}", claim.namespace, claim.service_account);
@@ -171,22 +190,25 @@ pub fn reviewed(status: &TokenReviewStatus, said: &Said, audience: &str) -> Resu
     }
     let user = status.user.as_ref();
     let account = user.and_then(|u| u.username.as_deref()?.strip_prefix(USER)?.split_once(':'));
-    let pod = user.and_then(|u| match u.extra.as_ref()?.get(POD_NAME)?.as_slice() {
-        [pod] => Some(pod.clone()),
-        _ => None,
-    });
-    let (Some((namespace, account)), Some(pod)) = (account, pod) else {
+    let extra = |key: &str| {
+        user.and_then(|u| match u.extra.as_ref()?.get(key)?.as_slice() {
+            [only] => Some(only.clone()),
+            _ => None,
+        })
+    };
+    let (Some((namespace, account)), Some(pod), Some(uid)) = (account, extra(POD_NAME), extra(POD_UID)) else {
         return Err(PodTokenError::Unbound { who, audience });
     };
-    let claim = PodClaim { namespace: namespace.into(), pod, service_account: account.into() };
+    let claim = PodClaim { namespace: namespace.into(), pod, uid, service_account: account.into() };
     is_named(&claim).then_some(claim).ok_or(PodTokenError::Unbound { who, audience })
 }
 
 /// Names go into a workload key and a SPIFFE ID: nothing in them may separate.
 fn is_named(claim: &PodClaim) -> bool {
-    let good =
-        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    good(&claim.namespace) && good(&claim.pod) && good(&claim.service_account)
+    let good = |name: &str| {
+        (1..=NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+    };
+    good(&claim.namespace) && good(&claim.pod) && good(&claim.uid) && good(&claim.service_account)
 }
 
 #[cfg(test)]
@@ -201,7 +223,7 @@ pub mod tests {
         if let Some(pod) = pod {
             bound["pod"] = json!({"name": pod, "uid": "2"});
         }
-        json!({"aud": [audience], "exp": 4_000_000_000_u64, "iat": 1, "nbf": 1, "iss": "https://kubernetes.default.svc",
+        json!({"aud": [audience], "exp": 4_000_000_000_u64, "iat": 3_999_996_400_u64, "nbf": 1, "iss": "https://kubernetes.default.svc",
             "sub": format!("system:serviceaccount:{namespace}:web"), "kubernetes.io": bound})
     }
 
@@ -214,6 +236,7 @@ pub mod tests {
         let mut extra = json!({"authentication.kubernetes.io/credential-id": ["JTI=x"]});
         if let Some(pod) = pod {
             extra[POD_NAME] = json!([pod]);
+            extra[POD_UID] = json!(["2"]);
         }
         json!({"authenticated": true, "audiences": audiences,
             "user": {"username": format!("{USER}{namespace}:web"), "uid": "1", "extra": extra}})
@@ -232,6 +255,18 @@ pub mod tests {
             assert!(parts.iter().all(|part| message.contains(part)), "{message}");
         };
         refused(claims("shop", Some("a-1"), "vault"), &["pod shop/a-1", "vault", "`audience: fairlead.dev/east`"]);
+        let mut several = claims("shop", Some("a-1"), AUDIENCE);
+        several["aud"] = json!([AUDIENCE, "vault"]);
+        refused(several, &["pod shop/a-1", "for fairlead.dev/east, vault"]);
+        let mut none = claims("shop", Some("a-1"), AUDIENCE);
+        none["aud"] = json!(null);
+        assert!(read(&none).is_err());
+        let mut nameless = claims("shop", Some("a-1"), AUDIENCE);
+        nameless["kubernetes.io"]["pod"]["uid"] = json!("");
+        refused(nameless, &["not bound to a pod"]);
+        let mut long = claims("shop", None, AUDIENCE);
+        long["sub"] = json!("x".repeat(10_000));
+        assert!(read(&long).unwrap_err().to_string().len() < 1000, "what a stranger wrote is not told in full");
         refused(claims("shop", None, AUDIENCE), &["system:serviceaccount:shop:web", "not bound to a pod", AUDIENCE]);
         let mut ended = claims("shop", Some("a-1"), AUDIENCE);
         ended["exp"] = json!(1000);
@@ -257,6 +292,11 @@ pub mod tests {
         let denied = judge(json!({"authenticated": false, "error": "pod is gone"})).unwrap_err().to_string();
         assert!(denied.contains("pod is gone") && denied.contains("pod shop/a-1"), "{denied}");
         assert!(matches!(judge(authenticated("shop", Some("a-1"), &[])), Err(PodTokenError::Audience { .. })));
+        let elsewhere = judge(authenticated("shop", Some("a-1"), &["https://kubernetes.default.svc"]));
+        assert!(matches!(elsewhere, Err(PodTokenError::Audience { .. })), "the API server must say ours");
+        let mut no_uid = authenticated("shop", Some("a-1"), &[AUDIENCE]);
+        no_uid["user"]["extra"][POD_UID] = json!([]);
+        assert!(matches!(judge(no_uid), Err(PodTokenError::Unbound { .. })));
         assert!(matches!(judge(authenticated("shop", None, &[AUDIENCE])), Err(PodTokenError::Unbound { .. })));
         let mut human = authenticated("shop", Some("a-1"), &[AUDIENCE]);
         human["user"]["username"] = json!("admin");

@@ -6,6 +6,7 @@
 use crate::store::{Bucket, Store};
 use anyhow::Context as _;
 use axum::http::Request;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
 use parking_lot::Mutex;
@@ -68,7 +69,7 @@ impl TokenKeys {
         }
     }
 
-    pub(super) async fn fetch(&self) -> anyhow::Result<()> {
+    pub(crate) async fn fetch(&self) -> anyhow::Result<()> {
         #[derive(Deserialize)]
         struct Discovery {
             issuer: String,
@@ -84,11 +85,27 @@ impl TokenKeys {
         Ok(())
     }
 
+    /// Why a token cannot be one of the API server's: it names a key that is known, and is not signed by it.
+    pub fn forged(&self, token: &str) -> Option<String> {
+        match self.check(token, None) {
+            Err(Unverified::Forged) => Some(Unverified::Forged.to_string()),
+            _ => None,
+        }
+    }
+
     /// Whether the token is one that the API server made for `audience`.
     ///
     /// # Errors
     /// Why it cannot be believed, or not be checked.
     pub fn verify(&self, token: &str, audience: &str) -> Result<(), Unverified> {
+        self.check(token, Some(audience)).map_err(|e| match e {
+            Unverified::Forged => Unverified::Bad(e.to_string()),
+            other => other,
+        })
+    }
+
+    /// Without an audience the signature alone.
+    fn check(&self, token: &str, audience: Option<&str>) -> Result<(), Unverified> {
         let signers = self.signers.lock().clone().ok_or(Unverified::NoKeys)?;
         let header = jsonwebtoken::decode_header(token).map_err(|e| Unverified::Bad(e.to_string()))?;
         let kid = header.kid.as_deref().unwrap_or_default();
@@ -107,14 +124,25 @@ impl TokenKeys {
             return Err(Unverified::Bad(format!("the algorithm {:?} is not that of its key", header.alg)));
         }
         let mut wanted = Validation::new(header.alg);
-        wanted.set_audience(&[audience]);
-        wanted.set_issuer(&[&signers.issuer]);
-        wanted.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
-        wanted.validate_nbf = true;
-        wanted.leeway = LEEWAY;
+        match audience {
+            Some(audience) => {
+                wanted.set_audience(&[audience]);
+                wanted.set_issuer(&[&signers.issuer]);
+                wanted.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+                wanted.validate_nbf = true;
+                wanted.leeway = LEEWAY;
+            }
+            None => {
+                wanted.required_spec_claims.clear();
+                (wanted.validate_exp, wanted.validate_aud) = (false, false);
+            }
+        }
         let key = DecodingKey::from_jwk(key).map_err(|e| Unverified::Bad(e.to_string()))?;
-        jsonwebtoken::decode::<serde_json::Value>(token, &key, &wanted).map_err(|e| Unverified::Bad(e.to_string()))?;
-        Ok(())
+        match jsonwebtoken::decode::<serde_json::Value>(token, &key, &wanted) {
+            Ok(_) => Ok(()),
+            Err(e) if matches!(e.kind(), ErrorKind::InvalidSignature) => Err(Unverified::Forged),
+            Err(e) => Err(Unverified::Bad(e.to_string())),
+        }
     }
 }
 
@@ -125,6 +153,8 @@ pub enum Unverified {
     NoKeys,
     #[error("its key `{0}` is not among the known keys of the API server")]
     UnknownKey(String),
+    #[error("it is not signed by the key of the API server that it names")]
+    Forged,
     #[error("{0}")]
     Bad(String),
 }

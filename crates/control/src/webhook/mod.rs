@@ -6,6 +6,7 @@
 //! time; a certificate that is renewed ends no connection.
 
 mod admission;
+mod budget;
 mod ca_bundle;
 mod certificate;
 mod injection;
@@ -51,7 +52,8 @@ pub fn start(
     tracing::info!(address = ?listener.local_addr(), service, namespace, "serving admission webhooks");
     let config = serving.config()?;
     let (validator, profile) = (Validator::new(&cluster), CurrentProfile::new(owner.clone()));
-    vital.spawn(server::serve(listener, config, Arc::new(server::Webhooks { injector, validator, profile })));
+    let webhooks = Arc::new(server::Webhooks { injector, validator, profile });
+    vital.spawn(server::serve(listener, config, webhooks, server::Limits::default()));
     vital.spawn(serving.clone().follow());
     if let Some(kubernetes) = kubernetes {
         let bundle = serving.ca_bundle();

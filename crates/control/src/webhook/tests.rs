@@ -5,10 +5,11 @@ use super::ca_bundle::{Ours, follow};
 use super::certificate::Serving;
 use super::injection::Injector;
 use super::profile::CurrentProfile;
-use super::server::{self, Webhooks};
+use super::server::{self, Limits, Webhooks};
 use super::validation::Validator;
 use crate::authority::{Authority, Opening};
 use crate::kubernetes::fake_api::FakeApi;
+use crate::places::Bounds;
 use crate::store::Store;
 use base64::Engine as _;
 use fairlead_model::Diagnostic;
@@ -18,12 +19,12 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::Api;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
@@ -40,6 +41,10 @@ struct Served {
 }
 
 async fn serve(settings: Option<PathBuf>) -> Served {
+    serve_within(settings, Limits::default()).await
+}
+
+async fn serve_within(settings: Option<PathBuf>, limits: Limits) -> Served {
     fairlead_identity::provider::install_process_default();
     let opening = Opening::plain("east", "east.shop.example");
     let authority = Arc::new(Authority::open(&opening, Arc::new(Store::in_memory().unwrap())).unwrap());
@@ -51,7 +56,7 @@ async fn serve(settings: Option<PathBuf>) -> Served {
     // Nobody is there to be asked: what is known at the start holds.
     let profile = CurrentProfile::new(tokio::sync::mpsc::unbounded_channel().0);
     let webhooks = Webhooks { injector, validator: Validator::new("east"), profile };
-    tokio::spawn(server::serve(listener, serving.config().unwrap(), Arc::new(webhooks)));
+    tokio::spawn(server::serve(listener, serving.config().unwrap(), Arc::new(webhooks), limits));
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(serving.ca_bundle().as_bytes()) {
         roots.add(root.unwrap()).unwrap();
@@ -64,7 +69,13 @@ async fn serve(settings: Option<PathBuf>) -> Served {
 
 impl Served {
     async fn connect(&self, name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(self.address).await?;
+        self.connect_from("127.0.0.1", name).await
+    }
+
+    async fn connect_from(&self, source: &str, name: &'static str) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source.parse::<IpAddr>().unwrap(), 0).into())?;
+        let stream = socket.connect(self.address).await?;
         self.client.connect(ServerName::try_from(name).unwrap(), stream).await
     }
 
@@ -333,6 +344,77 @@ async fn it_is_believed_under_its_names_only() {
     assert!(served.connect("fairlead-control.fairlead-system.svc.cluster.local").await.is_ok());
     let error = served.connect("fairlead-control.other.svc").await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+/// Waits for the end of a connection; what came until then.
+async fn ended(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
+    let mut came = Vec::new();
+    // A connection may end with or without a TLS goodbye.
+    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut came)).await.expect("never ended");
+    came
+}
+
+#[tokio::test]
+async fn whoever_dawdles_is_put_out() {
+    let soon = Duration::from_millis(300);
+    let far = Duration::from_secs(600);
+    let patient = Limits { head: far, body: far, request: far, idle: far, ..Limits::default() };
+    // Says nothing.
+    let served = serve_within(None, Limits { idle: soon, ..patient }).await;
+    assert!(ended(&mut served.connect(NAME).await.unwrap()).await.is_empty());
+    // Nor after a review.
+    let mut stream = served.connect(NAME).await.unwrap();
+    assert_eq!(post(&mut stream, "/inject", review(pod()).to_string().as_bytes()).await.0, 200);
+    ended(&mut stream).await;
+    // Never ends its head.
+    let served = serve_within(None, Limits { head: soon, ..patient }).await;
+    let mut stream = served.connect(NAME).await.unwrap();
+    stream.write_all(b"POST /inject HTTP/1.1\r\nHost: a\r\n").await.unwrap();
+    assert!(ended(&mut stream).await.is_empty());
+    // Never ends its body: told so, or put out.
+    let head = b"POST /inject HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{";
+    let served = serve_within(None, Limits { body: soon, ..patient }).await;
+    let mut stream = served.connect(NAME).await.unwrap();
+    stream.write_all(head).await.unwrap();
+    assert_eq!(answer(&mut stream).await.0, 408);
+    let served = serve_within(None, Limits { request: soon, ..patient }).await;
+    let mut stream = served.connect(NAME).await.unwrap();
+    stream.write_all(head).await.unwrap();
+    assert!(ended(&mut stream).await.is_empty());
+}
+
+#[tokio::test]
+async fn one_source_takes_a_part_of_the_places_and_gives_them_to_newcomers() {
+    let places = Bounds { all: 4, each: 3, young: Duration::ZERO };
+    let served = serve_within(None, Limits { places, ..Limits::default() }).await;
+    let from = |source: &'static str| served.connect_from(source, NAME);
+    let mut strangers = Vec::new();
+    for _ in 0..places.each {
+        strangers.push(from("127.0.0.2").await.unwrap());
+    }
+    assert!(from("127.0.0.2").await.is_err(), "no more than its part");
+    let mut server = from("127.0.0.3").await.unwrap();
+    // All are taken: the oldest of the stranger's is given to who has none.
+    let mut other = from("127.0.0.4").await.unwrap();
+    ended(&mut strangers[0]).await;
+    for stream in [&mut server, &mut other] {
+        assert_eq!(post(stream, "/inject", review(pod()).to_string().as_bytes()).await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn large_reviews_are_bounded_together() {
+    let half = 512 * 1024;
+    let served = serve_within(None, Limits { bytes: (4 * half, half), ..Limits::default() }).await;
+    let mut request = pod();
+    request["object"]["metadata"]["annotations"]["note"] = json!("x".repeat(half));
+    let body = review(request).to_string();
+    let mut stream = served.connect(NAME).await.unwrap();
+    assert_eq!(post(&mut stream, "/inject", body.as_bytes()).await.0, 429);
+    assert_eq!(served.review("/inject", pod()).await["allowed"], true, "what was held is given back");
+    let served = serve(None).await;
+    let mut stream = served.connect(NAME).await.unwrap();
+    assert_eq!(post(&mut stream, "/inject", body.as_bytes()).await.0, 200);
 }
 
 #[tokio::test]

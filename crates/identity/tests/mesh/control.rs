@@ -23,6 +23,7 @@ impl Control {
             csr_der: &csr,
             identity: &identity,
             workload: None,
+            pod_uid: None,
             lifetime: Duration::from_secs(3600),
             now: at(START),
         };

@@ -125,7 +125,14 @@ pub fn issue(
 ) -> fairlead_identity::credentials::Credentials {
     let key = WorkloadKey::generate().unwrap();
     let csr = key.csr().unwrap();
-    let request = LeafRequest { csr_der: &csr, identity, workload: None, lifetime: Duration::from_secs(lifetime), now };
+    let request = LeafRequest {
+        csr_der: &csr,
+        identity,
+        workload: None,
+        pod_uid: None,
+        lifetime: Duration::from_secs(lifetime),
+        now,
+    };
     let chain = if identity.is_reserved() {
         ca.issue_reserved(&request, &mut SystemRandom)
     } else {

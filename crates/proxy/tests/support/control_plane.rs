@@ -81,7 +81,7 @@ impl ControlPlane {
         let request = LeafRequest {
             csr_der: &key.csr().unwrap(),
             identity: &control,
-            workload: None,
+            workload: None, pod_uid: None,
             lifetime: Duration::from_secs(3600),
             now: UnixTime::now(),
         };
@@ -190,7 +190,7 @@ impl Certificates for Service {
         let request = LeafRequest {
             csr_der: &asked.csr_der,
             identity: &self.identity,
-            workload: None,
+            workload: None, pod_uid: None,
             lifetime: self.lifetime,
             now: UnixTime::now(),
         };

@@ -206,24 +206,37 @@ impl Objects {
         is_new
     }
 
-    async fn put_first(&self, bucket: Bucket, key: String, value: Value) -> anyhow::Result<Option<Value>> {
+    async fn put_first(
+        &self,
+        bucket: Bucket,
+        key: String,
+        value: Value,
+        instead_of: Option<Value>,
+    ) -> anyhow::Result<Option<Value>> {
         let name = object(bucket, &key).context("this bucket is not shared")?;
         let change = |shard: &mut Shard| match shard.get(bucket, &key) {
-            Some(before) => (false, Some(before.clone())),
-            None => (shard.set(bucket, &key, Some(value.clone())), None),
+            Some(before) if Some(before) != instead_of.as_ref() => (false, Some(before.clone())),
+            _ => (shard.set(bucket, &key, Some(value.clone())), None),
         };
         self.update(&name, change).await
     }
 }
 
 impl Shared for State {
-    fn first(&self, bucket: Bucket, key: &str, value: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
+    fn first(
+        &self,
+        bucket: Bucket,
+        key: &str,
+        value: &[u8],
+        instead_of: Option<&[u8]>,
+    ) -> anyhow::Result<Option<Vec<u8>>> {
         let value: Value = serde_json::from_slice(value)?;
+        let instead_of = instead_of.map(serde_json::from_slice::<Value>).transpose()?;
         let objects = self.objects.clone();
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
         let key = key.to_owned();
         self.runtime.spawn(async move {
-            let written = tokio::time::timeout(FIRST_LIMIT, objects.put_first(bucket, key, value)).await;
+            let written = tokio::time::timeout(FIRST_LIMIT, objects.put_first(bucket, key, value, instead_of)).await;
             let written = written.unwrap_or_else(|_| Err(anyhow::anyhow!("the API server did not answer in 5 s")));
             let _ = reply.send(written);
         });

@@ -40,9 +40,12 @@ pub enum Sharing {
 
 pub fn sharing(bucket: Bucket) -> Sharing {
     match bucket {
-        Bucket::Authority | Bucket::Tokens | Bucket::DetachedHere | Bucket::Introduced | Bucket::Switches => {
-            Sharing::Origin { objects: 1 }
-        }
+        Bucket::Authority
+        | Bucket::Tokens
+        | Bucket::DetachedHere
+        | Bucket::Introduced
+        | Bucket::Switches
+        | Bucket::Names => Sharing::Origin { objects: 1 },
         Bucket::Burned => Sharing::Origin { objects: 4 },
         Bucket::Membership => Sharing::Origin { objects: 16 },
         Bucket::VirtualIps => Sharing::Derived { objects: 16 },
