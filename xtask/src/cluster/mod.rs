@@ -23,6 +23,7 @@ mod network;
 mod node;
 mod pki;
 mod plan;
+mod replicas;
 mod requirements;
 mod start;
 mod stop;
@@ -227,6 +228,7 @@ const STEPS: &[Step] = &[
     Step { name: "admission", clusters: 2, shape: Shape::Nonflat, run: admission::run },
     Step { name: "mesh", clusters: 2, shape: Shape::Nonflat, run: mesh::pair },
     Step { name: "failures", clusters: 2, shape: Shape::Nonflat, run: mesh::failures::run },
+    Step { name: "replicas", clusters: 2, shape: Shape::Nonflat, run: replicas::run },
     Step { name: "API server away", clusters: 2, shape: Shape::Nonflat, run: check::api_server_away },
     Step { name: "shop", clusters: 3, shape: Shape::Nonflat, run: mesh::shop },
     Step { name: "flat mesh", clusters: 2, shape: Shape::Flat, run: mesh::flat },
