@@ -50,7 +50,7 @@ fn context(cluster: u8) -> String {
 }
 
 /// Every object of every kind, as `kind namespace/name`.
-fn objects(bed: &Bed, cluster: u8) -> anyhow::Result<BTreeSet<String>> {
+pub(super) fn objects(bed: &Bed, cluster: u8) -> anyhow::Result<BTreeSet<String>> {
     let kinds = output(enter::kubectl(bed, cluster)?.args(["api-resources", "--verbs=list", "-o", "name"]))?;
     let mut all = BTreeSet::new();
     for kind in kinds.lines().filter(|k| !TRANSIENT.contains(k)) {
@@ -62,7 +62,7 @@ fn objects(bed: &Bed, cluster: u8) -> anyhow::Result<BTreeSet<String>> {
     Ok(all)
 }
 
-fn succeeded(said: &Output) -> Result<(), String> {
+pub(super) fn succeeded(said: &Output) -> Result<(), String> {
     if said.status.success() {
         return Ok(());
     }

@@ -24,6 +24,7 @@ mod node;
 mod pki;
 mod plan;
 mod replicas;
+mod remote;
 mod requirements;
 mod start;
 mod stop;
@@ -227,6 +228,7 @@ const STEPS: &[Step] = &[
     Step { name: "check", clusters: 2, shape: Shape::Nonflat, run: diagnosis::run },
     Step { name: "admission", clusters: 2, shape: Shape::Nonflat, run: admission::run },
     Step { name: "mesh", clusters: 2, shape: Shape::Nonflat, run: mesh::pair },
+    Step { name: "primary-remote", clusters: 2, shape: Shape::Nonflat, run: remote::run },
     Step { name: "failures", clusters: 2, shape: Shape::Nonflat, run: mesh::failures::run },
     Step { name: "replicas", clusters: 2, shape: Shape::Nonflat, run: replicas::run },
     Step { name: "API server away", clusters: 2, shape: Shape::Nonflat, run: check::api_server_away },

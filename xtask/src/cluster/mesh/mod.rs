@@ -72,6 +72,21 @@ pub fn shop(bed: &Bed) -> anyhow::Result<Tally> {
     table_of(bed, "examples/shop", &[(1, "east"), (2, "west"), (3, "north")])
 }
 
+/// A mesh directory's workloads and its table on clusters that are installed and joined already; they stay so.
+pub fn on_installed(bed: &Bed, root: &str, members: &[(u8, &str)]) -> anyhow::Result<Tally> {
+    let mesh = Mesh::new(bed, Path::new(root), members)?;
+    let result = mesh.deploy().and_then(|()| table::run(&mesh));
+    let ended = mesh.remove();
+    let tally = result?;
+    ended?;
+    Ok(tally)
+}
+
+/// What proxies must be told when a table is held against their records.
+pub fn records() -> String {
+    format!("injection.records={}", manifests::RECORDS)
+}
+
 fn table_of(bed: &Bed, root: &str, members: &[(u8, &str)]) -> anyhow::Result<Tally> {
     let mesh = Mesh::new(bed, Path::new(root), members)?;
     let result = mesh.start().and_then(|()| table::run(&mesh));
@@ -122,7 +137,7 @@ impl Mesh<'_> {
             let context = format!("c{cluster}");
             let mut words = vec!["install", "--context", &context, "--cluster", name, "--mesh-trust-domain", &domain];
             // Proxies remember their calls: what they saw of each is compared.
-            let records = format!("injection.records={}", manifests::RECORDS);
+            let records = records();
             words.extend(["--set", &records]);
             if let Some(network) = mesh["spec"]["clusters"][name]["network"].as_str() {
                 words.extend(["--network", network]);
@@ -140,6 +155,11 @@ impl Mesh<'_> {
             let token = self.fairlead(&["token", "create", "--context", &format!("c{}", first.0)])?;
             self.fairlead(&["join", "--context", &format!("c{cluster}"), token.trim()])?;
         }
+        self.deploy()
+    }
+
+    /// Starts the workloads on clusters that are installed.
+    fn deploy(&self) -> anyhow::Result<()> {
         for (cluster, name) in self.members {
             let objects = list(manifests::manifests(self.root, name, IMAGE)?);
             let mut apply = enter::kubectl(self.bed, *cluster)?;
@@ -151,12 +171,20 @@ impl Mesh<'_> {
 
     /// Takes everything away again.
     fn end(&self) -> anyhow::Result<()> {
+        self.remove()?;
+        for (cluster, _) in self.members {
+            self.fairlead(&["uninstall", "--context", &format!("c{cluster}"), "--crds"])?;
+        }
+        Ok(())
+    }
+
+    /// Takes the workloads away.
+    fn remove(&self) -> anyhow::Result<()> {
         for (cluster, name) in self.members {
             let objects = list(manifests::manifests(self.root, name, IMAGE)?);
             let mut delete = enter::kubectl(self.bed, *cluster)?;
             delete.args(["delete", "-f", "-", "--ignore-not-found", "--timeout=90s"]);
             output_of(&mut delete, &objects.to_string())?;
-            self.fairlead(&["uninstall", "--context", &format!("c{cluster}"), "--crds"])?;
         }
         Ok(())
     }

@@ -18,7 +18,8 @@ use std::time::Duration;
 const PORT: u16 = 15012;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
+/// `serving`: where the control plane's pods are.
+pub async fn check(cluster: &Cluster, serving: &Cluster, values: &Values) -> Vec<Finding> {
     let trust = match trust(cluster).await {
         Ok(trust) => trust,
         Err(e) => {
@@ -27,7 +28,7 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
         }
     };
     let mut findings = vec![Finding::good("trust", format!("ConfigMap {NAMESPACE}/fairlead-trust can be read"))];
-    let pods = match control_pods(cluster).await {
+    let pods = match control_pods(serving).await {
         Ok(pods) => pods,
         Err(e) => {
             findings.push(Finding::skipped("certificate", format!("{e:#}"), "see above"));
@@ -35,7 +36,7 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
         }
     };
     for pod in pods {
-        let asked = tokio::time::timeout(PATIENCE, handshake(cluster, &pod, values, Arc::clone(&trust)));
+        let asked = tokio::time::timeout(PATIENCE, handshake(serving, &pod, values, Arc::clone(&trust)));
         findings.push(match asked.await {
             Ok(Ok(())) => Finding::good(
                 "certificate",
@@ -97,7 +98,7 @@ async fn handshake(cluster: &Cluster, pod: &str, values: &Values, trust: Arc<Tru
     let verifier = PeerVerifier::new(Arc::new(move || Arc::clone(&trust)), Expected::one(expected));
     let clock: Arc<dyn TimeProvider> = Arc::new(DefaultTimeProvider);
     let config = tls::client_config(None, verifier, &clock, &[b"h2"]).context("TLS")?;
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.control);
     let mut forward =
         pods.portforward(pod, &[PORT]).await.map_err(|e| anyhow::anyhow!("cannot forward a port: {}", plain(&e)))?;
     let stream = forward.take_stream(PORT).context("no stream to the port")?;

@@ -38,3 +38,4 @@ pub const TOKEN_EXPIRED: &str = "FL0830";
 pub const TOKEN_REFUSED: &str = "FL0831";
 /// Nothing could be asked of the cluster or the pod that must be asked.
 pub const UNASKED: &str = "FL0832";
+pub const CREDENTIAL: &str = "FL0833";

@@ -24,13 +24,14 @@ pub async fn check(cluster: &Cluster, values: &Values) -> Vec<Finding> {
 }
 
 async fn deployment(cluster: &Cluster, check: &'static str, name: &str) -> Finding {
-    let found = match cluster.get(&Kind::new("apps/v1", "Deployment"), Some(NAMESPACE), name).await {
+    let namespace = cluster.control.as_str();
+    let found = match cluster.get(&Kind::new("apps/v1", "Deployment"), Some(namespace), name).await {
         Ok(Some(found)) => found,
         Ok(None) => {
             return Finding::bad(
                 codes::NOT_READY,
                 check,
-                format!("Deployment {NAMESPACE}/{name} is gone"),
+                format!("Deployment {namespace}/{name} is gone"),
                 "run fairlead install again",
             );
         }
@@ -43,10 +44,10 @@ async fn deployment(cluster: &Cluster, check: &'static str, name: &str) -> Findi
     }
     let labels = found["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
     let selector: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
-    let pods = cluster.list(&Kind::new("v1", "Pod"), Some(NAMESPACE), &selector.join(",")).await.unwrap_or_default();
+    let pods = cluster.list(&Kind::new("v1", "Pod"), Some(namespace), &selector.join(",")).await.unwrap_or_default();
     let why = trouble(&pods).first().map_or_else(String::new, |t| format!("; pod {}: {}", t.pod, t.reason));
     let message = format!("{available} of {wanted} replicas are ready{why}");
-    let remedy = format!("kubectl describe pods -n {NAMESPACE}; kubectl logs -n {NAMESPACE} deployment/{name}");
+    let remedy = format!("kubectl describe pods -n {namespace}; kubectl logs -n {namespace} deployment/{name}");
     match available {
         0 => Finding::bad(codes::NOT_READY, check, message, remedy),
         _ => Finding::doubtful(codes::NOT_READY, check, message, remedy),

@@ -85,6 +85,7 @@ fn usual(check: &str) -> &'static str {
         "validation" => "a bad object was created as a dry run",
         "gateway address" => "a connection to the gateway's address, from here",
         "peers" => "the control plane was asked for its peers' streams and paths",
+        "credential" => "the control plane in the primary was asked whether this API server lets it in",
         "cluster names" => "the control plane was asked who claims which name",
         "pod ranges" => "pod ranges of the nodes were compared with the addresses of other clusters' pods",
         "together" | "trust domains" => "the stored values of these clusters were compared",

@@ -6,19 +6,23 @@ use super::finding::Finding;
 use super::{codes, inside};
 use crate::cli::kubernetes::{Cluster, Kind, answer, control_pods};
 use anyhow::Context as _;
-use fairlead_control::codes::TRUST_CONFLICT;
+use fairlead_control::codes::{REMOTE_CREDENTIAL, TRUST_CONFLICT};
 use fairlead_install::Values;
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-pub async fn check(cluster: &Cluster, values: &Values, flags: &str) -> Vec<Finding> {
-    match ask(cluster).await {
+/// `serving`: where the control plane's pods are.
+pub async fn check(cluster: &Cluster, serving: &Cluster, values: &Values, flags: &str) -> Vec<Finding> {
+    match ask(serving).await {
         Err(e) => vec![Finding::skipped("peers", format!("{e:#}"), "see above")],
         Ok((peers, endpoints, diagnostics)) => {
             let mut findings = judge_peers(&peers, flags);
             findings.extend(judge_names(&diagnostics, flags));
+            if values.remote.is_some() {
+                findings.push(judge_credential(&diagnostics, flags));
+            }
             match ranges(cluster).await {
                 Ok(ranges) => findings.push(judge_ranges(&ranges, &endpoints, &values.cluster, values.network())),
                 Err(e) => findings.push(Finding::skipped(
@@ -108,6 +112,19 @@ pub fn judge_names(diagnostics: &[Value], flags: &str) -> Vec<Finding> {
     let remedy =
         format!("reinstall one of the clusters under another --cluster name, then fairlead detach NAME{flags}");
     contested.into_iter().map(|m| Finding::bad(codes::CLUSTER_NAME, "cluster names", m, remedy.clone())).collect()
+}
+
+/// How a remote cluster's control plane is let into its API server.
+fn judge_credential(diagnostics: &[Value], flags: &str) -> Finding {
+    match diagnostics.iter().find(|d| d["code"] == REMOTE_CREDENTIAL) {
+        None => Finding::good("credential", "the API server accepts what its primary shows"),
+        Some(told) => Finding::bad(
+            codes::CREDENTIAL,
+            "credential",
+            told["message"].as_str().unwrap_or_default(),
+            format!("fairlead join{flags} --primary CONTEXT-OF-THE-PRIMARY makes a new one"),
+        ),
+    }
 }
 
 /// In a flat network another cluster's pod cannot have an address of our range.

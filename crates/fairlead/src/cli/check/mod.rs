@@ -84,7 +84,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     for context in contexts {
         let at = ClusterArgs { context, kubeconfig: args.kubeconfig.clone() };
         let cluster = Cluster::open(&at).await?;
-        let (found, installed) = one(&cluster, args, token.as_deref(), &at.flags()).await;
+        let (found, installed) = one(&cluster, &at, args, token.as_deref()).await;
         findings.extend(found.into_iter().map(|f| (cluster.name.clone(), f)));
         known.extend(installed.map(|values| (cluster, values)));
     }
@@ -120,7 +120,13 @@ fn next_steps(findings: &[(String, Finding)]) -> String {
 }
 
 /// The findings of one cluster, and what is installed there.
-async fn one(cluster: &Cluster, args: &CheckArgs, token: Option<&str>, flags: &str) -> (Vec<Finding>, Option<Values>) {
+async fn one(
+    cluster: &Cluster,
+    at: &ClusterArgs,
+    args: &CheckArgs,
+    token: Option<&str>,
+) -> (Vec<Finding>, Option<Values>) {
+    let flags = &at.flags();
     let (mut findings, answers) = api::check(cluster).await;
     if !answers {
         return (findings, None);
@@ -150,11 +156,25 @@ async fn one(cluster: &Cluster, args: &CheckArgs, token: Option<&str>, flags: &s
     };
     findings.push(Finding::good("installed", format!("cluster {}, revision {}", values.cluster, values.revision)));
     findings.extend(rights::control(cluster, &values).await);
-    findings.extend(control::check(cluster, &values).await);
-    findings.extend(certificate::check(cluster, &values).await);
+    // A remote cluster's control plane is in its primary.
+    let serving = match cluster.clone().serving(at).await {
+        Ok(serving) => serving,
+        Err(e) => {
+            let remedy = "a remote cluster is checked by its control plane: the kubeconfig must lead there too";
+            findings.push(Finding::bad(codes::UNASKED, "control plane", format!("{e:#}"), remedy));
+            return (findings, Some(values));
+        }
+    };
+    findings.extend(control::check(&serving, &values).await);
+    findings.extend(certificate::check(cluster, &serving, &values).await);
     findings.extend(webhooks::check(cluster, &values).await);
     findings.extend(control::gateway(cluster, &values).await);
-    findings.extend(mesh::check(cluster, &values, flags).await);
+    findings.extend(mesh::check(cluster, &serving, &values, flags).await);
+    if values.remote.is_some() {
+        let why = "its control plane runs in the primary, and sees that cluster's network";
+        findings.push(Finding::skipped("data path", why, "make a call from a pod of this cluster"));
+        return (findings, Some(values));
+    }
     match ask_pod::ask(cluster, &values, token).await {
         Ok(inside) => {
             findings.extend(ask_pod::judge(&inside, &values, api::now()));

@@ -7,8 +7,8 @@ use super::codes;
 use super::finding::Finding;
 use crate::cli::kubernetes::{Cluster, plain};
 use fairlead_install::control::CONTROL;
-use fairlead_install::rbac::{Names, RULES, Reach};
-use fairlead_install::{NAMESPACE, Values};
+use fairlead_install::rbac::{Names, RULES, Reach, Rule};
+use fairlead_install::{NAMESPACE, Values, remote};
 use serde_json::{Value, json};
 
 /// What an installation creates first of each sort: group, resource, namespaced.
@@ -45,9 +45,13 @@ pub async fn before(cluster: &Cluster) -> Vec<Finding> {
 
 /// Whether the control plane can do what it must.
 pub async fn control(cluster: &Cluster, values: &Values) -> Vec<Finding> {
-    let user = format!("system:serviceaccount:{NAMESPACE}:{}", values.named(CONTROL));
+    let (account, rules): (_, Vec<&Rule>) = match &values.remote {
+        None => (values.named(CONTROL), RULES.iter().collect()),
+        Some(_) => (remote::ACCOUNT.to_owned(), remote::remote_rules().collect()),
+    };
+    let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
     let mut missing = Vec::new();
-    for rule in RULES {
+    for rule in rules {
         // Rules for single names are asked for one of them; what only differs in the name was written in one go.
         let name = match rule.names {
             Names::Any => None,
