@@ -81,6 +81,9 @@ pub trait Shared: Send + Sync {
         instead_of: Option<&[u8]>,
     ) -> anyhow::Result<Option<Vec<u8>>>;
 
+    /// What is there now, for what was done at another replica a moment ago. Blocks.
+    fn look(&self, bucket: Bucket, key: &str) -> anyhow::Result<Option<Vec<u8>>>;
+
     /// These were written here; they are passed on soon.
     fn changed(&self, writes: &[Write]);
 
@@ -370,7 +373,12 @@ impl TokenStore for Store {
     }
 
     fn find(&self, id: &TokenId) -> Result<Option<StoredToken>, StoreError> {
-        self.load(Bucket::Tokens, &id.to_string()).map_err(store_error)
+        let key = id.to_string();
+        let known = self.load(Bucket::Tokens, &key).map_err(store_error)?;
+        let Some(shared) = self.shared.get().filter(|_| known.is_none()) else { return Ok(known) };
+        // It may have been made at another replica that is not heard of yet.
+        let found = shared.look(Bucket::Tokens, &key).map_err(store_error)?;
+        Ok(found.and_then(|bytes| readable(Bucket::Tokens, &key, &bytes)))
     }
 
     fn burn(&self, id: &TokenId, expires: u64) -> Result<bool, StoreError> {

@@ -112,6 +112,22 @@ impl State {
         Ok(())
     }
 
+    /// Blocks until it is done.
+    fn wait<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        self.runtime.spawn(async move {
+            let done = tokio::time::timeout(FIRST_LIMIT, work).await;
+            let done = done.unwrap_or_else(|_| Err(anyhow::anyhow!("the API server did not answer in 5 s")));
+            let _ = reply.send(done);
+        });
+        let wait = || answer.recv().context("the control plane is stopping")?;
+        let in_runtime = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if in_runtime { tokio::task::block_in_place(wait) } else { wait() }
+    }
+
     /// Everything that is pending, once.
     pub async fn write_all(&self) {
         if let Err(e) = self.flush(|_| true).await {
@@ -232,19 +248,20 @@ impl Shared for State {
     ) -> anyhow::Result<Option<Vec<u8>>> {
         let value: Value = serde_json::from_slice(value)?;
         let instead_of = instead_of.map(serde_json::from_slice::<Value>).transpose()?;
-        let objects = self.objects.clone();
-        let (reply, answer) = std::sync::mpsc::sync_channel(1);
-        let key = key.to_owned();
-        self.runtime.spawn(async move {
-            let written = tokio::time::timeout(FIRST_LIMIT, objects.put_first(bucket, key, value, instead_of)).await;
-            let written = written.unwrap_or_else(|_| Err(anyhow::anyhow!("the API server did not answer in 5 s")));
-            let _ = reply.send(written);
-        });
-        let wait = || answer.recv().context("the control plane is stopping")?;
-        let in_runtime = Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
-        let before = if in_runtime { tokio::task::block_in_place(wait) } else { wait() };
+        let (objects, key) = (self.objects.clone(), key.to_owned());
+        let before = self.wait(async move { objects.put_first(bucket, key, value, instead_of).await });
         let before = before.context("this must be written to the API server before it counts; try again")?;
         Ok(before.map(|value| value.to_string().into_bytes()))
+    }
+
+    fn look(&self, bucket: Bucket, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let (objects, key) = (self.objects.clone(), key.to_owned());
+        let found = self.wait(async move {
+            let name = object(bucket, &key).context("this bucket is not shared")?;
+            let Some(secret) = limited(objects.api.get_opt(&name)).await? else { return Ok(None) };
+            Ok(Shard::read(&secret)?.get(bucket, &key).cloned())
+        })?;
+        Ok(found.map(|value| value.to_string().into_bytes()))
     }
 
     fn is_passed_on(&self) -> bool {

@@ -4,7 +4,7 @@ use super::*;
 use crate::authority::{Authority, Opening};
 use crate::kubernetes::fake_api::FakeApi;
 use crate::kubernetes::lease::Candidate;
-use fairlead_identity::{Statement, TokenId, TokenStore as _};
+use fairlead_identity::{JoinToken, Statement, SystemRandom, TokenId, TokenStore as _};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -109,6 +109,19 @@ async fn of_two_replicas_one_burns_a_token() {
     // A pod that comes later knows too.
     let later = Pod::start(&api, "later").await;
     assert!(!later.store.burn(&TokenId::from_bytes([3; 16]), 4_000_000_000).unwrap());
+    // One that was made at the one is good at the other at once, also if that has not heard of it.
+    let other = api.another_way();
+    let mut deaf = Pod::start(&other, "deaf").await;
+    deaf.tasks.shutdown().await;
+    let root = a.authority().ca().root_fingerprint().unwrap();
+    let (addresses, now) = (vec!["192.0.2.1:1".to_owned()], crate::authority::now());
+    let made = JoinToken::create(addresses, root, "east", Duration::from_secs(60), now, &mut SystemRandom);
+    let made = made.unwrap().1;
+    let id = made.id;
+    a.store.put(made).unwrap();
+    let (store, wanted) = (deaf.store.clone(), id);
+    let found = tokio::task::spawn_blocking(move || store.find(&wanted).unwrap()).await.unwrap();
+    assert_eq!(found.map(|token| token.id), Some(id));
     // Without the API server none is burned, and so none is used: it is good afterwards.
     let id = TokenId::from_bytes([99; 16]);
     api.set_away(true);
