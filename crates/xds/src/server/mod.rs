@@ -6,6 +6,7 @@
 
 mod delta;
 mod event;
+mod holdings;
 mod incoming;
 mod service;
 mod session;

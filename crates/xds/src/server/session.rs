@@ -11,7 +11,8 @@ use super::wish::Change;
 use crate::faults::Faults;
 use crate::nack::Nack;
 use crate::rules::UNRANKED;
-use crate::{Limits, Name, Resource, ResourceView, TypeRules};
+use crate::{Limits, Name, Resource, ResourceView, TypeRules, Version};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -242,10 +243,10 @@ impl Session {
             }
             let sent: Vec<Name> = batch.upserts.iter().map(|resource| resource.name.clone()).collect();
             if sotw && full_state {
-                let all = |(name, held): (&Name, &super::subscription::Held)| Resource {
+                let all = |(name, version, body): (&Name, &Version, &Bytes)| Resource {
                     name: name.clone(),
-                    version: held.version.clone(),
-                    body: held.body.clone(),
+                    version: version.clone(),
+                    body: body.clone(),
                 };
                 batch.upserts = subscription.held.iter().map(all).collect();
             } else if sotw && removals {
@@ -288,15 +289,21 @@ impl Session {
 
     /// Forgets what has come, or cannot come any more.
     fn prune_awaited(&mut self) {
+        if self.awaited.is_empty() {
+            return;
+        }
         let mut awaited = std::mem::take(&mut self.awaited);
         awaited.retain(|awaited| {
-            let has = |topic: &Topic| topic.subscription.held.contains_key(&awaited.name);
+            let has = |topic: &Topic| topic.subscription.held.contains(&awaited.name);
             let wants = |topic: &Topic| has(topic) && !topic.subscription.rejected.contains_key(&awaited.name);
             let offered = self.view.resources(&awaited.second.1);
             self.types.get(&self.key(&awaited.first)).is_some_and(wants)
                 && !self.types.get(&awaited.second).is_some_and(has)
                 && offered.is_some_and(|map| map.contains(&awaited.name))
         });
+        if awaited.is_empty() {
+            awaited = Vec::new();
+        }
         self.awaited = awaited;
     }
 
@@ -375,8 +382,8 @@ impl Topic {
 /// guards nothing.
 fn digest(subscription: &Subscription) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for (name, held) in &subscription.held {
-        for byte in name.bytes().chain([0]).chain(held.version.bytes()).chain([0]) {
+    for (name, version, _) in subscription.held.iter() {
+        for byte in name.bytes().chain([0]).chain(version.bytes()).chain([0]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! The one subscription core: wildcard, legacy wildcard, names, names that do not exist yet. It knows no encoding.
 //! Invariant: `held` is what the client has or has been sent; a difference is computed from `held` and a view
-//! alone, so it never matters how often, or from which server, the client got there.
+//! alone, so it never matters how often, or from which server, the client got there. What a view knows of its own changes
+//! only spares the comparing.
 
+use super::holdings::{Held, Holdings};
 use crate::nack::Nack;
 use crate::{Absence, Name, Resource, ResourceView, Resources, Version};
 use bytes::Bytes;
@@ -17,7 +19,7 @@ pub(super) struct Subscription {
     pub names: BTreeSet<Name>,
     /// Whether names or `*` were ever given: an empty list means everything only before.
     pub explicit: bool,
-    pub held: BTreeMap<Name, Held>,
+    pub held: Holdings,
     /// Names the client waits to hear of, even if only that they do not exist.
     owed: BTreeSet<Name>,
     /// The client waits for a response, even an empty one.
@@ -27,14 +29,6 @@ pub(super) struct Subscription {
     changes: Changes,
     compared: Option<Arc<Resources>>,
     stale: bool,
-}
-
-/// What the client has of one resource.
-#[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub version: Version,
-    /// Kept only where responses carry the full state; else empty.
-    pub body: Bytes,
 }
 
 /// A response the client has not answered yet.
@@ -91,7 +85,7 @@ impl Subscription {
 
     pub(super) fn unwant_all(&mut self) {
         self.wildcard = false;
-        self.held.retain(|name, _| self.names.contains(name));
+        self.held.keep(&self.names);
         self.rejected.retain(|name, _| self.names.contains(name));
         self.owed.retain(|name| self.names.contains(name));
         self.stale = true;
@@ -113,7 +107,7 @@ impl Subscription {
 
     /// What the client has of these names is to be sent again.
     pub(super) fn resend<'a>(&mut self, names: impl Iterator<Item = &'a Name>) {
-        for name in names.filter(|name| self.held.contains_key(*name)) {
+        for name in names.filter(|name| self.held.contains(name)) {
             self.owed.insert(name.clone());
             self.stale = true;
         }
@@ -147,8 +141,17 @@ impl Subscription {
         }
         let map = view.resources(type_url);
         let none = Resources::default();
-        self.changes = self.difference(map.as_deref().unwrap_or(&none), |name| view.absence(type_url, name));
+        let absence = |name: &str| view.absence(type_url, name);
+        let hint = map.as_ref().zip(self.held.settled().filter(|_| self.wildcard));
+        let hint = hint.and_then(|(map, held)| map.changed_since(held));
+        let there = map.as_deref().unwrap_or(&none);
+        self.changes = match hint {
+            Some(changed) => self.difference_among(&changed, there, absence),
+            None => self.difference(there, absence),
+        };
         self.compared = map;
+        // The client may have all of it already, from an earlier stream.
+        self.settle();
     }
 
     pub(super) fn has_updates(&self) -> bool {
@@ -173,7 +176,7 @@ impl Subscription {
             };
             let body = if keep_bodies { resource.body.clone() } else { Bytes::new() };
             let held = Held { version: resource.version.clone(), body };
-            if self.held.insert(resource.name.clone(), held).is_none() {
+            if self.held.insert(resource.name.clone(), held) {
                 batch.new.push(resource.name.clone());
             }
             self.owed.remove(&resource.name);
@@ -181,6 +184,7 @@ impl Subscription {
             batch.upserts.push(resource);
         }
         if self.changes.upserts.is_empty() {
+            self.changes.upserts = VecDeque::new();
             for (name, absence) in std::mem::take(&mut self.changes.absent) {
                 self.forget(&name);
                 if let Absence::Refused { code, message } = absence {
@@ -190,7 +194,17 @@ impl Subscription {
             }
             self.answer_due = false;
         }
+        self.settle();
         batch
+    }
+
+    /// Once all of a view was sent to one who wants all of it, it has exactly that.
+    fn settle(&mut self) {
+        let changes = &self.changes;
+        let told = changes.upserts.is_empty() && changes.absent.is_empty() && changes.removals.is_empty();
+        if let Some(map) = self.compared.as_ref().filter(|_| self.wildcard && told && !changes.waiting && !self.stale) {
+            self.held.settle(map);
+        }
     }
 
     /// Takes removals out, as many as fit into `bytes`, and forgets the names.
@@ -208,6 +222,7 @@ impl Subscription {
         for name in &removed {
             self.forget(name);
         }
+        self.settle();
         removed
     }
 
@@ -216,8 +231,8 @@ impl Subscription {
         for name in &response.sent {
             // A client that names nothing has refused everything, as far as we can know.
             let refused = nack.names.is_empty() || nack.names.iter().any(|n| **n == **name);
-            if let (true, Some(held)) = (refused, self.held.get(name)) {
-                self.rejected.insert(name.clone(), held.version.clone());
+            if let (true, Some(version)) = (refused, self.held.version(name)) {
+                self.rejected.insert(name.clone(), version.clone());
             }
         }
     }
@@ -233,41 +248,68 @@ impl Subscription {
         let owed = |name: &Name| !self.owed.is_empty() && self.owed.contains(name);
         let mut gone: Vec<&Name> = Vec::new();
         if self.wildcard {
-            // Both are sorted: one pass, since this is done for every client at every change.
+            // Both are sorted: one pass.
             let mut held = self.held.iter().peekable();
             for resource in map.iter() {
-                while let Some((name, _)) = held.next_if(|(name, _)| **name < resource.name) {
+                while let Some((name, ..)) = held.next_if(|(name, ..)| **name < resource.name) {
                     gone.push(name);
                 }
-                let had = held.next_if(|(name, _)| **name == resource.name);
-                let same = had.is_some_and(|(_, held)| held.version == resource.version);
+                let had = held.next_if(|(name, ..)| **name == resource.name);
+                let same = had.is_some_and(|(_, version, _)| *version == resource.version);
                 if !same || owed(&resource.name) {
                     changes.upserts.push_back(resource.clone());
                 }
             }
-            gone.extend(held.map(|(name, _)| name));
+            gone.extend(held.map(|(name, ..)| name));
         } else {
             for resource in self.names.iter().filter_map(|name| map.get(name)) {
-                let held = self.held.get(&resource.name);
-                if held.is_none_or(|held| held.version != resource.version) || owed(&resource.name) {
+                let held = self.held.version(&resource.name);
+                if held.is_none_or(|version| *version != resource.version) || owed(&resource.name) {
                     changes.upserts.push_back(resource.clone());
                 }
             }
-            gone.extend(self.held.keys().filter(|name| !map.contains(name)));
+            gone.extend(self.held.iter().map(|(name, ..)| name).filter(|name| !map.contains(name)));
         }
+        self.finish(&mut changes, gone, map, absence);
+        changes
+    }
+
+    /// As [`Self::difference`], where only these names can differ. This is done for every client at every change.
+    fn difference_among(&self, names: &[Name], map: &Resources, absence: impl Fn(&str) -> Absence) -> Changes {
+        let mut changes = Changes::default();
+        let owed: Vec<Name> = self.owed.iter().filter(|name| names.binary_search(name).is_err()).cloned().collect();
+        let mut gone: Vec<&Name> = Vec::new();
+        let mut all: Vec<&Name> = names.iter().chain(&owed).collect();
+        all.sort();
+        for name in all {
+            match map.get(name) {
+                Some(resource) => {
+                    let same = self.held.version(name) == Some(&resource.version);
+                    if !same || self.owed.contains(name) {
+                        changes.upserts.push_back(resource.clone());
+                    }
+                }
+                None if self.held.contains(name) => gone.push(name),
+                None => {}
+            }
+        }
+        self.finish(&mut changes, gone, map, absence);
+        changes
+    }
+
+    /// What is not there (any more).
+    fn finish(&self, changes: &mut Changes, gone: Vec<&Name>, map: &Resources, absence: impl Fn(&str) -> Absence) {
         for name in self.owed.iter().filter(|name| !map.contains(name)) {
             match absence(name) {
                 Absence::Pending => changes.waiting = true,
                 told => changes.absent.push((name.clone(), told)),
             }
         }
-        gone.retain(|name| !owed(name));
-        for name in gone {
+        for name in gone.into_iter().filter(|name| !self.owed.contains(*name)) {
             match absence(name) {
                 Absence::Pending => changes.waiting = true,
                 _ => changes.removals.push(name.clone()),
             }
         }
-        changes
     }
 }
