@@ -23,8 +23,8 @@ mod network;
 mod node;
 mod pki;
 mod plan;
-mod replicas;
 mod remote;
+mod replicas;
 mod requirements;
 mod start;
 mod stop;
@@ -228,9 +228,10 @@ const STEPS: &[Step] = &[
     Step { name: "check", clusters: 2, shape: Shape::Nonflat, run: diagnosis::run },
     Step { name: "admission", clusters: 2, shape: Shape::Nonflat, run: admission::run },
     Step { name: "mesh", clusters: 2, shape: Shape::Nonflat, run: mesh::pair },
+    Step { name: "hybrid", clusters: 1, shape: Shape::Nonflat, run: mesh::hybrid },
     Step { name: "primary-remote", clusters: 2, shape: Shape::Nonflat, run: remote::run },
     Step { name: "failures", clusters: 2, shape: Shape::Nonflat, run: mesh::failures::run },
-    Step { name: "replicas", clusters: 2, shape: Shape::Nonflat, run: replicas::run },
+    Step { name: "replicas", shape: Shape::Nonflat, clusters: 2, run: replicas::run },
     Step { name: "API server away", clusters: 2, shape: Shape::Nonflat, run: check::api_server_away },
     Step { name: "shop", clusters: 3, shape: Shape::Nonflat, run: mesh::shop },
     Step { name: "flat mesh", clusters: 2, shape: Shape::Flat, run: mesh::flat },

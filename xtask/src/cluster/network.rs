@@ -26,6 +26,10 @@ pub fn make_node(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()> {
     if exists(&node) {
         remove(&node)?; // of a node that was killed
     }
+    // The kernel takes its leg away in its own time.
+    if ip(&format!("-n {lan} link show c{cluster}")).is_ok() {
+        ip(&format!("-n {lan} link del c{cluster}"))?;
+    }
     ip(&format!("netns add {node}"))?;
     ip(&format!("link add eth0 netns {node} type veth peer name c{cluster} netns {lan}"))?;
     ip(&format!("-n {lan} link set c{cluster} master lan up"))?;
@@ -34,6 +38,21 @@ pub fn make_node(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()> {
     ip(&format!("-n {node} addr add {}/24 dev eth0", plan.node(cluster)))?;
     // What the node's own programs send to a Service (the API server to webhooks) needs some route before kube-proxy can turn it.
     ip(&format!("-n {node} route add {} dev eth0", plan.services(cluster))).map(drop)
+}
+
+/// A namespace for a program beside the clusters, with an address of its own in the lan.
+pub fn make_place(bed: &Bed, name: &str, address: &str) -> anyhow::Result<()> {
+    let lan = bed.lan_name();
+    remove(name)?; // of a run that was killed
+    ip(&format!("netns add {name}"))?;
+    ip(&format!("link add eth0 netns {name} type veth peer name {name} netns {lan}"))?;
+    ip(&format!("-n {lan} link set {name} master lan up"))?;
+    for line in ["link set lo up", "link set eth0 up"] {
+        ip(&format!("-n {name} {line}"))?;
+    }
+    ip(&format!("-n {name} addr add {address}/24 dev eth0"))?;
+    // What is captured must first have a route.
+    ip(&format!("-n {name} route add default via {}", bed.plan(Shape::Flat).lan().addr())).map(drop)
 }
 
 /// Leads every node, and the lan, to the pods of each cluster. Nothing to do where pod ranges are the same.

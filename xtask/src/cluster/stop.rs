@@ -23,6 +23,10 @@ pub fn down(bed: &Bed) -> anyhow::Result<()> {
         network::remove(&bed.node_name(*cluster))?;
         remove_data(&bed.cluster(*cluster))?;
     }
+    // Of programs beside the clusters, whose holder was killed.
+    for place in network::left(&format!("{}-", bed.prefix())) {
+        network::remove(&place)?;
+    }
     network::remove_lan(bed, bed.plan(Shape::Flat))?;
     if bed.state.exists() {
         fs::remove_dir_all(&bed.state).with_context(|| bed.state.display().to_string())?;

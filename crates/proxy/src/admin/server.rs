@@ -69,12 +69,13 @@ pub async fn serve(assembly: &Assembly, status: &Status) {
     if let Some(address) = wanted.dns {
         let upstreams = Upstreams { servers: assembly.options.resolvers.clone(), mark: assembly.options.mark };
         let server = DnsServer::new(assembly.names.clone(), upstreams);
-        match serve_dns(server.clone(), address).await {
+        let mark = assembly.options.mark;
+        match serve_dns(server.clone(), address, mark).await {
             Ok(local) => {
                 assembly.shared.addresses.bound("dns", local);
                 // Captured questions over IPv6 arrive at the other loopback address; a machine without it has none.
                 if local.ip() == Ipv4Addr::LOCALHOST
-                    && let Err(error) = serve_dns(server, (Ipv6Addr::LOCALHOST, local.port()).into()).await
+                    && let Err(error) = serve_dns(server, (Ipv6Addr::LOCALHOST, local.port()).into(), mark).await
                 {
                     tracing::debug!(%error, "no DNS over IPv6");
                 }
@@ -84,11 +85,15 @@ pub async fn serve(assembly: &Assembly, status: &Status) {
     }
 }
 
-async fn serve_dns(server: Arc<DnsServer>, address: SocketAddr) -> std::io::Result<SocketAddr> {
-    let tcp = fairlead_transport::socket::listen(address, 128, false, None)?;
+/// Capture rules know answers by the mark: one without it would not be taken for the answer to a redirected question.
+async fn serve_dns(server: Arc<DnsServer>, address: SocketAddr, mark: Option<u32>) -> std::io::Result<SocketAddr> {
+    let tcp = fairlead_transport::socket::listen(address, 128, false, mark)?;
     // The same port for both, also where the kernel chooses it.
     let local = tcp.local_addr()?;
     let udp = UdpSocket::bind(local).await?;
+    if let Some(mark) = mark {
+        fairlead_transport::socket::mark(&udp, mark)?;
+    }
     let both = server.clone();
     tokio::spawn(async move {
         if let Err(error) = both.serve_udp(udp).await {

@@ -179,7 +179,7 @@ impl Run<'_> {
 
     fn one(&mut self, failure: &Failure, lasts: Duration) -> anyhow::Result<()> {
         let pods = Pods::read(self.mesh)?;
-        let load = Load::start(pods.get(CALLER)?, REQUEST, RATE, BEFORE + lasts + failure.after)?;
+        let load = Load::start(self.mesh, pods.get(CALLER)?, REQUEST, RATE, BEFORE + lasts + failure.after)?;
         load.until(BEFORE);
         let broken = load.elapsed();
         (failure.act)(self).with_context(|| failure.name)?;

@@ -1,7 +1,7 @@
 //! `given` of a call table, on pods: what each word breaks there, and what the caller's proxy must then show.
 //!
-//! A dead program refuses its connections, and is asked whether it is ready in vain; a cluster that is down is unplugged. Invariant:
-//! [`State::heal`] undoes what [`State::make`] did, but for a revocation, which nothing undoes: such calls come last.
+//! A dead program refuses its connections, and is asked whether it is ready in vain; a cluster that is down is
+//! refused by all others. Invariant: [`State::heal`] undoes what [`State::make`] did, but for a revocation, which nothing undoes: such calls come last.
 
 use super::Mesh;
 use super::inside::{Pod, Pods};
@@ -129,7 +129,15 @@ impl State {
             faults::break_link(mesh.bed, mesh.number(one)?, mesh.number(other)?, fault)?;
         }
         for cluster in &self.down_clusters {
-            faults::unplug(mesh.bed, mesh.number(cluster)?)?;
+            let number = mesh.number(cluster)?;
+            if mesh.directory.is_some() {
+                // What is in the lan has no link of its own to cut.
+                faults::unplug(mesh.bed, number)?;
+                continue;
+            }
+            for (other, _) in mesh.members.iter().filter(|(other, _)| *other != number) {
+                faults::break_link(mesh.bed, number, *other, Fault::Cut)?;
+            }
         }
         for cluster in &self.revoked {
             let by = mesh.members.iter().find(|(_, name)| name != cluster).context("nobody is left to revoke it")?;
@@ -139,7 +147,7 @@ impl State {
     }
 
     pub fn heal(&self, mesh: &Mesh<'_>, pods: &Pods) -> anyhow::Result<()> {
-        for cluster in &self.down_clusters {
+        for cluster in self.down_clusters.iter().filter(|_| mesh.directory.is_some()) {
             faults::plug(mesh.bed, mesh.number(cluster)?)?;
         }
         faults::heal(mesh.bed)?;
@@ -157,7 +165,10 @@ impl State {
             pods.labelled(cluster, "app", "fairlead-control").try_for_each(admit)?;
         }
         for workload in self.answers.keys() {
-            std::fs::remove_file(answers(mesh, pods.get(workload)?))?;
+            let file = answers(mesh, pods.get(workload)?);
+            if file.exists() {
+                std::fs::remove_file(file)?;
+            }
         }
         for workload in &self.drained {
             pods.get(workload)?.admin("POST", "/undrain")?;
@@ -223,11 +234,16 @@ fn drain(pods: &Pods, cluster: &str, on: bool) -> anyhow::Result<()> {
 }
 
 fn refuse(pod: &Pod, rules: &str) -> anyhow::Result<()> {
-    let text = format!("table inet {TABLE} {{ chain input {{ type filter hook input priority -10; {rules} }} }}\n");
+    let text =
+        format!("table inet {TABLE} {{\n chain input {{\n type filter hook input priority -10; {rules}\n }}\n}}\n");
     output_of(pod.network(0)?.args(["nft", "--file", "-"]), &text).map(drop)
 }
 
+/// There is nothing to take away where making it failed half-way.
 fn admit(pod: &Pod) -> anyhow::Result<()> {
+    if output(pod.network(0)?.args(["nft", "list", "table", "inet", TABLE])).is_err() {
+        return Ok(());
+    }
     output(pod.network(0)?.args(["nft", "delete", "table", "inet", TABLE])).map(drop)
 }
 

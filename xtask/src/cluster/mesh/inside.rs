@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The proxy's container.
@@ -36,6 +37,8 @@ pub struct Pod {
     pub ports: Vec<u16>,
     /// Container and its id.
     containers: BTreeMap<String, String>,
+    /// Not of Kubernetes: its network namespace, and the resolv.conf of its programs.
+    place: Option<(String, PathBuf)>,
 }
 
 /// All pods of a mesh, by `cluster/namespace/name`.
@@ -77,9 +80,13 @@ impl Pods {
                     labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
                     account: text(&item["spec"]["serviceAccountName"]),
                     containers,
+                    place: None,
                 };
                 all.insert(format!("{cluster}/{}/{}", text(&meta["namespace"]), text(&meta["name"])), pod);
             }
+        }
+        if let Some(directory) = mesh.directory {
+            all.extend(directory.workloads.clone());
         }
         Ok(Self(all))
     }
@@ -99,8 +106,39 @@ impl Pods {
 }
 
 impl Pod {
+    /// A workload that is no pod: programs of this machine in a network namespace.
+    pub fn of_namespace(name: &str, address: &str, resolvers: &Path) -> Self {
+        Self {
+            cluster: 0,
+            uid: String::new(),
+            address: address.to_owned(),
+            labels: BTreeMap::new(),
+            account: String::new(),
+            ports: Vec::new(),
+            containers: BTreeMap::new(),
+            place: Some((name.to_owned(), resolvers.to_owned())),
+        }
+    }
+
+    /// A command in such a place, with the files of this machine but for its name servers.
+    pub fn inside(&self, user: u32) -> anyhow::Result<Command> {
+        let (name, resolvers) = self.place.as_ref().context("a pod of a cluster")?;
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{name}"));
+        command.args(["unshare", "--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]);
+        command.arg(resolvers).args([
+            "setpriv",
+            "--reuid",
+            &user.to_string(),
+            "--regid",
+            &user.to_string(),
+            "--clear-groups",
+        ]);
+        Ok(command)
+    }
+
     pub fn has_proxy(&self) -> bool {
-        self.containers.contains_key(PROXY)
+        self.place.is_some() || self.containers.contains_key(PROXY)
     }
 
     /// Every process of the pod, its sandbox's included.
@@ -124,8 +162,19 @@ impl Pod {
         self::signal(&in_group(id), signal)
     }
 
+    /// `fairlead` among the files and in the network of a workload's program.
+    pub fn fairlead(&self, mesh: &Mesh<'_>) -> anyhow::Result<Command> {
+        let mut command = if self.place.is_some() { self.inside(PROGRAM_USER)? } else { self.command(PROGRAM)? };
+        if self.place.is_some() {
+            command.arg(&mesh.binary)
+        } else {
+            command.arg("/usr/local/bin/fairlead")
+        };
+        Ok(command)
+    }
+
     /// A command that sees the files and the network of a container, as its program does.
-    pub fn command(&self, container: &str) -> anyhow::Result<Command> {
+    fn command(&self, container: &str) -> anyhow::Result<Command> {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.first(container)?.to_string(), "--mount", "--net"]);
         command.args(["--setuid", &PROGRAM_USER.to_string(), "--setgid", &PROGRAM_USER.to_string()]);
@@ -135,9 +184,13 @@ impl Pod {
 
     /// A command in the pod's network with the files of this machine; `user` decides whether it is captured.
     pub fn network(&self, user: u32) -> anyhow::Result<Command> {
-        let pid = self.processes().into_iter().min().context("the pod has no process")?;
         let mut command = Command::new("nsenter");
-        command.args(["--target", &pid.to_string(), "--net"]);
+        if let Some((name, _)) = &self.place {
+            command.arg(format!("--net=/run/netns/{name}"));
+        } else {
+            let pid = self.processes().into_iter().min().context("the pod has no process")?;
+            command.args(["--target", &pid.to_string(), "--net"]);
+        }
         if user != 0 {
             command.args(["--setuid", &user.to_string(), "--setgid", &user.to_string()]);
         }

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a load that could not be run is an error, never a report without failures.
 
-use super::inside::{PROGRAM, Pod};
+use super::Mesh;
+use super::inside::Pod;
 use anyhow::Context as _;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -39,9 +40,9 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn start(caller: &Pod, request: &str, rate: u32, time: Duration) -> anyhow::Result<Self> {
-        let mut command = caller.command(PROGRAM)?;
-        command.args(["/usr/local/bin/fairlead", "call", request, "--rate", &rate.to_string()]);
+    pub fn start(mesh: &Mesh<'_>, caller: &Pod, request: &str, rate: u32, time: Duration) -> anyhow::Result<Self> {
+        let mut command = caller.fairlead(mesh)?;
+        command.args(["call", request, "--rate", &rate.to_string()]);
         command.args(["--for", &format!("{}ms", time.as_millis()), "-o", "json"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         Ok(Self { child, begun: Instant::now() })

@@ -3,6 +3,7 @@
 //! Must never know more of the product than its command line. Invariant: the clusters are afterwards what they were before.
 
 mod certificates;
+mod directory;
 pub mod failures;
 mod given;
 mod inside;
@@ -20,6 +21,7 @@ use crate::image::NAME as IMAGE;
 use crate::suites::Tally;
 use anyhow::{Context as _, bail};
 use clap::Args;
+use directory::Directory;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -72,6 +74,24 @@ pub fn shop(bed: &Bed) -> anyhow::Result<Tally> {
     table_of(bed, "examples/shop", &[(1, "east"), (2, "west"), (3, "north")])
 }
 
+/// One Kubernetes cluster and one that is a directory.
+pub fn hybrid(bed: &Bed) -> anyhow::Result<Tally> {
+    let mesh = Mesh::new(bed, Path::new("testbed/meshes/hybrid"), &[(1, "east")])?;
+    let result = mesh.start().and_then(|()| {
+        let directory = Directory::start(&mesh, "west")?;
+        let token = mesh.fairlead(&["token", "create", "--context", "c1"])?;
+        let socket = directory.socket().display().to_string();
+        mesh.fairlead(&["join", "--socket", &socket, token.trim()])?;
+        let mesh = Mesh { directory: Some(&directory), ..mesh.clone() };
+        mesh.wait_for_proxies()?;
+        table::run(&mesh)
+    });
+    let ended = mesh.end();
+    let tally = result?;
+    ended?;
+    Ok(tally)
+}
+
 /// A mesh directory's workloads and its table on clusters that are installed and joined already; they stay so.
 pub fn on_installed(bed: &Bed, root: &str, members: &[(u8, &str)]) -> anyhow::Result<Tally> {
     let mesh = Mesh::new(bed, Path::new(root), members)?;
@@ -104,11 +124,13 @@ struct Mesh<'a> {
     root: &'a Path,
     /// Number in the bed, and name in the mesh.
     members: &'a [(u8, &'a str)],
+    /// A further member that is no Kubernetes cluster.
+    directory: Option<&'a Directory>,
 }
 
 impl<'a> Mesh<'a> {
     fn new(bed: &'a Bed, root: &'a Path, members: &'a [(u8, &'a str)]) -> anyhow::Result<Self> {
-        Ok(Self { bed, binary: crate::suites::build()?, root, members })
+        Ok(Self { bed, binary: crate::suites::build()?, root, members, directory: None })
     }
 
     /// The number in the bed of a cluster of the mesh.
@@ -139,6 +161,8 @@ impl Mesh<'_> {
             // Proxies remember their calls: what they saw of each is compared.
             let records = records();
             words.extend(["--set", &records]);
+            // As in a directory: who one member let in is a member for all.
+            words.extend(["--set", "mesh.admission=open"]);
             if let Some(network) = mesh["spec"]["clusters"][name]["network"].as_str() {
                 words.extend(["--network", network]);
             }
@@ -214,17 +238,26 @@ impl Mesh<'_> {
     /// Until every proxy has taken what its control plane last offered, and every control plane hears all others.
     fn wait_for_proxies(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
+        let wanted = self.members.len() + usize::from(self.directory.is_some());
         loop {
             let mut waiting = Vec::new();
-            for (cluster, name) in self.members {
-                let context = format!("c{cluster}");
+            let contexts =
+                self.members.iter().map(|(cluster, name)| (*name, ["--context".to_owned(), format!("c{cluster}")]));
+            let directory = self.directory.iter().map(|directory| {
+                (directory.cluster.as_str(), ["--socket".to_owned(), directory.socket().display().to_string()])
+            });
+            for (name, [flag, of]) in contexts.chain(directory) {
                 let read = |what: &str| -> anyhow::Result<Vec<Value>> {
-                    Ok(serde_json::from_str(&self.fairlead(&["get", what, "--context", &context, "-o", "json"])?)?)
+                    Ok(serde_json::from_str(&self.fairlead(&["get", what, &flag, &of, "-o", "json"])?)?)
                 };
                 let behind = |row: &&Value| row["generation"] != row["offered"] || row["ready"] != true;
                 waiting.extend(read("proxies")?.iter().filter(behind).map(Value::to_string));
                 let away = |row: &&Value| row["stream"] != "self" && row["stream"] != "fresh";
-                waiting.extend(read("clusters")?.iter().filter(away).map(|row| format!("{name}: {row}")));
+                let clusters = read("clusters")?;
+                waiting.extend(clusters.iter().filter(away).map(|row| format!("{name}: {row}")));
+                if clusters.len() < wanted {
+                    waiting.push(format!("{name} knows {} of {wanted} clusters", clusters.len()));
+                }
             }
             if waiting.is_empty() {
                 return Ok(());

@@ -3,6 +3,7 @@
 //! Invariant: read once, after all pods run.
 
 use super::Mesh;
+use super::directory::Directory;
 use crate::cluster::command::output;
 use crate::cluster::enter;
 use fairlead_calls::Names;
@@ -52,21 +53,42 @@ impl Known {
                 known.names.services.insert(full_name(name, &service), behind);
             }
             let rows = mesh.fairlead(&["get", "services", "--context", &format!("c{cluster}"), "-o", "json"])?;
-            let rows: Vec<Value> = serde_json::from_str(&rows)?;
-            for row in &rows {
-                // web.app.svc.cluster.local
-                let host = row["host"].as_str().unwrap_or_default();
-                let Some((service, namespace)) =
-                    host.split_once('.').and_then(|(s, rest)| Some((s, rest.split('.').next()?)))
-                else {
-                    continue;
-                };
-                for address in row["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                    known.services.insert(((*name).to_owned(), address.to_owned()), format!("{namespace}/{service}"));
-                }
-            }
+            known.addresses(name, &rows)?;
+        }
+        if let Some(directory) = mesh.directory {
+            known.add(mesh, directory)?;
         }
         Ok(known)
+    }
+
+    /// The cluster that is no Kubernetes.
+    fn add(&mut self, mesh: &Mesh<'_>, directory: &Directory) -> anyhow::Result<()> {
+        let cluster = &directory.cluster;
+        self.nodes.insert(directory.address.clone(), cluster.clone());
+        self.names.clusters.insert(cluster.clone());
+        self.names.workloads.insert(long_form(&format!("{cluster}/{EAST_WEST}")));
+        self.names.workloads.extend(directory.workloads.keys().cloned());
+        let mut get = std::process::Command::new(&mesh.binary);
+        let rows = output(get.args(["get", "services", "-o", "json", "--socket"]).arg(directory.socket()))?;
+        self.addresses(cluster, &rows)
+    }
+
+    /// What addresses mean to a cluster, as its control plane lists them.
+    fn addresses(&mut self, cluster: &str, rows: &str) -> anyhow::Result<()> {
+        let rows: Vec<Value> = serde_json::from_str(rows)?;
+        for row in &rows {
+            // web.app.svc.cluster.local
+            let host = row["host"].as_str().unwrap_or_default();
+            let Some((service, namespace)) =
+                host.split_once('.').and_then(|(s, rest)| Some((s, rest.split('.').next()?)))
+            else {
+                continue;
+            };
+            for address in row["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                self.services.insert((cluster.to_owned(), address.to_owned()), format!("{namespace}/{service}"));
+            }
+        }
+        Ok(())
     }
 
     /// The gateway between clusters that is entered at `ADDRESS:PORT`.

@@ -5,7 +5,7 @@
 //! does not come about fails the call.
 
 use super::given::{self, State};
-use super::inside::{PROGRAM, PROXY_USER, Pods};
+use super::inside::{PROXY_USER, Pod, Pods};
 use super::outcome::{Origin, Records, outcomes};
 use super::pods::Known;
 use super::rotation::{Rotation, not_whole, rotation};
@@ -68,6 +68,30 @@ struct Run<'a> {
     tally: Tally,
 }
 
+/// A caller's proxy, and what it must hold while all is well of what is called.
+struct Watched {
+    caller: String,
+    /// How names of Envoy clusters go on that are meant.
+    host: String,
+    baseline: Rotation,
+    pod: Pod,
+}
+
+impl Watched {
+    fn viewer(&self) -> &str {
+        self.caller.split('/').next().unwrap_or_default()
+    }
+
+    fn rotation(&self) -> anyhow::Result<Rotation> {
+        Ok(of_host(&rotation(&self.pod)?, &self.host))
+    }
+}
+
+fn of_host(all: &Rotation, host: &str) -> Rotation {
+    let mine = all.iter().filter(|((cluster, _), _)| cluster.contains(host));
+    mine.map(|(key, held)| (key.clone(), held.clone())).collect()
+}
+
 /// A call that can be made.
 struct Ready {
     command: Command,
@@ -79,7 +103,10 @@ struct Ready {
 impl Run<'_> {
     fn group(&mut self, state: &State, calls: &[&TableCall]) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let settled = self.make(state, calls);
+        let watched = self.watched(calls)?;
+        let settled = self.forget(&watched);
+        let forgotten = begun.elapsed();
+        let settled = settled.and_then(|()| self.make(state, &watched));
         let after = begun.elapsed();
         for call in calls {
             let result = match &settled {
@@ -94,7 +121,8 @@ impl Run<'_> {
         state.heal(self.mesh, &self.pods)?;
         if !state.is_whole() {
             println!(
-                "     given after {:.1} s, healed after {:.1} s",
+                "     all forgotten after {:.1} s, given after {:.1} s, healed after {:.1} s",
+                forgotten.as_secs_f32(),
                 after.as_secs_f32(),
                 begun.elapsed().as_secs_f32()
             );
@@ -102,51 +130,46 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits until what was broken before is forgotten, makes the state, and waits until the callers' proxies show it.
-    fn make(&self, state: &State, calls: &[&TableCall]) -> anyhow::Result<()> {
-        let mut callers = Vec::new();
+    /// The proxies of the callers, and what they hold while all is well of what they call.
+    fn watched(&self, calls: &[&TableCall]) -> anyhow::Result<Vec<Watched>> {
+        let mut all = Vec::new();
         for call in calls {
             for caller in self.known.names.callers(&call.call.from).map_err(|e| anyhow::anyhow!(e))? {
+                let (Some(baseline), Some(pod)) = (self.baselines.get(&caller), self.pods.0.get(&caller)) else {
+                    continue;
+                };
                 // Only what this call may use: a whole mesh would take longer to be whole.
-                callers.push((caller, format!("||{}.", call.request.host.split('.').next().unwrap_or_default())));
+                let host = format!("||{}.", call.request.host.split('.').next().unwrap_or_default());
+                let baseline = of_host(baseline, &host);
+                all.push(Watched { caller, host, baseline, pod: pod.clone() });
             }
         }
-        let of_call = |all: &Rotation, host: &str| -> Rotation {
-            all.iter()
-                .filter(|((cluster, _), _)| cluster.contains(host))
-                .map(|(key, held)| (key.clone(), held.clone()))
-                .collect()
-        };
-        let watched: Vec<_> = callers
-            .iter()
-            .filter_map(|(caller, host)| {
-                Some((caller, host, of_call(self.baselines.get(caller)?, host), self.pods.0.get(caller)?))
-            })
-            .collect();
+        Ok(all)
+    }
+
+    /// Waits until nothing is left of what was broken before: what returns does so step by step.
+    fn forget(&self, watched: &[Watched]) -> anyhow::Result<()> {
         self.until(|| {
             let mut wrong = Vec::new();
-            for (caller, host, baseline, pod) in &watched {
-                wrong.extend(
-                    not_whole(&of_call(&rotation(pod)?, host), baseline)
-                        .iter()
-                        .map(|one| format!("{caller}: {one} is not back")),
-                );
+            for one in watched {
+                let left = not_whole(&one.rotation()?, &one.baseline);
+                wrong.extend(left.iter().map(|left| format!("{}: {left} is not back", one.caller)));
             }
             Ok(wrong)
-        })?;
+        })
+    }
+
+    /// Makes the state, and waits until the callers' proxies show it.
+    fn make(&self, state: &State, watched: &[Watched]) -> anyhow::Result<()> {
         state.make(self.mesh, &self.pods)?;
         self.until(|| {
             let mut wrong = Vec::new();
-            for (caller, host, baseline, pod) in &watched {
-                let viewer = caller.split('/').next().unwrap_or_default();
-                let now = of_call(&rotation(pod)?, host);
-                wrong.extend(state.differences(viewer, &now, baseline).iter().map(|one| format!("{caller}: {one}")));
-            }
-            for peer in &state.stale {
-                for (viewer, _, _, _) in &watched {
-                    let viewer = viewer.split('/').next().unwrap_or_default();
-                    if viewer != peer && !self.is_stale(viewer, peer)? {
-                        wrong.push(format!("{viewer}: the stream of {peer} is not stale"));
+            for one in watched {
+                let differing = state.differences(one.viewer(), &one.rotation()?, &one.baseline);
+                wrong.extend(differing.iter().map(|differing| format!("{}: {differing}", one.caller)));
+                for peer in state.stale.iter().filter(|peer| *peer != one.viewer()) {
+                    if !self.is_stale(one.viewer(), peer)? {
+                        wrong.push(format!("{}: the stream of {peer} is not stale", one.viewer()));
                     }
                 }
             }
@@ -181,8 +204,9 @@ impl Run<'_> {
         let mut faults = Vec::new();
         for caller in self.known.names.callers(&call.from).map_err(|e| anyhow::anyhow!(e))? {
             let mut ready = self.ready(table, &caller)?;
-            let all = self.pods.0.keys().cloned();
-            self.records.begin(&self.pods, all);
+            // Requests are told apart by their ids, connections by what is new.
+            let all = self.pods.0.keys().filter(|_| !table.request.is_http()).cloned().collect::<Vec<_>>();
+            self.records.begin(&self.pods, all.into_iter());
             let told = make(&mut ready.command, call, times)?;
             let origin = Origin {
                 caller: &caller,
@@ -208,14 +232,11 @@ impl Run<'_> {
             (true, Some(target)) if target.inside => enter::node(self.mesh.bed, target.cluster)?,
             (true, _) => enter::lan(self.mesh.bed)?,
             (false, _) if past => self.pods.get(caller)?.network(PROXY_USER)?,
-            (false, _) => self.pods.get(caller)?.command(PROGRAM)?,
+            (false, _) => self.pods.get(caller)?.fairlead(self.mesh)?,
         };
-        let here = caller == OUTSIDE || past;
-        if here {
-            command.arg(&self.mesh.binary)
-        } else {
-            command.arg("/usr/local/bin/fairlead")
-        };
+        if caller == OUTSIDE || past {
+            command.arg(&self.mesh.binary);
+        }
         command.arg("call");
         if let Some(target) = &target {
             command.args(["--at", &target.address]);
