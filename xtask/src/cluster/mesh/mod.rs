@@ -16,7 +16,7 @@ mod table;
 
 use super::bed::Bed;
 use super::command::{output, output_of};
-use super::enter;
+use super::{enter, faults};
 use crate::image::NAME as IMAGE;
 use crate::suites::Tally;
 use anyhow::{Context as _, bail};
@@ -86,20 +86,14 @@ pub fn hybrid(bed: &Bed) -> anyhow::Result<Tally> {
         mesh.wait_for_proxies()?;
         table::run(&mesh)
     });
-    let ended = mesh.end();
-    let tally = result?;
-    ended?;
-    Ok(tally)
+    mesh.finish(result, Mesh::end)
 }
 
 /// A mesh directory's workloads and its table on clusters that are installed and joined already; they stay so.
 pub fn on_installed(bed: &Bed, root: &str, members: &[(u8, &str)]) -> anyhow::Result<Tally> {
     let mesh = Mesh::new(bed, Path::new(root), members)?;
     let result = mesh.deploy().and_then(|()| table::run(&mesh));
-    let ended = mesh.remove();
-    let tally = result?;
-    ended?;
-    Ok(tally)
+    mesh.finish(result, Mesh::remove)
 }
 
 /// What proxies must be told when a table is held against their records.
@@ -110,10 +104,7 @@ pub fn records() -> String {
 fn table_of(bed: &Bed, root: &str, members: &[(u8, &str)]) -> anyhow::Result<Tally> {
     let mesh = Mesh::new(bed, Path::new(root), members)?;
     let result = mesh.start().and_then(|()| table::run(&mesh));
-    let ended = mesh.end();
-    let tally = result?;
-    ended?;
-    Ok(tally)
+    mesh.finish(result, Mesh::end)
 }
 
 /// A mesh directory and the clusters it is on.
@@ -141,6 +132,16 @@ impl<'a> Mesh<'a> {
 }
 
 impl Mesh<'_> {
+    /// Whatever a step came to, links are whole and clusters are what they were.
+    fn finish(&self, result: anyhow::Result<Tally>, end: fn(&Self) -> anyhow::Result<()>) -> anyhow::Result<Tally> {
+        faults::heal(self.bed)?;
+        self.members.iter().try_for_each(|(cluster, _)| faults::plug(self.bed, *cluster))?;
+        let ended = end(self);
+        let tally = result?;
+        ended?;
+        Ok(tally)
+    }
+
     fn trust_domain(&self) -> anyhow::Result<String> {
         let mesh = manifests::mesh(self.root)?;
         Ok(mesh["spec"]["trustDomain"].as_str().context("mesh.yaml names no trustDomain")?.to_owned())
