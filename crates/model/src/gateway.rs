@@ -3,7 +3,7 @@
 //! Invariant: ports are the Service's, the workload's are looked up by who serves; the servers of all Gateways that select
 //! a workload are in `ResolvedMesh.gateways` oldest first, conflicts already dropped with a diagnostic.
 
-use crate::matching::Labels;
+use crate::matching::{Labels, selects};
 use crate::origin::Origin;
 use crate::service::Protocol;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,21 @@ pub struct GatewayConfig {
     /// Labels of the proxies that serve it, in every namespace; empty: every gateway workload.
     pub selector: Labels,
     pub servers: Vec<GatewayServer>,
+}
+
+/// Where the mesh's own gateways run.
+pub const MESH_NAMESPACE: &str = "fairlead-system";
+
+impl GatewayConfig {
+    /// Whether it is for this proxy, by labels and namespace. Gateways select in every namespace (Istio); but what the mesh's own
+    /// gateways listen for is written in their namespace or in the root namespace, and what is written in theirs is for them alone.
+    pub fn serves(&self, namespace: &str, labels: &Labels, root_namespace: &str) -> bool {
+        let let_in = match (namespace == MESH_NAMESPACE, self.namespace == MESH_NAMESPACE) {
+            (true, own) => own || self.namespace == root_namespace,
+            (false, own) => !own,
+        };
+        let_in && selects(&self.selector, labels)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -71,7 +71,8 @@ impl Run<'_> {
         self.kubectl(1, &["wait", "--for=condition=Ready", "pod/captured", "-n", "check", "--timeout=90s"])?;
         let sorts = ["dns", "capture", "control path", "data path", "mtu", "peers", "injection"];
         self.told("all is well, and each sort was tried", &["c1", "c2"], None, |rows| {
-            let tried = |sort: &str| rows.iter().any(|r| r["check"] == sort && r["state"] == "ok" && r["cluster"] == "c1");
+            let tried =
+                |sort: &str| rows.iter().any(|r| r["check"] == sort && r["state"] == "ok" && r["cluster"] == "c1");
             rows.iter().all(|r| r["state"] != "failed") && sorts.iter().all(|sort| tried(sort))
         })?;
         self.ways()?;
@@ -192,7 +193,7 @@ impl Run<'_> {
     /// Before a node's own rules see a packet.
     fn rules(&self, cluster: u8, rule: &str) -> anyhow::Result<()> {
         let text = format!(
-            "table ip {TABLE} {{ chain first {{ type filter hook prerouting priority -300; policy accept; {rule}; }} }}\n"
+            "table ip {TABLE} {{\n chain first {{\n type filter hook prerouting priority -300; policy accept;\n {rule}\n }}\n}}\n"
         );
         output_of(enter::node(self.bed, cluster)?.args(["nft", "--file", "-"]), &text).map(drop)
     }

@@ -38,6 +38,7 @@ pub const EXTERNAL_NAME: &str = "FL0404";
 pub const HOST_TAKEN: &str = "FL0405";
 pub const AUDIENCE_NOT_TOLD: &str = "FL0406";
 pub const SAME_ADDRESS: &str = "FL0409";
+pub const REFUSED_ADDRESS: &str = "FL0410";
 pub const WITHOUT_EFFECT: &str = "FL0408";
 pub const UNKNOWN_REGISTRY: &str = "IST0126";
 pub const UNKNOWN_MEMBER: &str = "FL0407";
@@ -121,6 +122,11 @@ pub const ALL: &[Code] = &[
     code(UNKNOWN_HOST, "A DestinationRule is for a host that does not exist.", "Correct the host, or remove the rule."),
     code(UNKNOWN_REGISTRY, "MeshNetworks names a registry that is no cluster of the mesh.", "Correct fromRegistry."),
     code(SAME_ADDRESS, "Two Services of a cluster have one cluster IP.", "Give each its own, or leave clusterIP out."),
+    code(
+        REFUSED_ADDRESS,
+        "An endpoint has a loopback, link-local, multicast or unspecified address, by which a proxy would reach itself or its node; it is left out.",
+        "Write an address that the workload is reached by from elsewhere.",
+    ),
     code(
         WITHOUT_EFFECT,
         "A valid field has no effect on this mesh yet; it is passed over.",

@@ -1,9 +1,9 @@
-//! ServiceEntries whose TCP ports need addresses (IST0134).
+//! ServiceEntries whose TCP ports need addresses (IST0134), and endpoints with addresses that none may have (FL0410).
 //!
 //! Never reported in profile `fairlead` for names that get a virtual IP.
 
 use super::codes;
-use crate::registry::Objects;
+use crate::registry::{Item, Objects, is_refused, is_refused_name};
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::settings::{MeshSettings, Profile};
 use fairlead_resources::istio::Resolution;
@@ -37,4 +37,33 @@ pub(super) fn addresses(
             }
         }
     }
+}
+
+/// FL0410.
+pub(super) fn endpoints(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>) {
+    let refused = |text: &str| text.parse().map_or_else(|_| is_refused_name(text), is_refused);
+    for item in &objects.entries {
+        let written = item.object.spec.endpoints.iter().enumerate();
+        for (at, endpoint) in written.filter(|(_, endpoint)| refused(&endpoint.address)) {
+            tell(item, &format!("spec.endpoints[{at}].address"), &endpoint.address, diagnostics);
+        }
+    }
+    for item in objects.workload_entries.iter().filter(|item| refused(&item.object.spec.address)) {
+        tell(item, "spec.address", &item.object.spec.address, diagnostics);
+    }
+    for item in &objects.slices {
+        for (at, endpoint) in item.object.endpoints.iter().enumerate() {
+            for address in endpoint.addresses.iter().filter(|address| refused(address)) {
+                tell(item, &format!("endpoints[{at}].addresses"), address, diagnostics);
+            }
+        }
+    }
+}
+
+fn tell<T>(item: &Item<'_, T>, path: &str, address: &str, diagnostics: &mut Vec<Diagnostic>) {
+    let message = format!("{address} leads whoever connects to it to itself or its node; the endpoint is left out");
+    diagnostics.push(
+        Diagnostic::error(codes::REFUSED_ADDRESS, item.origin(path), message)
+            .hint("write an address that the workload is reached by from elsewhere"),
+    );
 }

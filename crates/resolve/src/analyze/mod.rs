@@ -35,6 +35,7 @@ pub(crate) fn own_objects(
     services::undeclared_ports(objects, diagnostics);
     services::export_audiences(state, diagnostics);
     entries::addresses(objects, &state.settings, settings.auto_allocate, diagnostics);
+    entries::endpoints(objects, diagnostics);
     destinations::certificates(objects, diagnostics);
     gateways::selectors(state, objects, diagnostics);
     gateways::conflicts(objects, diagnostics);

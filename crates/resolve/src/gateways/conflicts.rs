@@ -6,7 +6,7 @@
 use crate::analyze::codes;
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::gateway::{GatewayConfig, GatewayServer, ServerTls};
-use fairlead_model::matching::{Labels, selects};
+use fairlead_model::matching::Labels;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What shares a port.
@@ -28,14 +28,15 @@ struct Taken {
 /// Removes younger servers that cannot stand beside older ones on some workload that both are on.
 pub(super) fn drop_conflicting(
     configs: &mut [GatewayConfig],
-    workloads: &BTreeSet<&Labels>,
+    workloads: &BTreeSet<(&str, &Labels)>,
+    root_namespace: &str,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let mut dropped: BTreeMap<(usize, usize), Diagnostic> = BTreeMap::new();
-    for labels in workloads {
+    for (namespace, labels) in workloads {
         let mut ports: BTreeMap<(Option<String>, u16), Taken> = BTreeMap::new();
         for (at, config) in configs.iter().enumerate() {
-            if config.selector.is_empty() || !selects(&config.selector, labels) {
+            if config.selector.is_empty() || !config.serves(namespace, labels, root_namespace) {
                 continue;
             }
             for (number, server) in config.servers.iter().enumerate() {

@@ -13,7 +13,7 @@ use fairlead_model::gateway::ServerTls;
 use fairlead_model::ids::NetworkId;
 use fairlead_model::matching::selects;
 use fairlead_model::mesh::{GatewayAddress, GatewayKind};
-use fairlead_model::settings::MeshSettings;
+use fairlead_model::settings::{MeshSettings, Profile};
 use fairlead_resources::core as kubernetes;
 use fairlead_resources::istio::MeshNetworks;
 use std::collections::BTreeMap;
@@ -44,15 +44,16 @@ impl EastWest {
         gateways: &Gateways,
     ) -> Self {
         let (cluster, network, settings) = (around.cluster, &around.network, &*all.mesh);
-        let own: Vec<&Draft> =
-            drafts.values().filter(|draft| gateways.kind(&draft.labels) == Some(GatewayKind::EastWest)).collect();
+        let east_west =
+            |draft: &&Draft| gateways.kind(&draft.key.namespace, &draft.labels) == Some(GatewayKind::EastWest);
+        let own: Vec<&Draft> = drafts.values().filter(east_west).collect();
         let mut found = Self::default();
         let member = settings.clusters.get(cluster);
         let port = member.map_or(crate::settings::GATEWAY_PORT, |member| member.gateway_port);
         let written = member.map(|member| member.gateway_addresses.clone()).unwrap_or_default();
         let here: Vec<&Draft> = own.iter().copied().filter(|draft| &draft.network == network).collect();
         if written.is_empty() {
-            found.of_services(services, drafts, port);
+            found.of_services(services, drafts, port, settings);
             found.of_mesh_networks(&all.networks, settings, services, drafts, &own);
             if !found.has(network) {
                 found.of_workloads(&own, network, gateways);
@@ -125,14 +126,21 @@ impl EastWest {
         }
     }
 
-    /// Services with the network label (Istio): their load balancer's or external addresses; without any, their workloads'.
+    /// Services with the network label (Istio): their load balancer's or external addresses; without any, their workloads'. Whoever may
+    /// make a Service somewhere could lead other clusters' traffic to himself, so that only those of the mesh's and the root namespace
+    /// count; in profile `istio` all, as with Istio.
     fn of_services(
         &mut self,
         services: &[Item<'_, kubernetes::Service>],
         drafts: &BTreeMap<WorkloadRef, Draft>,
         default_port: u16,
+        settings: &MeshSettings,
     ) {
-        for item in services {
+        let trusted = |namespace: &str| {
+            settings.profile == Profile::Istio
+                || [BUILT_IN_NAMESPACE, settings.root_namespace.as_str()].contains(&namespace)
+        };
+        for item in services.iter().filter(|item| trusted(&item.meta.namespace)) {
             let Some(network) = item.meta.label(NETWORK).filter(|label| !label.is_empty()) else { continue };
             let network = NetworkId::from(network);
             let port = item.meta.label(GATEWAY_PORT).and_then(|port| port.parse().ok()).unwrap_or(default_port);
@@ -168,11 +176,7 @@ impl EastWest {
     /// Workloads that an AUTO_PASSTHROUGH Gateway selects.
     fn of_workloads(&mut self, own: &[&Draft], network: &NetworkId, gateways: &Gateways) {
         for draft in own.iter().filter(|draft| &draft.network == network) {
-            let servers = gateways
-                .configs
-                .iter()
-                .filter(|config| !config.selector.is_empty() && selects(&config.selector, &draft.labels))
-                .flat_map(|config| &config.servers);
+            let servers = gateways.selecting(&draft.key.namespace, &draft.labels).flat_map(|config| &config.servers);
             for server in servers.filter(|server| server.tls == Some(ServerTls::AutoPassthrough)) {
                 self.add(network, &draft.addresses, server.port, &draft.key);
             }

@@ -6,7 +6,7 @@ use super::conflicts;
 use crate::registry::{Draft, Item};
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::gateway::{GatewayConfig, GatewayServer, ServerTls};
-use fairlead_model::matching::{Labels, selects};
+use fairlead_model::matching::Labels;
 use fairlead_model::mesh::GatewayKind;
 use fairlead_resources::istio::{self, ServerTlsMode};
 use fairlead_resources::protocol;
@@ -19,6 +19,7 @@ const INJECTED: (&str, &str) = ("security.istio.io/tlsMode", "istio");
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gateways {
     pub configs: Vec<GatewayConfig>,
+    root_namespace: String,
 }
 
 impl Gateways {
@@ -26,18 +27,19 @@ impl Gateways {
     pub fn new<'a>(
         items: &[Item<'_, istio::Gateway>],
         drafts: impl Iterator<Item = &'a Draft>,
+        root_namespace: &str,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Self {
         let mut configs: Vec<GatewayConfig> = items.iter().map(config).collect();
-        let labels: BTreeSet<&Labels> = drafts.map(|draft| &draft.labels).collect();
-        conflicts::drop_conflicting(&mut configs, &labels, diagnostics);
-        Self { configs }
+        let workloads = drafts.map(|draft| (draft.key.namespace.as_str(), &draft.labels)).collect();
+        conflicts::drop_conflicting(&mut configs, &workloads, root_namespace, diagnostics);
+        Self { configs, root_namespace: root_namespace.to_owned() }
     }
 
     /// What kind of gateway a workload is, if one: only Gateways with a non-empty selector make it one.
-    pub fn kind(&self, labels: &Labels) -> Option<GatewayKind> {
+    pub fn kind(&self, namespace: &str, labels: &Labels) -> Option<GatewayKind> {
         let mut kind = None;
-        for config in self.selecting(labels) {
+        for config in self.selecting(namespace, labels) {
             if config.servers.iter().any(|server| server.tls == Some(ServerTls::AutoPassthrough)) {
                 return Some(GatewayKind::EastWest);
             }
@@ -47,17 +49,17 @@ impl Gateways {
     }
 
     /// Service ports on which a gateway workload terminates mutual TLS with the mesh's certificate.
-    pub fn mutual_ports(&self, labels: &Labels) -> BTreeSet<u16> {
-        let servers = self.selecting(labels).flat_map(|config| &config.servers);
+    pub fn mutual_ports(&self, namespace: &str, labels: &Labels) -> BTreeSet<u16> {
+        let servers = self.selecting(namespace, labels).flat_map(|config| &config.servers);
         servers.filter(|server| server.tls == Some(ServerTls::IstioMutual)).map(|server| server.port).collect()
     }
 
     /// None for a pod with an injected sidecar: a selector, of whatever namespace, must not turn it into a gateway and so take its
     /// mutual TLS and its policies from it.
-    fn selecting<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a GatewayConfig> {
+    pub fn selecting<'a>(&'a self, namespace: &'a str, labels: &'a Labels) -> impl Iterator<Item = &'a GatewayConfig> {
         let injected = labels.get(INJECTED.0).map(String::as_str) == Some(INJECTED.1);
         let may = move |config: &&GatewayConfig| !injected && !config.selector.is_empty();
-        self.configs.iter().filter(may).filter(move |config| selects(&config.selector, labels))
+        self.configs.iter().filter(may).filter(move |config| config.serves(namespace, labels, &self.root_namespace))
     }
 }
 

@@ -33,13 +33,15 @@ pub(super) fn facts(
     peers: &PeerAuthentications,
 ) -> AllFacts {
     let one = |draft: &Draft| {
-        let gateway = gateways.kind(&draft.labels);
+        let gateway = gateways.kind(&draft.key.namespace, &draft.labels);
         let identity = (draft.sidecar || gateway.is_some())
             .then(|| settings.spiffe_id(&draft.key.cluster, &draft.key.namespace, &draft.service_account));
         Facts {
             security: peers.of(&draft.key.namespace, &draft.labels),
             gateway,
-            mutual_ports: gateway.map(|_| gateways.mutual_ports(&draft.labels)).unwrap_or_default(),
+            mutual_ports: gateway
+                .map(|_| gateways.mutual_ports(&draft.key.namespace, &draft.labels))
+                .unwrap_or_default(),
             identity,
         }
     };

@@ -8,6 +8,7 @@ use super::draft::{Draft, Target, Written};
 use super::endpoint::endpoint;
 use super::endpoint_id;
 use super::objects::Item;
+use super::proxy_address::{is_refused, is_refused_name};
 use super::service::{Context, OwnService};
 use super::workloads::entry_ports;
 use crate::security::PeerAuthentications;
@@ -144,6 +145,9 @@ fn inline(
     let dns =
         (resolved && address.is_none() && !written.address.is_empty()).then(|| written.address.to_ascii_lowercase());
     if address.is_none() && dns.is_none() && (!written.address.is_empty() || written.network.is_empty()) {
+        return None;
+    }
+    if address.is_some_and(is_refused) || dns.as_deref().is_some_and(is_refused_name) {
         return None;
     }
     let around = context.around;

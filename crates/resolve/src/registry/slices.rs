@@ -6,6 +6,7 @@
 use super::draft::{Draft, Written};
 use super::endpoint::Facts;
 use super::objects::{Item, Objects};
+use super::proxy_address::is_refused;
 use super::workloads::Surroundings;
 use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::security::WorkloadSecurity;
@@ -74,7 +75,8 @@ fn workload(
     around: &Surroundings<'_>,
     ports: BTreeMap<String, u16>,
 ) -> Option<SliceWorkload> {
-    let addresses: Vec<IpAddr> = endpoint.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    let addresses = endpoint.addresses.iter().filter_map(|address| address.parse().ok());
+    let addresses: Vec<IpAddr> = addresses.filter(|address| !is_refused(*address)).collect();
     let first = addresses.first()?;
     let namespace = slice.meta.namespace.as_str();
     let named = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| target.name.as_str());

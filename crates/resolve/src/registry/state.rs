@@ -102,7 +102,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
     let objects = Objects::new(input.cluster, input.objects, &input.settings.discovery);
     let around = Surroundings::new(input.cluster, input.settings, &objects);
     let drafts = workloads(&objects, &around, settings, input.observed);
-    let gateways = Gateways::new(&objects.gateways, drafts.values(), &mut diagnostics);
+    let gateways = Gateways::new(&objects.gateways, drafts.values(), &settings.root_namespace, &mut diagnostics);
     let peers = PeerAuthentications::new(&objects.peer_authentications, &settings.root_namespace);
     let facts = facts(&drafts, settings, &gateways, &peers);
 

@@ -5,6 +5,7 @@
 
 use super::draft::{Draft, Written};
 use super::objects::{Item, Objects};
+use super::proxy_address::is_refused;
 use super::state::Observed;
 use crate::names::address::{workload_addresses, workload_block};
 use crate::settings::{Settings, network_of};
@@ -110,7 +111,8 @@ pub(super) fn workloads(
     observed: &Observed,
 ) -> BTreeMap<WorkloadRef, Draft> {
     let mut found: BTreeMap<WorkloadRef, Draft> = BTreeMap::new();
-    let entries = objects.workload_entries.iter().map(|item| entry(item, around));
+    let leads_back = |item: &&Item<'_, istio::WorkloadEntry>| item.object.spec.address.parse().is_ok_and(is_refused);
+    let entries = objects.workload_entries.iter().filter(|item| !leads_back(item)).map(|item| entry(item, around));
     let processes = objects.processes.iter().flat_map(|item| replicas(item, around));
     let pods = objects.pods.iter().filter_map(|item| pod(item, around, objects));
     for draft in entries.chain(processes).chain(pods) {

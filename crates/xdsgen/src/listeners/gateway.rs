@@ -14,7 +14,7 @@ use crate::names::ResourceName;
 use crate::routes::{self, GatewayServer};
 use crate::scope::Scope;
 use fairlead_model::gateway::{GatewayConfig, ServerTls};
-use fairlead_model::matching::{host_covers, selects};
+use fairlead_model::matching::host_covers;
 use fairlead_model::route::{GatewayRef, RouteSet};
 use fairlead_model::service::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +63,8 @@ pub fn is_written_east_west(scope: &Scope<'_>) -> bool {
 }
 
 fn servers<'a>(scope: &Scope<'a>) -> Vec<GatewayServer<'a>> {
-    let serves = |gateway: &&'a Arc<GatewayConfig>| selects(&gateway.selector, &scope.proxy.labels);
+    let root = &scope.mesh.settings.root_namespace;
+    let serves = |gateway: &&'a Arc<GatewayConfig>| gateway.serves(scope.namespace(), &scope.proxy.labels, root);
     let of =
         |gateway: &'a Arc<GatewayConfig>| gateway.servers.iter().map(move |server| GatewayServer { gateway, server });
     scope.mesh.gateways.iter().filter(serves).flat_map(of).collect()
