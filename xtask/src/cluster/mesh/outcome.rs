@@ -242,3 +242,67 @@ fn text(value: &Value) -> Option<String> {
 fn list(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(text).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const CALLER: &str = "east/app/client-0";
+    const CALLEE: &str = "west/app/web-0";
+
+    fn origin(kind: RequestKind) -> Origin<'static> {
+        Origin { caller: CALLER, first: Some(CALLER), dialled: None, kind }
+    }
+
+    fn outbound(mut more: Value) -> Value {
+        more["direction"] = json!("outbound");
+        more["gateway"] = json!("10.90.0.12:15443");
+        more["endpoint"] = json!({"cluster": "west", "namespace": "app", "workload": "web-0"});
+        more
+    }
+
+    #[test]
+    fn a_request_across_clusters_is_told_by_its_proxies() {
+        let mut records = Records::default();
+        let inbound = json!({"direction": "inbound", "downstream-tls": true, "peer": "spiffe://east/ns/app/sa/client", "attempts": 1});
+        records.by_id.insert(
+            "1".into(),
+            vec![
+                (CALLER.into(), outbound(json!({"route-object": "VirtualService app/web http[0]"}))),
+                (CALLEE.into(), inbound),
+            ],
+        );
+        let told = json!({"status": "200", "requestId": "1", "local": "10.0.0.1:4000", "dialled": "240.0.0.1:80", "body": {"workload": CALLEE, "path": "/a"}});
+        let known = Known::with_node("10.90.0.12", "west");
+        let got = outcome(&records, &known, &origin(RequestKind::Http), &Expect::default(), &told);
+        assert_eq!(
+            (got.to.as_deref(), got.tls, got.via),
+            (Some(CALLEE), Some(LastHopTls::Mutual), vec!["west/east-west".to_owned()])
+        );
+        assert_eq!(got.seen_as.as_deref(), Some("spiffe://east/ns/app/sa/client"));
+        assert_eq!(got.route.as_deref(), Some("VirtualService app/web http[0]"));
+    }
+
+    #[test]
+    fn a_connection_that_was_denied_reached_nobody() {
+        let mut records = Records::default();
+        let denied = json!({"direction": "inbound", "denied-by": "no-allow", "attempts": 0});
+        let probe = json!({"direction": "inbound", "sni": "probe_.east", "attempts": 1});
+        records.connections.insert(CALLER.into(), vec![outbound(json!({"remote": "10.0.0.1:4000"}))]);
+        records.connections.insert(CALLEE.into(), vec![denied, probe]);
+        let told = json!({"status": "reset", "local": "10.0.0.1:4000", "dialled": "240.0.0.1:5432", "body": ""});
+        let got = outcome(&records, &Known::default(), &origin(RequestKind::Tcp), &Expect::default(), &told);
+        assert_eq!((got.to, got.denied_by.as_deref(), got.tls), (None, Some("no-allow"), None));
+    }
+
+    #[test]
+    fn a_request_that_nobody_received_is_not_told_by_an_older_connection() {
+        let mut records = Records::default();
+        records.by_id.insert("1".into(), vec![(CALLER.into(), outbound(json!({"flags": ["UF"]})))]);
+        records.connections.insert(CALLEE.into(), vec![json!({"direction": "inbound", "attempts": 1})]);
+        let told = json!({"status": "503", "requestId": "1", "local": "10.0.0.1:4000", "dialled": "240.0.0.1:80", "body": "x"});
+        let got = outcome(&records, &Known::default(), &origin(RequestKind::Http), &Expect::default(), &told);
+        assert_eq!((got.to, got.via, got.flags), (None, Vec::new(), vec!["UF".to_owned()]));
+    }
+}

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const EAST_WEST: &str = "east-west";
 
 /// Names, and the Services behind addresses.
+#[derive(Default)]
 pub struct Known {
     pub names: Names,
     /// Addresses of nodes, by which gateways are entered, and the clusters they are of.
@@ -89,6 +90,11 @@ impl Known {
             }
         }
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn with_node(address: &str, cluster: &str) -> Self {
+        Self { nodes: [(address.to_owned(), cluster.to_owned())].into(), ..Self::default() }
     }
 
     /// The gateway between clusters that is entered at `ADDRESS:PORT`.
