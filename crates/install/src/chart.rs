@@ -12,6 +12,9 @@ const REPLICAS: u32 = 41_001;
 /// Key of an object that stands for a resources value.
 const RESOURCES: &str = "zz-resources";
 
+/// Key of an object that stands for any other value that is no text.
+const WHOLE: &str = "zz-whole";
+
 /// Marks in strings, and what stands there in the chart; the first that fits counts.
 const MARKS: &[(&str, &str)] = &[
     ("fairlead-revision-tag-zz-tag", "fairlead-revision-tag-{{ . }}"),
@@ -109,6 +112,9 @@ fn marked() -> Values {
         revision: "zz-rev".into(),
         tags: vec!["zz-tag".into()],
         image: "zz-image".into(),
+        image_pull_secrets: json!({WHOLE: "imagePullSecrets"}),
+        node_selector: json!({WHOLE: "nodeSelector"}),
+        tolerations: json!({WHOLE: "tolerations"}),
         mesh: MeshValues { trust_domain: "zz-domain".into(), ..MeshValues::default() },
         control: ControlValues { replicas: REPLICAS, resources: json!({RESOURCES: "control"}) },
         gateway: GatewayValues { enabled: true, replicas: REPLICAS + 1, resources: json!({RESOURCES: "gateway"}) },
@@ -190,10 +196,11 @@ fn emit(value: &Value, indent: usize, out: &mut String) {
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::Object(map) if map.is_empty() => Some("{}".into()),
-        Value::Object(map) => {
-            let of = map.get(RESOURCES)?.as_str()?;
-            Some(format!("{{{{ toJson $.Values.{of}.resources }}}}"))
-        }
+        Value::Object(map) => match (map.get(RESOURCES), map.get(WHOLE)) {
+            (Some(of), _) => Some(format!("{{{{ toJson $.Values.{}.resources }}}}", of.as_str()?)),
+            (_, Some(value)) => Some(format!("{{{{ toJson $.Values.{} }}}}", value.as_str()?)),
+            _ => None,
+        },
         Value::Array(items) if items.is_empty() => Some("[]".into()),
         Value::Array(_) => None,
         Value::String(text) => Some(replaced(&json!(text).to_string())),

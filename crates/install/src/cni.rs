@@ -75,6 +75,7 @@ fn daemon_set(values: &Values) -> Value {
                     "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"operator": "Exists"}],
                     "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
                     "terminationGracePeriodSeconds": 10,
+                    "imagePullSecrets": values.image_pull_secrets,
                     "containers": [container],
                     "volumes": [
                         {"name": "cni-bin", "hostPath": {"path": values.cni.bin_dir, "type": "DirectoryOrCreate"}},

@@ -4,7 +4,7 @@
 //! Service, and nothing else.
 
 use crate::object::{
-    container_security, disruption_budget, downward, labelled, meta, pod_security, service_type, spread,
+    container_security, disruption_budget, downward, labelled, meta, placed, pod_security, service_type, spread,
 };
 use crate::values::{NAMESPACE, VALUES_CONFIG_MAP, VALUES_KEY, Values};
 use crate::webhooks::INJECTOR;
@@ -137,7 +137,7 @@ pub(crate) fn deployment(values: &Values, name: &str, labels: &Value) -> Value {
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": {"app": CONTROL, "istio.io/rev": values.revision, "sidecar.istio.io/inject": "false"}},
-                "spec": {
+                "spec": placed(json!({
                     "serviceAccountName": name, "securityContext": pod_security(), "affinity": spread(labels),
                     "terminationGracePeriodSeconds": 30,
                     "containers": [container],
@@ -146,7 +146,7 @@ pub(crate) fn deployment(values: &Values, name: &str, labels: &Value) -> Value {
                         {"name": "state", "emptyDir": {}},
                         {"name": "injection", "configMap": {"name": values.named(INJECTOR)}},
                     ],
-                },
+                }), values),
             },
         },
     })

@@ -3,7 +3,7 @@
 //! Invariant: the pod gets no API token; what it proves itself with is the projected token for the control plane's audience.
 
 use crate::object::{
-    container_security, disruption_budget, downward, labelled, meta, pod_security, service_type, spread,
+    container_security, disruption_budget, downward, labelled, meta, placed, pod_security, service_type, spread,
 };
 use crate::values::Values;
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ fn deployment(values: &Values, labels: &Value, with_network: &Value) -> Value {
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": pod_labels},
-                "spec": {
+                "spec": placed(json!({
                     "serviceAccountName": EAST_WEST, "automountServiceAccountToken": false,
                     "securityContext": pod_security(), "affinity": spread(labels), "terminationGracePeriodSeconds": 30,
                     "containers": [container],
@@ -90,7 +90,7 @@ fn deployment(values: &Values, labels: &Value, with_network: &Value) -> Value {
                         {"name": "trust", "configMap": {"name": "fairlead-trust"}},
                         {"name": "state", "emptyDir": {}},
                     ],
-                },
+                }), values),
             },
         },
     })

@@ -46,6 +46,14 @@ pub fn pod_security() -> Value {
     })
 }
 
+/// The pod, on the nodes that the values choose and with their secrets for the image.
+pub fn placed(mut pod: Value, values: &Values) -> Value {
+    pod["imagePullSecrets"] = values.image_pull_secrets.clone();
+    pod["nodeSelector"] = values.node_selector.clone();
+    pod["tolerations"] = values.tolerations.clone();
+    pod
+}
+
 /// A container's.
 pub fn container_security() -> Value {
     json!({

@@ -51,6 +51,7 @@ const READ: &[&str] = &["get", "list", "watch"];
 const SOURCES: &str = "crates/sources/src/kubernetes/kinds.rs";
 const CA_BUNDLE: &str = "crates/control/src/webhook/ca_bundle.rs";
 const CONDITIONS: &str = "crates/control/src/kubernetes/conditions.rs";
+const LEASE: &str = "crates/control/src/kubernetes/lease.rs";
 const TRUST: &str = "crates/control/src/kubernetes/trust_maps.rs";
 
 const fn everywhere(
@@ -164,12 +165,17 @@ pub const RULES: &[Rule] = &[
         &["patch"],
         (CA_BUNDLE, "ValidatingWebhookConfiguration"),
     ),
-    own(
-        "coordination.k8s.io",
-        &["leases"],
-        &["get", "create", "update"],
-        ("crates/control/src/kubernetes/lease.rs", "Api<Lease>"),
-    ),
+    // What is created has no name yet that a rule could ask for.
+    own("coordination.k8s.io", &["leases"], &["create"], (LEASE, "Api<Lease>")),
+    Rule {
+        reach: Reach::Own,
+        group: "coordination.k8s.io",
+        resources: &["leases"],
+        names: Names::These(&["fairlead-control"]),
+        verbs: &["get", "update"],
+        reader: (LEASE, "const NAME: &str = \"fairlead-control\""),
+    },
+    // Not by name: what was heard of a peer is in an object of the peer's name.
     own(
         "",
         &["secrets"],

@@ -45,6 +45,12 @@ pub struct Values {
     pub image: String,
     /// `IfNotPresent`, `Always` or `Never`.
     pub image_pull_policy: PullPolicy,
+    /// Secrets of [`NAMESPACE`] for the image's registry, as a pod has them: `[{name: registry}]`.
+    pub image_pull_secrets: Value,
+    /// Nodes for control plane and gateway, as a pod has them.
+    pub node_selector: Value,
+    /// Taints that control plane and gateway bear, as a pod has them.
+    pub tolerations: Value,
     /// How other clusters reach the control plane and the gateway.
     pub expose: Expose,
     /// What holds for the whole mesh.
@@ -188,6 +194,9 @@ impl Default for Values {
             tags: Vec::new(),
             image: "fairlead.dev/fairlead:dev".into(),
             image_pull_policy: PullPolicy::IfNotPresent,
+            image_pull_secrets: json!([]),
+            node_selector: json!({}),
+            tolerations: json!([]),
             expose: Expose::LoadBalancer,
             mesh: MeshValues::default(),
             control: ControlValues::default(),
@@ -328,6 +337,7 @@ impl Values {
                 });
             }
         }
+        self.placement()?;
         for (field, path) in [("cni.binDir", &self.cni.bin_dir), ("cni.confDir", &self.cni.conf_dir)] {
             if !path.starts_with('/') {
                 return Err(ValueError {
@@ -394,6 +404,24 @@ impl Values {
             Trust::PerCluster => format!("{}.{}", self.cluster, self.mesh.trust_domain),
             Trust::Shared => self.mesh.trust_domain.clone(),
         }
+    }
+
+    /// Where pods may run, and what their image is pulled with.
+    fn placement(&self) -> Result<(), ValueError> {
+        let refused = |field: &str, remedy: &str| {
+            Err(ValueError { field: field.into(), problem: "is of another form".into(), remedy: remedy.into() })
+        };
+        let named = |secret: &Value| secret["name"].as_str().is_some_and(|name| !name.is_empty());
+        if !self.image_pull_secrets.as_array().is_some_and(|all| all.iter().all(named)) {
+            return refused("imagePullSecrets", "write --set 'imagePullSecrets=[{name: registry}]'");
+        }
+        if !self.node_selector.as_object().is_some_and(|all| all.values().all(Value::is_string)) {
+            return refused("nodeSelector", "write --set 'nodeSelector={pool: infra}'");
+        }
+        if !self.tolerations.as_array().is_some_and(|all| all.iter().all(Value::is_object)) {
+            return refused("tolerations", "write --set 'tolerations=[{key: infra, operator: Exists}]'");
+        }
+        Ok(())
     }
 
     /// Where proxies of this cluster find the control plane.

@@ -28,6 +28,9 @@ const GOLDENS: &[(&str, &[&str])] = &[
             "cni.enabled=true",
             "mesh.trust=shared",
             "injection.holdApplicationUntilProxyStarts=true",
+            "imagePullSecrets=[{name: registry}]",
+            "nodeSelector={pool: infra}",
+            "tolerations=[{key: infra, operator: Exists}]",
         ],
     ),
 ];

@@ -19,6 +19,49 @@ fn every_rule_is_needed_by_code() {
     }
 }
 
+/// What code writes with, verb by verb; server-side apply creates what is not there.
+const WRITES: &[(&str, &[&str])] = &[
+    ("create", &[".create(", "Patch::Apply", "Recorder"]),
+    ("update", &[".replace("]),
+    ("patch", &[".patch(", ".patch_status(", "Recorder"]),
+    ("delete", &[".delete("]),
+];
+
+#[test]
+fn every_verb_that_writes_is_one_that_the_code_uses() {
+    for rule in RULES {
+        // What tests of the file do is no need of the program's.
+        let text = source(rule.reader.0);
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for verb in rule.verbs.iter().filter(|verb| !["get", "list", "watch"].contains(verb)) {
+            let (_, words) = WRITES.iter().find(|(known, _)| known == verb).unwrap_or_else(|| panic!("{verb}"));
+            assert!(words.iter().any(|word| code.contains(word)), "{} never does {verb}: {rule:?}", rule.reader.0);
+        }
+    }
+}
+
+#[test]
+fn proxies_have_no_rights_and_no_token_for_the_api_server() {
+    let values = fairlead_install::Values {
+        cluster: "east".into(),
+        cni: fairlead_install::CniValues { enabled: true, ..Default::default() },
+        ..Default::default()
+    };
+    let all: Vec<serde_json::Value> = fairlead_install::render(&values).unwrap().all().into_iter().cloned().collect();
+    let subjects: BTreeSet<&str> = all
+        .iter()
+        .filter_map(|object| object["subjects"].as_array())
+        .flatten()
+        .filter_map(|subject| subject["name"].as_str())
+        .collect();
+    assert_eq!(subjects, BTreeSet::from(["fairlead-cni", "fairlead-control"]));
+    let gateway: Vec<_> = all.iter().filter(|o| o["metadata"]["name"] == "fairlead-eastwest").collect();
+    let account = gateway.iter().find(|o| o["kind"] == "ServiceAccount").unwrap();
+    assert_eq!(account["automountServiceAccountToken"], false);
+    let deployment = gateway.iter().find(|o| o["kind"] == "Deployment").unwrap();
+    assert_eq!(deployment["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
+}
+
 /// The table of watched kinds is the list of what may be listed and watched.
 #[test]
 fn what_is_watched_may_be_read_and_nothing_else() {
