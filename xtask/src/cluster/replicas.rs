@@ -274,6 +274,8 @@ fn objects(cluster: u8) -> Vec<Value> {
     let container = json!({
         "name": "app", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "args": ["echo", "--port", "8080"],
         "ports": [{"containerPort": 8080}],
+        // Not the image's user, which is the proxy's: what that sends is not captured.
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
         "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
     });
     let meta = |name: &str| json!({"name": name, "namespace": "shop"});
