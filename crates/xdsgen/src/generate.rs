@@ -25,13 +25,31 @@ pub(crate) fn inputs(mesh: &ResolvedMesh, proxy: &ProxyDescription) -> Vec<Input
     match proxy.role {
         _ if proxy.client == ClientKind::Grpc => grpc::plan(&scope, &mut plan),
         ProxyRole::Sidecar => {
-            outbound::plan(&scope, &mut plan);
+            let mut plan = outbound_plan(&scope);
             inbound::plan(&scope, &mut plan);
+            return finish(plan, &scope);
         }
         ProxyRole::Gateway => gateway::plan(&scope, &mut plan),
         ProxyRole::EastWest => east_west::plan(&scope, &mut plan),
     }
     crate::clusters::plan::plan(&scope, &mut plan);
+    if proxy.client != ClientKind::Grpc {
+        plan.inputs.push(Input::Names(crate::name_table::input(&scope)));
+    }
+    finish(plan, &scope)
+}
+
+/// What a sidecar is told of others.
+pub(crate) fn outbound_plan(scope: &Scope<'_>) -> Plan {
+    let mut plan = Plan::default();
+    outbound::plan(scope, &mut plan);
+    crate::clusters::plan::plan(scope, &mut plan);
+    plan.inputs.push(Input::Names(crate::name_table::input(scope)));
+    plan
+}
+
+/// The inputs, with what holds for all listeners.
+pub(crate) fn finish(mut plan: Plan, scope: &Scope<'_>) -> Vec<Input> {
     if scope.has_faults() {
         for input in &mut plan.inputs {
             if let Input::Listener(listener) = input {
@@ -39,10 +57,6 @@ pub(crate) fn inputs(mesh: &ResolvedMesh, proxy: &ProxyDescription) -> Vec<Input
             }
         }
     }
-    if proxy.client == ClientKind::Grpc {
-        return plan.inputs;
-    }
-    plan.inputs.push(Input::Names(crate::name_table::input(&scope)));
     plan.inputs
 }
 

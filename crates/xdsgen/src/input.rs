@@ -59,8 +59,8 @@ impl Input {
             Self::Endpoints(input) => any::pack_bytes(&crate::endpoints::load_assignment(input)),
             Self::Names(input) => crate::name_table::body(input),
         };
-        let (name, version, origins) = (self.name(), self.version(), self.origins());
-        Generated { kind: self.kind(), name, version, body, origins }
+        let (name, version, origins) = (self.name(), self.version().into(), self.origins());
+        Generated { kind: self.kind(), text: name.to_string().into(), name, version, body, origins }
     }
 
     fn version(&self) -> String {

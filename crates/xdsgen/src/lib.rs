@@ -22,6 +22,7 @@ mod names;
 mod rbac;
 mod routes;
 mod scope;
+pub mod standpoint;
 mod tls;
 mod wire;
 

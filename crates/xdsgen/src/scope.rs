@@ -32,9 +32,25 @@ pub struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     pub fn of(mesh: &'a ResolvedMesh, proxy: &'a ProxyDescription) -> Self {
+        let mut scope = Self::with(mesh, proxy, |_| true);
+        scope.index_routes();
+        scope
+    }
+
+    /// With no services but those of these hosts, and without routes: for their clusters and endpoints alone.
+    pub fn of_hosts(mesh: &'a ResolvedMesh, proxy: &'a ProxyDescription, hosts: &BTreeSet<String>) -> Self {
+        Self::with(mesh, proxy, |host| hosts.contains(host))
+    }
+
+    /// Without anything that it could call.
+    pub fn without_others(mesh: &'a ResolvedMesh, proxy: &'a ProxyDescription) -> Self {
+        Self::with(mesh, proxy, |_| false)
+    }
+
+    fn with(mesh: &'a ResolvedMesh, proxy: &'a ProxyDescription, wanted: impl Fn(&str) -> bool) -> Self {
         let namespace = proxy.workload.namespace.as_str();
         let mut services: BTreeMap<&str, &Arc<Service>> = BTreeMap::new();
-        for service in mesh.services.values().filter(|s| s.visibility.allows(namespace)) {
+        for service in mesh.services.values().filter(|s| wanted(&s.key.host) && s.visibility.allows(namespace)) {
             let host = service.key.host.as_str();
             if service.key.namespace == namespace || !services.contains_key(host) {
                 services.insert(host, service);
@@ -46,7 +62,7 @@ impl<'a> Scope<'a> {
         // Profile `istio` keeps what it last heard, whatever the path says.
         let judged = mesh.settings.profile == Profile::Fairlead;
         let unreachable = mesh.members.values().filter(|m| judged && m.unreachable && m.cluster != mesh.cluster);
-        let mut scope = Self {
+        Self {
             mesh,
             proxy,
             workload: mesh.workloads.get(&proxy.workload),
@@ -58,9 +74,7 @@ impl<'a> Scope<'a> {
             services,
             exact_routes: HashMap::new(),
             pattern_routes: Vec::new(),
-        };
-        scope.index_routes();
-        scope
+        }
     }
 
     pub fn namespace(&self) -> &'a str {

@@ -52,6 +52,15 @@ pub fn plan(scope: &Scope<'_>, plan: &mut Plan) {
     }
 }
 
+/// Clusters and endpoints of these destinations alone.
+pub fn destinations<'n>(scope: &Scope<'_>, names: impl Iterator<Item = &'n ResourceName>) -> Vec<Input> {
+    let (mut hops, mut plan) = (BTreeSet::new(), Plan::default());
+    for name in names {
+        destination(scope, name.clone(), &mut hops, &mut plan);
+    }
+    plan.inputs
+}
+
 /// East-west gateways probe those of the other clusters and tell the control plane which answer (staleness contract).
 fn probed(scope: &Scope<'_>) -> BTreeSet<(NetworkId, ClusterId)> {
     if scope.proxy.role != ProxyRole::EastWest || scope.proxy.client != ClientKind::Fairlead {

@@ -107,12 +107,15 @@ fn distributed(settings: &MeshSettings, policy: &LocalityPolicy, distribute: &Di
 /// Istio's ladders for Service `trafficDistribution`.
 fn ladder(name: &str) -> Option<Vec<String>> {
     let labels: &[&str] = match name {
-        "PreferClose" | "PreferSameZone" => &[NETWORK, REGION, ZONE],
-        "PreferSameNode" => &[NETWORK, REGION, ZONE, SUBZONE, HOSTNAME],
+        "PreferClose" | "PreferSameZone" => &LADDER[..3],
+        "PreferSameNode" => &LADDER,
         _ => return None,
     };
     Some(labels.iter().map(|&l| l.to_owned()).collect())
 }
+
+/// The longest of them; the others are its beginning.
+pub const LADDER: [&str; 5] = [NETWORK, REGION, ZONE, SUBZONE, HOSTNAME];
 
 pub const CLUSTER: &str = "topology.istio.io/cluster";
 pub const NETWORK: &str = "topology.istio.io/network";
