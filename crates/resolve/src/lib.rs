@@ -20,6 +20,6 @@ pub mod view;
 
 pub use exports::{Audience, export, export_to};
 pub use names::{kubernetes_names, names};
-pub use registry::{ClusterInput, ClusterState, ObjectRef, Observed, cluster};
+pub use registry::{Before, ClusterInput, ClusterState, ObjectRef, Observed, cluster, cluster_after};
 pub use settings::{Settings, settings};
 pub use view::{ViewInput, view, view_with};

@@ -31,8 +31,10 @@ impl Gateways {
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Self {
         let mut configs: Vec<GatewayConfig> = items.iter().map(config).collect();
-        let workloads = drafts.map(|draft| (draft.key.namespace.as_str(), &draft.labels)).collect();
-        conflicts::drop_conflicting(&mut configs, &workloads, root_namespace, diagnostics);
+        if !configs.is_empty() {
+            let workloads = drafts.map(|draft| (draft.key.namespace.as_str(), &draft.labels)).collect();
+            conflicts::drop_conflicting(&mut configs, &workloads, root_namespace, diagnostics);
+        }
         Self { configs, root_namespace: root_namespace.to_owned() }
     }
 

@@ -10,6 +10,7 @@ mod draft;
 mod endpoint;
 mod endpoint_id;
 mod entry;
+mod follow;
 mod objects;
 mod proxy_address;
 mod selection;
@@ -20,6 +21,7 @@ mod workloads;
 
 pub(crate) use draft::Draft;
 pub use endpoint_id::endpoint_id;
+pub use follow::{Before, cluster_after};
 pub use objects::ObjectRef;
 pub(crate) use objects::{Item, Objects};
 pub(crate) use proxy_address::{is_refused, is_refused_name};

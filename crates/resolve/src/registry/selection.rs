@@ -5,7 +5,7 @@
 use super::Draft;
 use fairlead_model::endpoint::WorkloadRef;
 use fairlead_model::matching::{Labels, selects};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Workloads by (namespace, label, value).
 pub(super) struct Selection<'a> {
@@ -13,10 +13,11 @@ pub(super) struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
-    pub fn new(drafts: &'a BTreeMap<WorkloadRef, Draft>) -> Self {
+    /// `used`: labels that selectors name; by no other is anybody looked for.
+    pub fn new(drafts: &'a BTreeMap<WorkloadRef, Draft>, used: &BTreeSet<&str>) -> Self {
         let mut by_label: HashMap<_, Vec<&'a Draft>> = HashMap::new();
         for draft in drafts.values() {
-            for (key, value) in &draft.labels {
+            for (key, value) in draft.labels.iter().filter(|(key, _)| used.contains(key.as_str())) {
                 by_label.entry((draft.key.namespace.as_str(), key.as_str(), value.as_str())).or_default().push(draft);
             }
         }

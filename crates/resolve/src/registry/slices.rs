@@ -11,6 +11,7 @@ use super::workloads::Surroundings;
 use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::security::WorkloadSecurity;
 use fairlead_resources::core::{EndpointSlice, SliceEndpoint};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -20,8 +21,8 @@ pub(super) struct Slices<'a> {
 }
 
 /// One endpoint of a slice: its workload (made up if there is no Pod), its health, and ports by service port name.
-pub(super) struct SliceWorkload {
-    pub draft: Draft,
+pub(super) struct SliceWorkload<'d> {
+    pub draft: Cow<'d, Draft>,
     /// Facts of a workload that is not among the drafts.
     pub unknown: Option<Facts>,
     pub health: Health,
@@ -40,15 +41,15 @@ impl<'a> Slices<'a> {
     }
 
     /// `None`: the Service has no slices, so its Pods are selected by label.
-    pub fn of(
+    pub fn of<'d>(
         &self,
         namespace: &str,
         service: &str,
-        drafts: &BTreeMap<WorkloadRef, Draft>,
+        drafts: &'d BTreeMap<WorkloadRef, Draft>,
         around: &Surroundings<'_>,
-    ) -> Option<Vec<SliceWorkload>> {
+    ) -> Option<Vec<SliceWorkload<'d>>> {
         let slices = self.by_service.get(&(namespace, service))?;
-        let mut found: BTreeMap<WorkloadRef, SliceWorkload> = BTreeMap::new();
+        let mut found: BTreeMap<WorkloadRef, SliceWorkload<'d>> = BTreeMap::new();
         for slice in slices.iter().filter(|slice| slice.object.address_type != "FQDN") {
             let ports: BTreeMap<String, u16> = slice
                 .object
@@ -68,13 +69,13 @@ impl<'a> Slices<'a> {
     }
 }
 
-fn workload(
+fn workload<'d>(
     endpoint: &SliceEndpoint,
     slice: &Item<'_, EndpointSlice>,
-    drafts: &BTreeMap<WorkloadRef, Draft>,
+    drafts: &'d BTreeMap<WorkloadRef, Draft>,
     around: &Surroundings<'_>,
     ports: BTreeMap<String, u16>,
-) -> Option<SliceWorkload> {
+) -> Option<SliceWorkload<'d>> {
     let addresses = endpoint.addresses.iter().filter_map(|address| address.parse().ok());
     let addresses: Vec<IpAddr> = addresses.filter(|address| !is_refused(*address)).collect();
     let first = addresses.first()?;
@@ -85,7 +86,7 @@ fn workload(
     if let Some(draft) = drafts.get(&key) {
         // What was observed beats what the slice says.
         let health = if draft.health == Health::Healthy { health } else { draft.health };
-        return Some(SliceWorkload { draft: draft.clone(), unknown: None, health, ports });
+        return Some(SliceWorkload { draft: Cow::Borrowed(draft), unknown: None, health, ports });
     }
     let mut labels = BTreeMap::new();
     let network = around.network.clone();
@@ -110,7 +111,7 @@ fn workload(
     };
     let unknown =
         Facts { security: WorkloadSecurity::default(), gateway: None, mutual_ports: BTreeSet::new(), identity: None };
-    Some(SliceWorkload { draft, unknown: Some(unknown), health, ports })
+    Some(SliceWorkload { draft: Cow::Owned(draft), unknown: Some(unknown), health, ports })
 }
 
 fn health(endpoint: &SliceEndpoint) -> Health {

@@ -88,7 +88,7 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
-    /// Addresses of its workloads, to be kept over edits.
+    /// Addresses of its workloads, to be kept over edits where some are handed out.
     pub fn workload_addresses(&self) -> BTreeMap<WorkloadRef, IpAddr> {
         let first = |workload: &Arc<Workload>| workload.addresses.first().copied();
         self.workloads.iter().filter_map(|(key, workload)| Some((key.clone(), first(workload)?))).collect()
@@ -123,8 +123,9 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
         .values()
         // Istio builds no authorization on an east-west gateway: it sees neither requests nor identities.
         .filter(|workload| workload.gateway != Some(GatewayKind::EastWest))
-        .map(|workload| (workload.key.clone(), index.select(&workload.key.namespace, &workload.labels)))
+        .map(|workload| (workload, index.select(&workload.key.namespace, &workload.labels)))
         .filter(|(_, positions)| !positions.is_empty())
+        .map(|(workload, positions)| (workload.key.clone(), positions))
         .collect();
     let mut networks: BTreeSet<NetworkId> = known.values().map(|workload| workload.network.clone()).collect();
     networks.insert(around.network.clone());
@@ -165,7 +166,10 @@ fn services(
     peers: &PeerAuthentications,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> BTreeMap<ServiceKey, OwnService> {
-    let selection = Selection::new(drafts);
+    let of_services = objects.services.iter().flat_map(|item| item.object.spec.selector.keys());
+    let of_entries = objects.entries.iter().filter_map(|item| item.object.spec.workload_selector.as_ref());
+    let used = of_services.chain(of_entries.flat_map(|selector| selector.labels.keys())).map(String::as_str).collect();
+    let selection = Selection::new(drafts, &used);
     let slices = Slices::new(objects);
     let context = Context {
         settings: &input.settings.mesh,

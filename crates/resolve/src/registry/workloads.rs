@@ -130,12 +130,15 @@ pub(super) fn workloads(
 
 /// Processes without an address get one of the cluster's block.
 fn give_addresses(found: &mut BTreeMap<WorkloadRef, Draft>, block: u8, observed: &Observed) {
-    let taken: BTreeSet<IpAddr> = found.values().flat_map(|draft| draft.addresses.iter().copied()).collect();
     let without: BTreeSet<WorkloadRef> = found
         .values()
         .filter(|draft| draft.written == Written::Process && draft.addresses.is_empty())
         .map(|draft| draft.key.clone())
         .collect();
+    if without.is_empty() {
+        return;
+    }
+    let taken: BTreeSet<IpAddr> = found.values().flat_map(|draft| draft.addresses.iter().copied()).collect();
     for (key, address) in workload_addresses(block, &without, &taken, &observed.workload_addresses) {
         if let Some(draft) = found.get_mut(&key) {
             draft.addresses.push(address);

@@ -30,7 +30,7 @@ use std::time::Duration;
 pub const GATEWAY_PORT: u16 = 15443;
 
 /// Settings as they hold in one cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// What every later stage sees.
     pub mesh: Arc<MeshSettings>,
