@@ -14,6 +14,8 @@ pub const NOT_ADMITTED: &str = "FL0503";
 pub const CLOCKS_APART: &str = "FL0504";
 /// A primary is not let into the API server of its remote cluster, or soon will not be.
 pub const REMOTE_CREDENTIAL: &str = "FL0505";
+/// An object of the control plane's own state is there and cannot be read.
+pub const STATE_UNREADABLE: &str = "FL0506";
 
 /// The table.
 pub const ALL: &[Code] = &[
@@ -41,5 +43,10 @@ pub const ALL: &[Code] = &[
         code: REMOTE_CREDENTIAL,
         meaning: "The credential with which a control plane reads its remote cluster's API server is not accepted, or is about to end and cannot be renewed.",
         remedy: "Run `fairlead join --context REMOTE --primary PRIMARY`: it makes a new one.",
+    },
+    Code {
+        code: STATE_UNREADABLE,
+        meaning: "A Secret in which control planes keep their state is there and cannot be read. It is not written either. If it may say that a cluster was detached, nobody joins, and a control plane that never read it believes no other cluster; its own proxies are served.",
+        remedy: "Put the Secret back from a backup; or delete it: control planes that run and knew what was in it write it again, and if none did, detach again every cluster that was detached.",
     },
 ];

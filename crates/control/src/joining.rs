@@ -76,6 +76,9 @@ impl Acceptor {
     async fn accept(self, attempt: Attempt, caller: Caller, request: JoinRequest) -> Result<JoinAnswer, Status> {
         let internal = |e: anyhow::Error| Status::internal(format!("{e:#}"));
         let address = caller.address;
+        if let Some(why) = self.authority.refuses_joins() {
+            return Err(Status::failed_precondition(why));
+        }
         let one = self.one_by_one.lock().await;
         let authority = self.authority.clone();
         // On its own thread: the name is held and the token burned at the API server first, where there is one.
@@ -134,6 +137,9 @@ pub fn create_token(authority: &Authority, addresses: Vec<String>, life: Duratio
 
 /// Joins the mesh of the token's issuer; returns its cluster's name.
 pub async fn dial(authority: &Authority, token: &JoinToken) -> anyhow::Result<String> {
+    if let Some(why) = authority.refuses_joins() {
+        bail!("{why}");
+    }
     // Joining is a new incarnation: it beats a revocation of the one before.
     authority.reincarnate()?;
     let mut last = anyhow::anyhow!("the token names no address");

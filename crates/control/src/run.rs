@@ -106,7 +106,7 @@ pub async fn serve(
     };
     let kept = match source.kubernetes() {
         Some(kubernetes) => tokio::select! {
-            kept = kubernetes.kept(&store) => Some(kept?),
+            kept = kubernetes.kept(&store, &status) => Some(kept?),
             () = &mut end => return Ok(()),
         },
         None => None,

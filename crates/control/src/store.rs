@@ -89,6 +89,31 @@ pub trait Shared: Send + Sync {
 
     /// Whether everything that was done here is passed on.
     fn is_passed_on(&self) -> bool;
+
+    /// What is kept there and cannot be read.
+    fn unreadable(&self) -> Vec<Unreadable>;
+}
+
+/// An object of what is shared that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    pub object: String,
+    pub why: String,
+    /// It says who is a member, and who is not any more.
+    pub of_members: bool,
+    /// What was in it before is not known here.
+    pub is_unknown: bool,
+}
+
+impl Unreadable {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        let name = &self.object;
+        format!(
+            "put Secret {name} back from a backup; or delete it: control planes that run and knew what was in it write it again, and if none \
+             did, detach every cluster again that was detached, and join again those that are missing"
+        )
+    }
 }
 
 /// The one state file.
@@ -195,6 +220,11 @@ impl Store {
             }
         };
         tokio::time::timeout(within, passed_on).await.is_ok()
+    }
+
+    /// What is shared and cannot be read.
+    pub fn unreadable(&self) -> Vec<Unreadable> {
+        self.shared.get().map(|shared| shared.unreadable()).unwrap_or_default()
     }
 
     /// Takes what others wrote: it is not passed on.

@@ -302,7 +302,11 @@ impl World {
             let hint = "set both clocks by the same time source; certificates and ties between exports depend on them";
             Some(Diagnostic::warning(codes::CLOCKS_APART, at("Peer", cluster.as_str()), message).hint(hint))
         });
-        conflicts.chain(left_out).chain(apart).collect()
+        let unreadable = self.authority.store().unreadable().into_iter().map(|damage| {
+            let message = format!("the control plane's state cannot be read: {}", damage.why);
+            Diagnostic::error(codes::STATE_UNREADABLE, at("Secret", &damage.object), message).hint(damage.remedy())
+        });
+        conflicts.chain(left_out).chain(apart).chain(unreadable).collect()
     }
 }
 

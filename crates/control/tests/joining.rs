@@ -69,6 +69,31 @@ fn membership_and_services_reach_everybody_who_may_know() {
     north.until("/services", "without reviews", |all| !hosts(all).iter().any(|h| h.starts_with("reviews.")));
 }
 
+/// As on Kubernetes, where objects name no cluster but their own: what each says of itself decides.
+#[test]
+fn addresses_cross_between_clusters_that_say_they_share_a_network() {
+    let alone = |cluster: &str, network: &str, address: &str| {
+        let text = format!(
+            "apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: shop}}\nspec:\n  trustDomain: shop.example\n  clusters:\n    {cluster}: {{network: {network}}}\n"
+        );
+        let mesh = Mesh::new(&text);
+        mesh.write(&format!("clusters/{cluster}/web.yaml"), &service(cluster, address, Some("")));
+        mesh
+    };
+    let meshes =
+        [alone("east", "lan", "10.1.0.1"), alone("west", "lan", "10.2.0.1"), alone("north", "far", "10.1.0.1")];
+    let [east, west, north] = [(0, "east"), (1, "west"), (2, "north")].map(|(n, cluster)| meshes[n].start(cluster));
+    west.join(&east);
+    north.join(&east);
+    let of = |all: &Value, cluster: &str| {
+        rows(all, "service", &format!("{cluster}.shop.svc.cluster.local")).first().map(|row| row["address"].clone())
+    };
+    west.until("/endpoints", "with east's address", |all| of(all, "east") == Some("10.1.0.1".into()));
+    east.until("/endpoints", "with west's address", |all| of(all, "west") == Some("10.2.0.1".into()));
+    east.until("/endpoints", "with north's endpoint", |all| of(all, "north").is_some());
+    assert_ne!(of(&east.get("/endpoints"), "north"), Some("10.1.0.1".into()), "it is on another network");
+}
+
 #[test]
 fn a_token_is_good_once() {
     let mesh = mesh();
@@ -95,6 +120,26 @@ fn attempts_to_join_are_limited() {
         attempts.into_iter().map(|attempt| attempt.join().unwrap()).collect()
     });
     assert!(errors.iter().any(|e| e.contains("too many attempts")), "{errors:?}");
+}
+
+#[test]
+fn of_two_that_join_under_one_name_at_once_one_does() {
+    let (here, elsewhere) = (mesh(), mesh());
+    let east = here.start("east");
+    let wests = [here.start("west"), elsewhere.start("west")];
+    let tokens = wests.each_ref().map(|_| east.post("/token", json!({}))["token"].clone());
+    let answers: Vec<Value> = std::thread::scope(|scope| {
+        let joins =
+            wests.iter().zip(&tokens).map(|(west, token)| scope.spawn(|| west.post("/join", json!({"token": token}))));
+        let joins: Vec<_> = joins.collect();
+        joins.into_iter().map(|join| join.join().unwrap()).collect()
+    });
+    let (joined, refused): (Vec<&Value>, Vec<&Value>) = answers.iter().partition(|answer| answer["joined"] == "east");
+    assert_eq!((joined.len(), refused.len()), (1, 1), "{answers:?}");
+    assert!(refused[0]["error"].to_string().contains("west"), "{answers:?}");
+    // And that one is a member like any other.
+    sees(&east, "reviews.shop.svc.cluster.local");
+    assert!(rows(&east.get("/diagnostics"), "code", "FL0502").is_empty());
 }
 
 #[test]

@@ -229,3 +229,56 @@ fn the_next_pod_is_the_same_control_plane() {
     assert_eq!(plane.get("/trust"), trust, "the CA is the same");
     until_trusted(&server, &trust);
 }
+
+#[test]
+fn a_ca_that_is_none_or_is_gone_is_told_of_and_never_replaced_in_silence() {
+    let mesh = Mesh::new("");
+    let (mut plane, server) = east(&mesh);
+    server.handle().apply(SETTINGS);
+    let secrets = "/api/v1/namespaces/fairlead-system/secrets";
+    let cacerts = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {"name": "cacerts", "namespace": "fairlead-system"}, "data": {"ca-cert.pem": "bm9uZQ=="}});
+    server.handle().put(cacerts);
+    plane.launch();
+    until_status(&plane, 503, "Secret fairlead-system/cacerts is no CA: it has no ca-key.pem; write it with");
+    server.handle().delete("Secret/fairlead-system/cacerts");
+    until_status(&plane, 200, "ready");
+    let trust = plane.get("/trust");
+    let begun = Instant::now();
+    let of_members = loop {
+        let all = object(&server, secrets).unwrap();
+        let is_one = |secret: &&Value| {
+            secret["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("fairlead-state-membership"))
+        };
+        if let Some(found) = all["items"].as_array().unwrap().iter().find(is_one) {
+            break found["metadata"]["name"].as_str().unwrap().to_owned();
+        }
+        assert!(begun.elapsed() < SOON, "membership is never kept");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    let ca = object(&server, &format!("{secrets}/fairlead-ca")).unwrap();
+    // The pod is lost, and somebody deletes the CA before the next one starts.
+    let next = |plane: &mut Plane| {
+        plane.kill();
+        std::fs::remove_dir_all(mesh.folder.path().join("state-east")).unwrap();
+        server.handle().delete("Secret/fairlead-system/fairlead-ca");
+        plane.launch();
+        until_status(plane, 503, "Secret fairlead-ca is gone, and there is no Secret cacerts; put the Secret back");
+    };
+    next(&mut plane);
+    assert!(object(&server, &format!("{secrets}/fairlead-ca")).is_none(), "no other is made");
+    server.handle().put(ca);
+    until_status(&plane, 200, "ready");
+    assert_eq!(plane.get("/trust"), trust);
+    // An operator gives the root up.
+    next(&mut plane);
+    let (_, told) = plane.status("/ready");
+    let root = told.trim().rsplit_once("fairlead.dev/replace-root=").unwrap().1.to_owned();
+    let mut secret = object(&server, &format!("{secrets}/{of_members}")).unwrap();
+    secret["apiVersion"] = json!("v1");
+    secret["kind"] = json!("Secret");
+    secret["metadata"]["annotations"] = json!({"fairlead.dev/replace-root": root});
+    server.handle().put(secret);
+    until_status(&plane, 200, "ready");
+    assert_ne!(plane.get("/trust"), trust);
+}

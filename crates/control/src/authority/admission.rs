@@ -1,7 +1,8 @@
 //! Which members are let in: all, or under `admission: approve` those that joined by a token here or have a Peer object; and of
 //! those only the ones that are what their Peer object says.
 //!
-//! Invariant: who is not admitted is neither trusted nor dialled, and vouched for to nobody.
+//! Invariant: who is not admitted is neither trusted nor dialled, and vouched for to nobody; nor is anybody while what says who is out
+//! cannot be read.
 
 use super::{Authority, Pin, State};
 use crate::store::Bucket;
@@ -16,6 +17,19 @@ impl Authority {
         Ok(())
     }
 
+    /// Why no other cluster is believed now, if that is so.
+    pub(super) fn closed(&self) -> Option<String> {
+        let unknown = self.store.unreadable().into_iter().find(|damage| damage.of_members && damage.is_unknown)?;
+        Some(format!("Secret {} cannot be read ({}), and may say that it was detached", unknown.object, unknown.why))
+    }
+
+    /// Why nobody may join now, with the remedy: a name or a revocation may be in what cannot be read.
+    pub fn refuses_joins(&self) -> Option<String> {
+        let damage = self.store.unreadable().into_iter().find(|damage| damage.of_members)?;
+        let (object, why) = (&damage.object, &damage.why);
+        Some(format!("no cluster joins while Secret {object} cannot be read ({why}); {}", damage.remedy()))
+    }
+
     /// Members that are not let in, with the reason.
     pub fn not_admitted(&self) -> Vec<(String, String)> {
         let state = self.state.lock();
@@ -27,6 +41,9 @@ impl Authority {
 impl State {
     /// Why a member is not let in.
     pub(super) fn refuses(&self, member: &Member) -> Option<String> {
+        if let Some(why) = self.closed.clone().filter(|_| member.cluster != self.me.cluster) {
+            return Some(why);
+        }
         let settings = &self.settings;
         let known = settings.approved.contains(&member.cluster) || self.introduced_here.contains(&member.cluster);
         if settings.approve && !known {
@@ -37,7 +54,7 @@ impl State {
 
     /// For the derivation of trust; `None` when all are let in.
     pub(super) fn admitted(&self, membership: &Membership) -> Option<BTreeSet<String>> {
-        if !self.settings.approve && self.settings.pins.is_empty() {
+        if !self.settings.approve && self.settings.pins.is_empty() && self.closed.is_none() {
             return None;
         }
         Some(membership.members().filter(|m| self.refuses(m).is_none()).map(|m| m.cluster.clone()).collect())

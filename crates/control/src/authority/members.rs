@@ -209,6 +209,7 @@ impl Authority {
 
     /// Stores membership and publishes the trust that follows.
     fn settle(&self, state: &mut State) -> anyhow::Result<()> {
+        state.closed = self.closed();
         // Another replica may have stored something that is not taken in yet: it must not be taken for what was beaten.
         let stored: BTreeMap<String, SignedStatement> = self.store.all(Bucket::Membership)?.into_iter().collect();
         let known: BTreeSet<String> = state.membership.statements().map(content_key).collect();

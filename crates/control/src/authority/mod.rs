@@ -10,7 +10,7 @@ mod own;
 mod tests;
 mod vouch;
 
-pub use own::cacerts;
+pub use own::{cacerts, lost_root};
 
 use crate::store::{Bucket, Store};
 use arc_swap::ArcSwap;
@@ -113,6 +113,8 @@ struct State {
     introduced_here: BTreeSet<String>,
     settings: TrustSettings,
     conflicts: Vec<TrustConflict>,
+    /// Why no other cluster is believed: what says who is out cannot be read.
+    closed: Option<String>,
     vouched: vouch::Vouched,
     /// Counts changes of what peers are told about members.
     revision: u64,
@@ -158,11 +160,13 @@ impl Authority {
                     ..TrustSettings::default()
                 },
                 conflicts: Vec::new(),
+                closed: None,
                 vouched: vouch::Vouched::default(),
                 revision: 0,
             }),
             store,
         };
+        authority.state.lock().closed = authority.closed();
         authority.load_membership()?;
         Ok(authority)
     }

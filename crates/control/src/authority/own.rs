@@ -7,7 +7,8 @@ use crate::store::{Bucket, Store};
 use anyhow::Context as _;
 use fairlead_identity::membership::Member;
 use fairlead_identity::{
-    Ca, CaPem, LeafRequest, RandomSource as _, SystemRandom, TrustBundle, TrustDomain, WorkloadKey,
+    Ca, CaPem, LeafRequest, Membership, RandomSource as _, SignedStatement, SystemRandom, TrustBundle, TrustDomain,
+    WorkloadKey,
 };
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeSet;
@@ -23,6 +24,55 @@ pub(super) fn ca(cluster: &str, domain: &TrustDomain, cacerts: Option<&CaPem>, s
     let ca = Ca::create_root(cluster, domain, now(), &mut SystemRandom)?;
     let pem = store.first(Bucket::Authority, "ca", ca.to_pem())?;
     Ok(Ca::from_pem(cluster, domain, &pem)?)
+}
+
+/// Why a control plane must not start with the CA that it would have: this cluster is known by another root, whose CA is gone. `replaceable`:
+/// the fingerprint of the root that an operator gives up; `namespace`: where it is to be looked for.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn lost_root(
+    cluster: &str,
+    cacerts: Option<&CaPem>,
+    replaceable: Option<&str>,
+    namespace: &str,
+    store: &Store,
+) -> anyhow::Result<Option<String>> {
+    if cacerts.is_some() {
+        return Ok(None);
+    }
+    let mut membership = Membership::new(false);
+    for (_, statement) in store.all::<SignedStatement>(Bucket::Membership)? {
+        if let Ok(introduction) = statement.stored() {
+            membership.merge(introduction);
+        }
+    }
+    let newest = membership.claims(cluster).max_by_key(|me| (me.incarnation, me.revision)).cloned();
+    let Some(me) = newest else {
+        let unknown = store.unreadable().into_iter().find(|damage| damage.of_members);
+        let unknown = unknown.filter(|_| !store.has(Bucket::Authority, "ca").unwrap_or_default());
+        return Ok(unknown.map(|damage| {
+            let (object, remedy) = (&damage.object, damage.remedy());
+            format!("there is none, and Secret {object}, which may say by which root this cluster is known, cannot be read; {remedy}")
+        }));
+    };
+    let known: BTreeSet<String> = me.bundle.fingerprints().map(|root| root.to_string()).collect();
+    let first = me.bundle.fingerprints().next().map(|root| root.to_string()).unwrap_or_default();
+    if replaceable == Some(first.as_str()) {
+        return Ok(None);
+    }
+    let kept = store.load::<CaPem>(Bucket::Authority, "ca")?;
+    let gone = match kept.map(|pem| Ca::from_pem(cluster, me.trust_domain(), &pem)) {
+        Some(Ok(ca)) if ca.root_fingerprint().is_some_and(|root| known.contains(&root.to_string())) => return Ok(None),
+        Some(Ok(_)) => "Secret cacerts is gone, and Secret fairlead-ca is another CA".to_owned(),
+        Some(Err(e)) => format!("Secret fairlead-ca cannot be used: {e}"),
+        None => "Secret fairlead-ca is gone, and there is no Secret cacerts".to_owned(),
+    };
+    Ok(Some(format!(
+        "this cluster is known by the root {first}, but {gone}; put the Secret back into {namespace} from a backup. To give the root up \
+         (every proxy needs a new certificate, and every other cluster must detach this one and be joined anew): \
+         kubectl -n {namespace} annotate secret -l fairlead.dev/state=true fairlead.dev/replace-root={first}"
+    )))
 }
 
 /// A CA in Istio's `cacerts` layout, from a folder.

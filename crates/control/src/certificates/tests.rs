@@ -29,7 +29,7 @@ status: {podIP: 10.0.0.2, phase: Running}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: rogue-1, namespace: shop, labels: {istio: eastwestgateway}, uid: uid-of-rogue-1}
+metadata: {name: rogue-1, namespace: shop, labels: {istio: rogue}, uid: uid-of-rogue-1}
 spec: {serviceAccountName: web}
 status: {podIP: 10.0.0.3, phase: Running}
 ---
@@ -43,6 +43,14 @@ kind: Gateway
 metadata: {name: fairlead-eastwest, namespace: fairlead-system}
 spec:
   selector: {istio: eastwestgateway}
+  servers:
+  - {port: {number: 15443, name: tls, protocol: TLS}, hosts: ['*.local'], tls: {mode: AUTO_PASSTHROUGH}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: mine, namespace: shop}
+spec:
+  selector: {istio: rogue}
   servers:
   - {port: {number: 15443, name: tls, protocol: TLS}, hosts: ['*.local'], tls: {mode: AUTO_PASSTHROUGH}}
 ";

@@ -5,11 +5,12 @@ use super::conditions;
 use super::lease::Candidate;
 use super::state::State;
 use super::trust_maps;
-use crate::authority::Authority;
+use crate::authority::{Authority, lost_root};
 use crate::event::Event;
+use crate::status::Status;
 use crate::store::{Bucket, Store};
 use anyhow::Context as _;
-use fairlead_identity::CaPem;
+use fairlead_identity::{Ca, CaPem, TrustDomain};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 use std::sync::Arc;
@@ -37,38 +38,61 @@ pub struct Duties {
 }
 
 impl Kubernetes {
-    /// Reads into the store what this cluster's control planes kept.
-    pub async fn kept(&self, store: &Arc<Store>) -> anyhow::Result<Kept> {
+    /// Reads into the store what this cluster's control planes kept. Waits, and says for what, while the CA is not what it must be.
+    pub async fn kept(&self, store: &Arc<Store>, status: &Status) -> anyhow::Result<Kept> {
         let secrets: Api<Secret> = Api::namespaced(self.home.client.clone(), &self.home.namespace);
-        let state = State::open(secrets.clone(), store.clone()).await?;
-        let mut told = false;
-        let cacerts = loop {
-            match self.plugged_in(&secrets, store).await {
-                Ok(cacerts) => break cacerts,
-                Err(e) if !told => {
-                    tracing::warn!("waiting for the API server, which may keep a CA that is plugged in: {e:#}");
-                    told = true;
+        let state = State::open(secrets.clone(), store.clone(), status).await?;
+        let mut told = String::new();
+        loop {
+            let why = match self.plugged_in(&secrets, store).await {
+                Ok(cacerts) => {
+                    let (replaceable, namespace) = (state.replaceable(), &self.home.namespace);
+                    let lost = lost_root(&self.cluster, cacerts.as_ref(), replaceable.as_deref(), namespace, store)?;
+                    match lost {
+                        None => return Ok(Kept { state, cacerts }),
+                        Some(why) => why,
+                    }
                 }
-                Err(_) => {}
+                Err(e) => format!("{e:#}"),
+            };
+            if told != why {
+                tracing::error!("waiting for this cluster's CA: {why}");
+                status.waiting(format!("this cluster's CA: {why}"));
+                told = why;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
-        };
-        Ok(Kept { state, cacerts })
+            // What an operator puts back may be in any of the objects.
+            if let Err(e) = state.restore(store).await {
+                tracing::debug!("the state in the cluster cannot be read: {e:#}");
+            }
+        }
     }
 
-    /// The CA that is plugged in; while the API server is away, what it said last.
+    /// The CA that is plugged in; while the API server is away, or what it has is none, what it was last.
     async fn plugged_in(&self, secrets: &Api<Secret>, store: &Store) -> anyhow::Result<Option<CaPem>> {
+        let last = store.load::<Option<CaPem>>(Bucket::PluggedIn, CACERTS)?;
         let answer = tokio::time::timeout(END, secrets.get_opt(CACERTS)).await;
         let secret = match answer.map_err(|_| "no answer in 2 s".to_owned()).and_then(|a| a.map_err(|e| e.to_string()))
         {
             Ok(secret) => secret,
-            Err(e) => match store.load::<Option<CaPem>>(Bucket::PluggedIn, CACERTS)? {
+            Err(e) => match last {
                 Some(last) => return Ok(last),
-                None => anyhow::bail!("{e}"),
+                None => anyhow::bail!("the API server, which may keep a CA that is plugged in, does not say: {e}"),
             },
         };
-        let at = || format!("Secret {}/{CACERTS}", self.home.namespace);
-        let pem = secret.as_ref().map(|secret| plugged_in(secret).with_context(at)).transpose()?;
+        let pem = match secret.as_ref().map(plugged_in).transpose() {
+            Ok(pem) => pem,
+            Err(e) => {
+                let namespace = &self.home.namespace;
+                let why = format!(
+                    "Secret {namespace}/{CACERTS} is no CA: {e:#}; write it with ca-cert.pem, ca-key.pem, root-cert.pem and cert-chain.pem, or \
+                     delete it if none is to be plugged in"
+                );
+                let Some(last @ Some(_)) = last else { anyhow::bail!(why) };
+                tracing::error!("{why}; the one of before serves until this pod ends");
+                return Ok(last);
+            }
+        };
         store.save(Bucket::PluggedIn, CACERTS, &pem)?;
         Ok(pem)
     }
@@ -121,11 +145,15 @@ fn name() -> String {
     format!("{pod}_{:08x}", fastrand::u32(..))
 }
 
+/// The CA in a Secret, if it is one that can issue.
 fn plugged_in(secret: &Secret) -> anyhow::Result<CaPem> {
     let [certificate, key, root, chain] = fairlead_identity::cacerts::FILES.map(|file| {
         let bytes =
             secret.data.as_ref().and_then(|data| data.get(file)).with_context(|| format!("it has no {file}"))?;
         String::from_utf8(bytes.0.clone()).with_context(|| format!("{file} is no text"))
     });
-    Ok(CaPem::of_files(certificate?, key?, root?, chain?))
+    let pem = CaPem::of_files(certificate?, key?, root?, chain?);
+    // Which domain it is to issue in is nothing that the files say.
+    Ca::from_pem("any", &TrustDomain::new("any.invalid")?, &pem)?;
+    Ok(pem)
 }

@@ -22,6 +22,9 @@ const SELDOM: Duration = Duration::from_secs(30);
 /// After a write that failed, growing.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// What is looked at anew when an object of members can be read again, or not any more.
+const MEMBERS: [Bucket; 2] = [Bucket::Membership, Bucket::DetachedHere];
+
 impl State {
     /// For ever. `heard` is told which buckets another replica changed.
     pub async fn run(self: Arc<Self>, leadership: Leadership, heard: impl Fn(BTreeSet<Bucket>) + Send + Sync) {
@@ -86,7 +89,10 @@ impl State {
         let listed = limited(self.objects.api.list(&ListParams::default().labels(&selector))).await?;
         let mut shards = BTreeMap::new();
         for secret in &listed.items {
-            shards.insert(secret.metadata.name.clone().unwrap_or_default(), Shard::read(secret)?);
+            // One that is damaged is told of where it is heard of.
+            if let Ok(shard) = Shard::read(secret) {
+                shards.insert(secret.metadata.name.clone().unwrap_or_default(), shard);
+            }
         }
         let mut pending = self.pending.lock();
         let mut writes: Vec<Write> = Vec::new();
@@ -119,21 +125,41 @@ impl State {
         let backoff = watcher::DefaultBackoff::default();
         let events = kube::runtime::WatchStreamExt::backoff(watcher(self.objects.api.clone(), config), backoff);
         let mut events = std::pin::pin!(events);
+        // What a list that is under way has named.
+        let mut listed = BTreeSet::new();
         while let Some(event) = events.next().await {
             let Some(store) = self.store.upgrade() else { return };
-            let outcome = match event {
-                Ok(Event::Apply(secret) | Event::InitApply(secret)) => self.take(&store, &secret),
-                Ok(Event::Delete(secret)) => self.bring_back(&store, &secret).map(|()| BTreeSet::new()),
-                Ok(Event::Init | Event::InitDone) => continue,
-                Err(e) => {
-                    tracing::debug!("the state in the cluster is not heard of: {e}");
-                    continue;
+            let name = |secret: &Secret| secret.metadata.name.clone().unwrap_or_default();
+            let mut changed = BTreeSet::new();
+            match event {
+                Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
+                    listed.insert(name(&secret));
+                    match self.take(&store, &secret) {
+                        Ok(taken) => changed.extend(taken),
+                        Err(e) => {
+                            self.damaged(&name(&secret), &e);
+                            changed.extend(MEMBERS);
+                        }
+                    }
                 }
-            };
-            match outcome {
-                Ok(changed) if changed.is_empty() => {}
-                Ok(changed) => heard(changed),
-                Err(e) => tracing::error!("{e:#}; what was known before holds"),
+                Ok(Event::Delete(secret)) => {
+                    if self.objects.damage.mended(&name(&secret)) {
+                        changed.extend(MEMBERS);
+                    }
+                    if let Err(e) = self.bring_back(&store, &secret) {
+                        tracing::error!("{e:#}");
+                    }
+                }
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitDone) => {
+                    if self.objects.damage.only(&listed) {
+                        changed.extend(MEMBERS);
+                    }
+                }
+                Err(e) => tracing::debug!("the state in the cluster is not heard of: {e}"),
+            }
+            if !changed.is_empty() {
+                heard(changed);
             }
         }
     }
@@ -145,6 +171,7 @@ impl State {
             return Ok(BTreeSet::new());
         }
         let shard = Shard::read(secret)?;
+        self.objects.damage.note_known(name);
         // Its holder knows better than its own echo.
         let is_ours = |bucket| self.holds() && !matches!(sharing(bucket), Sharing::Origin { .. });
         let mut writes: Vec<Write> = Vec::new();
@@ -170,8 +197,13 @@ impl State {
             }
         }
         drop(pending);
-        let changed = writes.iter().map(|(bucket, ..)| *bucket).collect();
+        let mut changed: BTreeSet<Bucket> = writes.iter().map(|(bucket, ..)| *bucket).collect();
         store.take(writes)?;
+        if self.objects.damage.mended(name) {
+            tracing::info!("Secret {name} can be read again");
+            changed.extend(MEMBERS);
+            self.wake.notify_one();
+        }
         Ok(changed)
     }
 

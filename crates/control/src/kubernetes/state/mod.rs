@@ -3,16 +3,19 @@
 //!
 //! Each write reads the object and replaces exactly that version, so that replicas never overwrite each other. What must be true for all
 //! before it is used (a burned token, the CA) is written here first. Invariants: nothing waits for the API server but what must; what
-//! could not be written is written later; an object that somebody deleted or changed comes back.
+//! could not be written is written later; an object that somebody deleted comes back; one that cannot be read is told of, and left as it is.
 
+mod damage;
 mod follow;
 mod shard;
 #[cfg(test)]
 mod tests;
 
 use super::lease::Leadership;
-use crate::store::{Bucket, Shared, Store, Write};
+use crate::status::Status;
+use crate::store::{Bucket, Shared, Store, Unreadable, Write};
 use anyhow::Context as _;
+use damage::Damage;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, PostParams};
 use parking_lot::Mutex;
@@ -32,6 +35,9 @@ const FIRST_LIMIT: Duration = Duration::from_secs(5);
 /// Tries at an object that others write too.
 const TRIES: usize = 16;
 
+/// On any object of the state: the root with this fingerprint is lost and another may take its place.
+pub const REPLACE_ROOT: &str = "fairlead.dev/replace-root";
+
 type Pending = BTreeMap<(Bucket, String), Option<Value>>;
 
 pub struct State {
@@ -44,6 +50,8 @@ pub struct State {
     leadership: OnceLock<Leadership>,
     /// Whether what the holder of the lease before had written is taken in: what is written before could undo it.
     taken_over: AtomicBool,
+    /// The root that an operator lets be replaced by another.
+    replaceable: Mutex<Option<String>>,
 }
 
 /// The objects themselves.
@@ -52,30 +60,34 @@ struct Objects {
     api: Api<Secret>,
     /// The version of each that was written or heard last: older ones that are heard later say nothing.
     versions: Arc<Mutex<BTreeMap<String, u64>>>,
+    damage: Arc<Damage>,
 }
 
 impl State {
     /// Reads what the objects hold into the store, and shares the store from now on. Where the API server is away, a store that knows
     /// the CA from before will do; without one this waits.
-    pub async fn open(api: Api<Secret>, store: Arc<Store>) -> anyhow::Result<Arc<Self>> {
+    pub async fn open(api: Api<Secret>, store: Arc<Store>, status: &Status) -> anyhow::Result<Arc<Self>> {
         let state = Arc::new(Self {
-            objects: Objects { api, versions: Arc::default() },
+            objects: Objects { api, versions: Arc::default(), damage: Arc::default() },
             store: Arc::downgrade(&store),
             pending: Mutex::default(),
             wake: Notify::new(),
             runtime: Handle::current(),
             leadership: OnceLock::new(),
             taken_over: AtomicBool::new(false),
+            replaceable: Mutex::default(),
         });
-        let mut told = false;
+        let mut told = String::new();
         while let Err(e) = state.restore(&store).await {
             if store.has(Bucket::Authority, "ca")? {
                 tracing::warn!("the state in the cluster cannot be read ({e:#}); this pod's own copy serves");
                 break;
             }
-            if !told {
-                tracing::warn!("waiting for the API server, which keeps this cluster's CA: {e:#}");
-                told = true;
+            let why = format!("the state in the cluster, its CA among it, cannot be read: {e:#}");
+            if told != why {
+                tracing::warn!("waiting: {why}");
+                status.waiting(why.as_str());
+                told = why;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -84,17 +96,23 @@ impl State {
     }
 
     /// Takes what the objects say; what only the store knows was not written before the last end, and is now.
-    async fn restore(&self, store: &Store) -> anyhow::Result<()> {
+    pub async fn restore(&self, store: &Store) -> anyhow::Result<()> {
         let listed =
             limited(self.objects.api.list(&ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1)))).await?;
         let mut shards = BTreeMap::new();
+        let annotated = |secret: &Secret| secret.metadata.annotations.as_ref()?.get(REPLACE_ROOT).cloned();
+        *self.replaceable.lock() = listed.items.iter().find_map(annotated);
         for secret in &listed.items {
             let name = secret.metadata.name.clone().unwrap_or_default();
             match Shard::read(secret) {
-                Ok(shard) => drop(shards.insert(name, shard)),
+                Ok(shard) => {
+                    self.objects.damage.note_known(&name);
+                    self.objects.damage.mended(&name);
+                    shards.insert(name, shard);
+                }
                 // The CA must not be made anew because it cannot be read.
                 Err(e) if name == shard::CA => return Err(e),
-                Err(e) => tracing::error!("{e:#}; it is left out"),
+                Err(e) => self.damaged(&name, &e),
             }
         }
         let entries = shards.values().flat_map(Shard::entries);
@@ -110,6 +128,23 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// The fingerprint of a root that an operator lets be replaced.
+    pub fn replaceable(&self) -> Option<String> {
+        self.replaceable.lock().clone()
+    }
+
+    fn damaged(&self, name: &str, why: &anyhow::Error) {
+        self.objects.damage.found(name, format!("{why:#}"));
+        for damage in self.objects.damage.all().iter().filter(|damage| damage.object == name) {
+            let then = match (damage.of_members, damage.is_unknown) {
+                (true, true) => "no other cluster is believed, since it may say that one was detached",
+                (true, false) => "what was known before holds, and nobody joins",
+                (false, _) => "what was in it is left out",
+            };
+            tracing::error!("{why:#}: {then}; {}", damage.remedy());
+        }
     }
 
     /// Blocks until it is done.
@@ -155,7 +190,8 @@ impl State {
             }
         }
         let mut failed = Ok(());
-        for (name, writes) in objects {
+        // What belongs into one that cannot be read waits until it can.
+        for (name, writes) in objects.into_iter().filter(|(name, _)| !self.objects.damage.has(name)) {
             let all = |shard: &mut Shard| {
                 let set = |((bucket, key), value): (&(Bucket, String), &Option<Value>)| {
                     u32::from(shard.set(*bucket, key, value.clone()))
@@ -203,6 +239,7 @@ impl Objects {
             match written {
                 Ok(written) => {
                     self.heard(name, &written);
+                    self.damage.note_known(name);
                     return Ok(outcome);
                 }
                 Err(e) if is_conflict(&e) => {}
@@ -262,6 +299,10 @@ impl Shared for State {
             Ok(Shard::read(&secret)?.get(bucket, &key).cloned())
         })?;
         Ok(found.map(|value| value.to_string().into_bytes()))
+    }
+
+    fn unreadable(&self) -> Vec<Unreadable> {
+        self.objects.damage.all()
     }
 
     fn is_passed_on(&self) -> bool {

@@ -6,6 +6,7 @@
 use crate::kubernetes::PART_OF;
 use crate::store::Bucket;
 use anyhow::Context as _;
+use fairlead_identity::SignedStatement;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::ObjectMeta;
@@ -101,11 +102,19 @@ impl Shard {
                 };
                 Ok((name.clone(), value))
             };
-            let fields: anyhow::Result<Map<String, Value>> = data.into_iter().flatten().map(text).collect();
-            return Ok(Self(BTreeMap::from([(CA_ENTRY.to_owned(), Value::Object(fields?))])));
+            let fields: Map<String, Value> = data.into_iter().flatten().map(text).collect::<anyhow::Result<_>>()?;
+            let missing = fairlead_identity::cacerts::FILES.into_iter().find(|file| !fields.contains_key(*file));
+            anyhow::ensure!(missing.is_none(), "Secret {CA}: it has no {}", missing.unwrap_or_default());
+            return Ok(Self(BTreeMap::from([(CA_ENTRY.to_owned(), Value::Object(fields))])));
         }
-        let Some(bytes) = data.and_then(|data| data.get(ENTRIES)) else { return Ok(Self::default()) };
-        serde_json::from_slice(&bytes.0).map(Self).with_context(|| format!("Secret {name}: {ENTRIES} cannot be read"))
+        // Whoever wrote it wrote entries, be they none.
+        let bytes = data.and_then(|data| data.get(ENTRIES)).with_context(|| format!("Secret {name}: no {ENTRIES}"))?;
+        let shard = serde_json::from_slice(&bytes.0).map(Self);
+        let shard = shard.with_context(|| format!("Secret {name}: {ENTRIES} cannot be read"))?;
+        for (bucket, key, value) in shard.entries() {
+            sound(bucket, value).with_context(|| format!("Secret {name}: {}/{key} cannot be read", bucket.name()))?;
+        }
+        Ok(shard)
     }
 
     /// As an object: a new one, or in place of the one with this metadata.
@@ -157,6 +166,22 @@ impl Shard {
             Some((Bucket::named(bucket)?, key, value))
         })
     }
+}
+
+/// Whether an object may say that a cluster is out.
+pub fn holds_members(name: &str) -> bool {
+    let of = |bucket: Bucket| name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with(bucket.name()));
+    of(Bucket::Membership) || of(Bucket::DetachedHere)
+}
+
+/// What says who is out is read as a whole: an entry that is passed over might be a revocation.
+fn sound(bucket: Bucket, value: &Value) -> anyhow::Result<()> {
+    match bucket {
+        Bucket::Membership => drop(serde_json::from_value::<SignedStatement>(value.clone())?.stored()?),
+        Bucket::DetachedHere => drop(serde_json::from_value::<bool>(value.clone())?),
+        _ => {}
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::*;
 use crate::authority::{Authority, Opening};
 use crate::kubernetes::fake_api::FakeApi;
 use crate::kubernetes::lease::Candidate;
+use crate::status::Status;
 use fairlead_identity::{JoinToken, Statement, SystemRandom, TokenId, TokenStore as _};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -23,7 +24,8 @@ struct Pod {
 impl Pod {
     async fn start(api: &FakeApi, name: &str) -> Self {
         let store = Arc::new(Store::in_memory().unwrap());
-        let state = State::open(Api::namespaced(api.client(), NAMESPACE), store.clone()).await.unwrap();
+        let state =
+            State::open(Api::namespaced(api.client(), NAMESPACE), store.clone(), &Status::default()).await.unwrap();
         let (candidate, leadership) = Candidate::new(Api::namespaced(api.client(), NAMESPACE), name.into());
         let (tell, heard) = mpsc::unbounded_channel();
         let mut tasks = tokio::task::JoinSet::new();
@@ -105,6 +107,21 @@ async fn of_two_replicas_one_burns_a_token() {
         };
         let (one, other) = tokio::join!(burn(&a.store), burn(&b.store));
         assert_ne!(one.unwrap(), other.unwrap(), "token {n}");
+    }
+    // Both have read that it is free before either writes.
+    for n in 100..110_u8 {
+        let before = api.requests("/secrets/fairlead-state-burned") + api.requests("POST");
+        api.set_open(false);
+        let burn = |store: &Arc<Store>| {
+            let store = store.clone();
+            tokio::task::spawn_blocking(move || store.burn(&TokenId::from_bytes([n; 16]), 4_000_000_000).unwrap())
+        };
+        let (one, other) = (burn(&a.store), burn(&b.store));
+        // Each reads and then writes.
+        let asked = || api.requests("/secrets/fairlead-state-burned") + api.requests("POST");
+        until("both write", || asked() >= before + 4).await;
+        api.set_open(true);
+        assert_ne!(one.await.unwrap(), other.await.unwrap(), "token {n}");
     }
     // A pod that comes later knows too.
     let later = Pod::start(&api, "later").await;
@@ -214,4 +231,107 @@ async fn what_is_changed_while_the_api_server_is_away_is_written_when_it_is_back
     until("it is written", || entry(&api, "fairlead-state-introduced", "introduced/west") == Some(json!(true))).await;
     pod.store.write([(Bucket::Introduced, "west".to_owned(), None)]).unwrap();
     until("and removed", || entry(&api, "fairlead-state-introduced", "introduced/west").is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_replicas_one_lets_its_newcomer_have_a_name() {
+    let api = FakeApi::new();
+    let (a, b) = (Pod::start(&api, "a").await, Pod::start(&api, "b").await);
+    let life = Duration::from_secs(60);
+    let at = |seconds: u64| rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let hold = |pod: &Pod, name: String, holder: &'static str, now: u64| {
+        let store = pod.store.clone();
+        tokio::task::spawn_blocking(move || store.hold(Bucket::Names, &name, holder, life, at(now)).unwrap())
+    };
+    for n in 0..20 {
+        let name = format!("west-{n}");
+        let (one, other) = tokio::join!(hold(&a, name.clone(), "one", 1000), hold(&b, name.clone(), "other", 1000));
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert_ne!(one, other, "{name}");
+        let (winner, loser) = if one { ("one", "other") } else { ("other", "one") };
+        // Who has it may ask any replica again; the other waits until its time is over.
+        assert!(hold(&b, name.clone(), winner, 1030).await.unwrap());
+        assert!(!hold(&a, name.clone(), loser, 1089).await.unwrap());
+        assert!(hold(&a, name.clone(), loser, 1090).await.unwrap());
+        assert!(!hold(&b, name, winner, 1091).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_of_members_that_cannot_be_read_closes_and_is_left_as_it_is() {
+    let api = FakeApi::new();
+    let mut first = Pod::start(&api, "first").await;
+    first.leadership.gained().await;
+    let authority = first.authority();
+    for cluster in ["west", "north"] {
+        authority.declare(Statement::Introduce(member(cluster))).unwrap();
+    }
+    authority.detach("west").unwrap();
+    assert!(first.store.is_safe(Duration::from_secs(30)).await);
+    let entries = |secret: Value| Shard::read(&serde_json::from_value(secret).unwrap()).ok();
+    let believed = |authority: &Authority| {
+        let trust = authority.trust();
+        trust.domains().filter(|(_, domain)| !domain.revoked).map(|(domain, _)| domain.to_string()).collect::<Vec<_>>()
+    };
+    // Which object has the revocation: with that one gone bad, a new pod would believe west again.
+    let names: Vec<String> = (0..16).map(|n| format!("fairlead-state-membership-{n}")).collect();
+    let good: Vec<(&String, Value)> =
+        names.iter().filter_map(|name| Some((name, api.get("v1", "secrets", NAMESPACE, name)?))).collect();
+    assert!(!good.is_empty());
+    for damage in
+        [json!({}), json!({"entries.json": "bm90IEpTT04="}), json!({"entries.json": "eyJtZW1iZXJzaGlwL3giOiB7fX0="})]
+    {
+        for (name, secret) in &good {
+            let mut bad = secret.clone();
+            bad["data"] = damage.clone();
+            api.put("v1", "secrets", NAMESPACE, name, bad);
+        }
+        // Who knew what was in it goes on, and lets nobody join.
+        until("the damage is heard of", || first.store.unreadable().len() == good.len()).await;
+        authority.reload().unwrap();
+        assert_eq!(authority.peers().iter().map(|m| m.cluster.as_str()).collect::<Vec<_>>(), ["north"]);
+        let refused = authority.refuses_joins().unwrap();
+        assert!(refused.contains("fairlead-state-membership-") && refused.contains("backup"), "{refused}");
+        // Who did not believes nobody but its own cluster.
+        let next = Pod::start(&api, "next").await;
+        let later = next.authority();
+        assert_eq!(later.ca().root_fingerprint(), authority.ca().root_fingerprint());
+        assert!(later.peers().is_empty());
+        assert_eq!(believed(&later), ["east.shop.example"]);
+        assert!(later.absorb(&authority.statements(None).unwrap().unwrap().1).is_ok());
+        assert!(later.peers().is_empty());
+        assert_eq!(believed(&later), ["east.shop.example"], "whoever tells of them");
+        next.end().await;
+        for (name, _) in &good {
+            assert_eq!(api.get("v1", "secrets", NAMESPACE, name).unwrap()["data"], damage, "never overwritten");
+        }
+        // Put back, it is believed again.
+        for (name, secret) in &good {
+            api.put("v1", "secrets", NAMESPACE, name, secret.clone());
+        }
+        until("it can be read again", || first.store.unreadable().is_empty()).await;
+    }
+    let next = Pod::start(&api, "next").await;
+    let later = next.authority();
+    assert_eq!(later.peers().iter().map(|m| m.cluster.as_str()).collect::<Vec<_>>(), ["north"]);
+    assert!(later.refuses_joins().is_none());
+    // Gone bad and deleted: an operator takes the loss, and who knew writes it again.
+    for (name, secret) in &good {
+        let mut bad = secret.clone();
+        bad["data"] = json!({});
+        api.put("v1", "secrets", NAMESPACE, name, bad);
+    }
+    until("the damage is heard of", || next.store.unreadable().len() == good.len()).await;
+    for (name, _) in &good {
+        api.delete("v1", "secrets", NAMESPACE, name);
+    }
+    until("and that it is gone", || [&first, &next].iter().all(|pod| pod.store.unreadable().is_empty())).await;
+    let kept = || {
+        let found = names.iter().filter_map(|name| api.get("v1", "secrets", NAMESPACE, name).and_then(entries));
+        found.map(|shard| shard.entries().count()).sum::<usize>()
+    };
+    until("it is written again", || kept() == first.store.all::<Value>(Bucket::Membership).unwrap().len()).await;
+    let last = Pod::start(&api, "last").await;
+    assert_eq!(last.authority().peers().iter().map(|m| m.cluster.as_str()).collect::<Vec<_>>(), ["north"]);
+    assert!(last.authority().revoked().contains("west"));
 }
