@@ -124,10 +124,11 @@ pub async fn install(sides: &Sides<'_>, args: &InstallArgs) -> anyhow::Result<Ex
         println!("applied; not waited for, nor joined: run it again without --timeout 0s");
         return Ok(ExitCode::SUCCESS);
     }
-    sides.member().await?;
+    // Before others know of it: a gateway that they find silent counts as down until they ask again.
     if values.gateway.enabled && !wait.deployment(EAST_WEST).await? {
         return Ok(not_ready(EAST_WEST, &flags));
     }
+    sides.member().await?;
     next(values, &flags);
     Ok(ExitCode::SUCCESS)
 }

@@ -23,8 +23,13 @@ pub struct Way {
 impl Cluster {
     /// The cluster that the control plane of this one is in, and its namespace there.
     pub async fn serving(self, at: &ClusterArgs) -> anyhow::Result<Self> {
-        // Who may exec may not read ConfigMaps: then it is as with every other cluster.
-        let Ok(Some(values)) = stored(&self, DEFAULT_REVISION).await else { return Ok(self) };
+        let values = match stored(&self, DEFAULT_REVISION).await {
+            Ok(Some(values)) => values,
+            Ok(None) => return Ok(self),
+            // Who may exec may not read ConfigMaps: then it is as with every other cluster.
+            Err(e) if format!("{e:#}").contains("forbidden") => return Ok(self),
+            Err(e) => return Err(e),
+        };
         self.primary(&values, at, None).await.map(|primary| primary.unwrap_or(self))
     }
 
