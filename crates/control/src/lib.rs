@@ -22,6 +22,7 @@ mod limiter;
 mod listing;
 mod mesh_file;
 mod metrics;
+mod offer;
 mod options;
 mod owner;
 mod peers;

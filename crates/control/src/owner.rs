@@ -208,7 +208,7 @@ impl Owner {
         self.published.edition = next_number(self.published.edition);
         let edition = Arc::new(Edition {
             number: self.published.edition,
-            freshness: known.to_string(),
+            freshness: known.to_string().into(),
             mesh: resolved.mesh.clone(),
             state: resolved.state.clone(),
             trust: trust_resource(&trust),

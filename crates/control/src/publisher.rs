@@ -2,21 +2,22 @@
 //!
 //! A queue of streams and a few threads. A stream that is due gets its view of whatever is newest when its turn comes, so what was
 //! resolved meanwhile reaches those still waiting at once, and those already served come again at the end. Invariants: a stream is
-//! made for by one thread at a time; it never goes back to an older resolution; equal content is the same allocation as before.
+//! made for by one thread at a time; it never goes back to an older resolution; equal content is the same allocation as before, and
+//! what proxies have in common is one for all ([`crate::offer`]).
 
 use crate::authority::now;
 use crate::event::Client;
+use crate::offer::{Offers, Seat};
 use fairlead_identity::SignedStatement;
 use fairlead_model::mesh::GatewayKind;
 use fairlead_model::{ClientKind, ProxyDescription, ProxyRole, ResolvedMesh, WorkloadRef};
 use fairlead_peering::Sender as PeerSender;
-use fairlead_proto::ResourceType;
 use fairlead_resolve::ClusterState;
 use fairlead_xds::server::Views;
-use fairlead_xds::{Resource, ResourceView, Resources, Snapshot};
+use fairlead_xds::{Resource, ResourceView};
 use fairlead_xdsgen::Memo;
 use parking_lot::{Condvar, Mutex};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,7 @@ pub struct Edition {
     /// statements change.
     pub number: u64,
     /// What it was made of, as [`crate::freshness::Known`] writes it.
-    pub freshness: String,
+    pub freshness: Arc<str>,
     pub mesh: Arc<ResolvedMesh>,
     pub state: Arc<ClusterState>,
     pub trust: Option<Resource>,
@@ -52,7 +53,7 @@ struct Work {
     edition: u64,
     views: Option<watch::Sender<Arc<dyn ResourceView>>>,
     reply: Option<oneshot::Sender<Result<Views, String>>>,
-    resources: BTreeMap<&'static str, Arc<Resources>>,
+    seat: Seat,
     sender: PeerSender,
     dismissed: bool,
 }
@@ -63,7 +64,7 @@ pub struct Publisher {
 }
 
 struct Shared {
-    memo: Arc<Memo>,
+    offers: Offers,
     state: Mutex<Queue>,
     wake: Condvar,
 }
@@ -98,7 +99,7 @@ impl Slot {
 
 impl Publisher {
     pub fn new(memo: Arc<Memo>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { memo, state: Mutex::default(), wake: Condvar::new() });
+        let shared = Arc::new(Shared { offers: Offers::new(memo), state: Mutex::default(), wake: Condvar::new() });
         for _ in 0..THREADS {
             let shared = shared.clone();
             std::thread::Builder::new().name("publisher".into()).spawn(move || shared.run())?;
@@ -108,6 +109,7 @@ impl Publisher {
 
     /// There is something new for these streams.
     pub fn publish(&self, edition: Arc<Edition>, slots: impl IntoIterator<Item = Arc<Slot>>) {
+        self.shared.offers.tidy();
         self.shared.state.lock().newest = Some(edition);
         // Streams that came before the first edition are in the queue already: nothing else would wake anybody for them.
         self.shared.wake.notify_all();
@@ -157,11 +159,14 @@ impl Shared {
     fn make(
         &self,
         work: &mut Work,
-        edition: &Edition,
+        edition: &Arc<Edition>,
         client: &Client,
     ) -> Result<Option<Arc<dyn ResourceView>>, String> {
         match client {
-            Client::Proxy { workload, identity, kind, .. } => self.proxy(work, edition, workload, identity, *kind),
+            Client::Proxy { workload, identity, kind, .. } => {
+                let given = work.views.is_some();
+                self.offers.view(&mut work.seat, edition, workload, identity, *kind, given)
+            }
             Client::Peer { cluster } => {
                 let summary = fairlead_resolve::export(&edition.state, cluster);
                 let view = work.sender.view(edition.number, &summary, &edition.statements);
@@ -183,41 +188,6 @@ impl Shared {
             }
             self.wake.wait(&mut state);
         }
-    }
-
-    /// Everything one proxy may see.
-    fn proxy(
-        &self,
-        work: &mut Work,
-        edition: &Edition,
-        workload: &WorkloadRef,
-        identity: &str,
-        kind: ClientKind,
-    ) -> Result<Option<Arc<dyn ResourceView>>, String> {
-        let Some(proxy) = describe(&edition.mesh, workload, identity, kind) else {
-            // One that was known keeps its last view: it is about to end, or its object to come back.
-            return match work.views {
-                Some(_) => Ok(None),
-                None => Err(format!("{workload} is no workload that this control plane knows (yet)")),
-            };
-        };
-        let mut by_type: BTreeMap<&'static str, Resources> = BTreeMap::new();
-        for generated in fairlead_xdsgen::generate(&edition.mesh, &proxy, &self.memo) {
-            let resource = Resource::new(generated.name.to_string(), &*generated.version, generated.body.clone());
-            by_type.entry(generated.kind.url()).or_default().insert(resource);
-        }
-        if let Some(trust) = &edition.trust {
-            by_type.entry(ResourceType::TrustBundles.url()).or_default().insert(trust.clone());
-        }
-        let last = std::mem::take(&mut work.resources);
-        let mut snapshot = Snapshot::new(edition.mesh.generation).fresh(&*edition.freshness);
-        for (url, resources) in by_type {
-            let same = last.get(url).filter(|old| is_same(old, &resources)).cloned();
-            let resources = same.unwrap_or_else(|| Arc::new(resources));
-            snapshot = snapshot.share(url, resources.clone());
-            work.resources.insert(url, resources);
-        }
-        Ok(Some(Arc::new(snapshot)))
     }
 }
 
@@ -264,9 +234,4 @@ pub fn describe(
         service_account: found.service_account.clone(),
         identity: identity.to_owned(),
     })
-}
-
-/// By names and versions: equal versions have equal bodies.
-fn is_same(a: &Resources, b: &Resources) -> bool {
-    a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.name == b.name && a.version == b.version)
 }

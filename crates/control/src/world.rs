@@ -21,10 +21,10 @@ use fairlead_model::summary::{ClusterSummary, PeerStatus};
 use fairlead_model::{ClusterId, Diagnostic, MemberState, ObjectKey, Origin, ResolvedMesh, WorkloadRef};
 use fairlead_peering::{Heard, Lease};
 use fairlead_resolve::view::Peers;
-use fairlead_resolve::{ClusterInput, ClusterState, ObjectRef, Observed, ViewInput};
+use fairlead_resolve::{Before, ClusterInput, ClusterState, ObjectRef, Observed, Settings, ViewInput};
 use fairlead_resources::Object;
 use fairlead_resources::fairlead::{Admission, Mesh, Peer};
-use fairlead_sources::ClusterObjects;
+use fairlead_sources::{ClusterObjects, SourceObject};
 use fairlead_xdsgen::Memo;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -53,6 +53,8 @@ pub struct World {
     pub held_back: BTreeMap<WorkloadRef, HeldBack>,
     pub memo: Arc<Memo>,
     pub resolved: Option<Resolved>,
+    /// What the own cluster was normalised of last.
+    normalised: Option<Normalised>,
     addresses: BTreeMap<WorkloadRef, IpAddr>,
     virtual_ips: BTreeMap<String, Ipv4Addr>,
 }
@@ -75,6 +77,14 @@ pub struct Resolved {
     pub mesh: Arc<ResolvedMesh>,
     pub state: Arc<ClusterState>,
     pub diagnostics: Arc<Vec<Diagnostic>>,
+}
+
+/// What [`fairlead_resolve::cluster`] was given last, and what it said beside the state.
+struct Normalised {
+    objects: Vec<SourceObject>,
+    settings: Settings,
+    observed: Observed,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl World {
@@ -110,6 +120,7 @@ impl World {
             held_back: BTreeMap::new(),
             memo: Arc::default(),
             resolved: None,
+            normalised: None,
             addresses: BTreeMap::new(),
             virtual_ips: store.all(Bucket::VirtualIps)?.into_iter().collect(),
             authority,
@@ -150,8 +161,7 @@ impl World {
     /// Resolves everything anew; what did not change is shared with the resolution before. Whether anything did that a proxy or a
     /// peer may be told.
     pub fn resolve(&mut self, now: Instant) -> bool {
-        let objects: Vec<ObjectRef<'_>> =
-            self.objects.objects.iter().map(|o| ObjectRef { decoded: &o.decoded, file: &o.file }).collect();
+        let objects = refs(&self.objects.objects);
         let members: BTreeSet<ClusterId> = self.authority.peers().into_iter().map(|m| m.cluster.into()).collect();
         let members = members.into_iter().chain([self.cluster.clone()]).collect();
         let settings = fairlead_resolve::settings(&self.name, self.mesh.as_ref(), &members, &objects);
@@ -166,10 +176,25 @@ impl World {
         };
         let input =
             ClusterInput { cluster: &self.cluster, settings: &settings, objects: &objects, observed: &observed };
-        let (state, mut diagnostics) = fairlead_resolve::cluster(&input);
+        let after = self.resolved.as_ref().zip(self.normalised.as_ref()).and_then(|(resolved, last)| {
+            let old = refs(&last.objects);
+            let before = Before {
+                state: &resolved.state,
+                diagnostics: &last.diagnostics,
+                settings: &last.settings,
+                observed: &last.observed,
+                objects: &old,
+            };
+            fairlead_resolve::cluster_after(&input, &before)
+        });
+        let (state, mut diagnostics) = after.unwrap_or_else(|| fairlead_resolve::cluster(&input));
         drop(objects);
+        // Only processes are given addresses.
+        let gives = self.objects.objects.iter().any(|o| matches!(o.decoded.object, Object::Workload(_)));
+        self.addresses = if gives { state.workload_addresses() } else { BTreeMap::new() };
+        let objects = self.objects.objects.clone();
+        self.normalised = Some(Normalised { objects, settings, observed, diagnostics: diagnostics.clone() });
         self.follow_members(now, shared);
-        self.addresses = state.workload_addresses();
         let peers = self.told(&state, now);
         let previous = self.resolved.take();
         let first = previous.is_none();
@@ -315,6 +340,10 @@ fn clocks_apart(cluster: &ClusterId, ahead: i64) -> Option<String> {
     let way = if ahead > 0 { "ahead of" } else { "behind" };
     let apart = ahead.unsigned_abs();
     (apart > CLOCKS_APART).then(|| format!("the clock of cluster {cluster} is {apart} s {way} this one's"))
+}
+
+fn refs(objects: &[SourceObject]) -> Vec<ObjectRef<'_>> {
+    objects.iter().map(|o| ObjectRef { decoded: &o.decoded, file: &o.file }).collect()
 }
 
 /// But for the generation. Shared parts are equal at a glance.
