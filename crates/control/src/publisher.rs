@@ -168,7 +168,15 @@ impl Shared {
                 self.offers.view(&mut work.seat, edition, workload, identity, *kind, given)
             }
             Client::Peer { cluster } => {
-                let summary = fairlead_resolve::export(&edition.state, cluster);
+                // What it says of itself comes first: on Kubernetes objects name the own cluster's network only.
+                let said = edition.mesh.members.get(cluster).map(|member| member.networks.clone());
+                let summary = match said.filter(|networks| !networks.is_empty()) {
+                    Some(networks) => {
+                        let audience = fairlead_resolve::Audience { cluster: cluster.clone(), networks };
+                        fairlead_resolve::export_to(&edition.state, &audience)
+                    }
+                    None => fairlead_resolve::export(&edition.state, cluster),
+                };
                 let view = work.sender.view(edition.number, &summary, &edition.statements);
                 Ok(view.map(|view| Arc::new(view) as Arc<dyn ResourceView>))
             }
