@@ -44,7 +44,7 @@ enum Command {
     Golden,
     /// Load a mesh for minutes or an hour while it is broken and healed; longer than the test command may take.
     Endure(endure::EndureArgs),
-    /// Measure: `bench proxy` against Envoy, `bench control` for resolving. Builds in release first.
+    /// Measure: `bench proxy` against Envoy, `bench control` against its bars, `bench resolving`. Builds in release first.
     Bench(bench::BenchArgs),
     /// Real Kubernetes clusters on this machine: build, up, down, exec, kubectl, load.
     Cluster(cluster::ClusterArgs),

@@ -27,6 +27,8 @@ mod proxy;
 #[cfg(feature = "bench")]
 mod report;
 #[cfg(feature = "bench")]
+mod resolving;
+#[cfg(feature = "bench")]
 mod resources;
 #[cfg(feature = "bench")]
 mod schedule;
@@ -50,8 +52,10 @@ pub struct BenchArgs {
 enum What {
     /// CPU per request of the proxy, interleaved with Envoy's.
     Proxy(ProxyArgs),
-    /// Full and incremental resolving and generating of a large mesh.
+    /// A control plane with simulated proxies and peers: latency of changes, CPU, memory, reconnects, against the bars.
     Control(ControlArgs),
+    /// Full and incremental resolving and generating of a large mesh, in memory.
+    Resolving(ResolvingArgs),
 }
 
 /// How to measure proxies.
@@ -79,10 +83,10 @@ pub struct ProxyArgs {
     poisson: bool,
 }
 
-/// How to measure the control plane's part.
+/// How to measure resolving.
 #[derive(Args, Clone, Debug)]
 #[cfg_attr(not(feature = "bench"), allow(dead_code))]
-pub struct ControlArgs {
+pub struct ResolvingArgs {
     #[arg(long, default_value_t = 1000)]
     services: usize,
     /// Endpoints of each service.
@@ -95,14 +99,37 @@ pub struct ControlArgs {
     repeat: usize,
 }
 
+/// How to measure the control plane's process.
+#[derive(Args, Clone, Debug)]
+#[cfg_attr(not(feature = "bench"), allow(dead_code))]
+pub struct ControlArgs {
+    /// A small mesh and few proxies: whether everything runs, with figures that mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Parts, comma-separated: endpoints (memory of an endpoint), proxies (memory of a proxy), changes, storm, peers.
+    #[arg(long, value_delimiter = ',',
+          default_values_t = ["endpoints", "proxies", "changes", "storm", "peers"].map(str::to_owned))]
+    parts: Vec<String>,
+    #[arg(short, long, default_value = "table")]
+    output: ControlOutput,
+}
+
+/// How the result is printed.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlOutput {
+    Table,
+    Json,
+}
+
 #[cfg(feature = "bench")]
 pub fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     if cfg!(debug_assertions) {
-        println!("WARNING: this is a debug build; `cargo xtask bench` without features builds in release by itself");
+        eprintln!("WARNING: this is a debug build; `cargo xtask bench` without features builds in release by itself");
     }
     match args.what {
         What::Proxy(args) => proxy::run(&args),
         What::Control(args) => control::run(&args),
+        What::Resolving(args) => resolving::run(&args),
     }
 }
 
@@ -112,10 +139,10 @@ pub fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     use std::process::Command;
     let mut build = Command::new(crate::suites::cargo());
     build.args(["build", "--release", "--package", "xtask", "--features", "xtask/bench"]);
-    if matches!(args.what, What::Proxy(_)) {
+    if !matches!(args.what, What::Resolving(_)) {
         build.args(["--package", "fairlead"]);
     }
-    println!("building in release");
+    eprintln!("building in release");
     anyhow::ensure!(build.status()?.success(), "the release build failed");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
     let own = target.join("release/xtask").canonicalize().context("the build left no xtask")?;

@@ -1,10 +1,10 @@
-//! `cargo xtask bench control`: what a change costs in a mesh of many services, from objects to resources.
+//! `cargo xtask bench resolving`: what a change costs in a mesh of many services, from objects to resources.
 //!
 //! Everything happens in memory on one thread, with the functions a control plane calls, and is told in CPU time: on a shared
 //! machine the wall clock measures the neighbours. Invariant: an incremental result is compared with a
 //! full one before its time counts.
 
-use super::ControlArgs;
+use super::ResolvingArgs;
 use super::process::Usage;
 use super::statistics::{median, range};
 use anyhow::ensure;
@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-pub fn run(args: &ControlArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ResolvingArgs) -> anyhow::Result<ExitCode> {
     let cluster = ClusterId::from("east");
     let file: Arc<str> = Arc::from("clusters/east/objects.yaml");
     let mut services = Vec::new();
@@ -44,7 +44,7 @@ pub fn run(args: &ControlArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn full(
-    args: &ControlArgs,
+    args: &ResolvingArgs,
     cluster: &ClusterId,
     file: &Arc<str>,
     services: &[Vec<Decoded>],
@@ -75,7 +75,7 @@ fn full(
 }
 
 fn incremental(
-    args: &ControlArgs,
+    args: &ResolvingArgs,
     cluster: &ClusterId,
     file: &Arc<str>,
     mut services: Vec<Vec<Decoded>>,

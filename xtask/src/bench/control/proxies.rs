@@ -1,0 +1,338 @@
+//! Simulated proxies: mutual TLS, HTTP/2 and delta discovery as a proxy speaks them, and nothing behind.
+//!
+//! Each takes what a proxy takes and acks it at once; the first keeps names and versions, so that others can come back with them.
+//! Invariant: a change counts as acked by a proxy when the ack of the response that carried it was handed to the connection.
+
+use super::mesh::{namespace, pod_name, service_of};
+use super::plane::{CLUSTER, DOMAIN, Plane};
+use anyhow::{Context as _, ensure};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use fairlead_identity::ca::LeafRequest;
+use fairlead_identity::workload_key::WorkloadKey;
+use fairlead_identity::{CertHandle, Expected, PeerVerifier, SystemRandom, TrustBundleSet, TrustDomain, tls};
+use fairlead_proto::ResourceType;
+use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use fairlead_proto::envoy::core::Node;
+use fairlead_proto::envoy::protobuf::{Struct, Value, value::Kind};
+use prost::Message as _;
+use rustls::ClientConfig;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
+use tokio::task::AbortHandle;
+
+const DELTA: &str =
+    "http://fairlead.invalid/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+/// What a data plane takes.
+const TYPES: [ResourceType; 6] = [
+    ResourceType::Cluster,
+    ResourceType::ClusterLoadAssignment,
+    ResourceType::Listener,
+    ResourceType::RouteConfiguration,
+    ResourceType::NameTable,
+    ResourceType::TrustBundles,
+];
+/// A failed try is repeated after this, and half as much again each time.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What all simulated proxies of one control plane share.
+pub struct Board {
+    begun: Instant,
+    address: SocketAddr,
+    /// Proxies that have answered for everything since they (re)connected.
+    pub ready: AtomicUsize,
+    /// When the last became so, in nanoseconds.
+    ready_at: AtomicU64,
+    /// Tries to connect that failed.
+    pub failed: AtomicUsize,
+    /// Bytes of responses.
+    pub bytes: AtomicU64,
+    /// By service: acks of its endpoints, and when the last was.
+    acked: Vec<(AtomicUsize, AtomicU64)>,
+    held: Mutex<Held>,
+}
+
+/// What a proxy has: names and versions by type, and how new it was told that it is.
+#[derive(Clone, Default)]
+struct Held {
+    versions: BTreeMap<String, BTreeMap<String, String>>,
+    freshness: String,
+}
+
+/// One pod's proxy.
+#[derive(Clone)]
+pub struct Proxy {
+    number: usize,
+    tls: Arc<ClientConfig>,
+}
+
+/// Connected proxies; they end with it.
+pub struct Fleet {
+    pub board: Arc<Board>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Board {
+    pub fn new(address: SocketAddr, services: usize) -> Arc<Self> {
+        Arc::new(Self {
+            begun: Instant::now(),
+            address,
+            ready: AtomicUsize::new(0),
+            ready_at: AtomicU64::new(0),
+            failed: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            acked: (0..services).map(|_| Default::default()).collect(),
+            held: Mutex::default(),
+        })
+    }
+
+    pub fn now(&self) -> u64 {
+        self.begun.elapsed().as_nanos() as u64
+    }
+
+    /// Nobody has acked anything of this service.
+    pub fn forget(&self, service: usize) {
+        self.acked[service].0.store(0, Ordering::SeqCst);
+    }
+
+    /// How many have acked endpoints of this service, and when the last did.
+    pub fn acked(&self, service: usize) -> (usize, u64) {
+        let (count, at) = &self.acked[service];
+        (count.load(Ordering::SeqCst), at.load(Ordering::SeqCst))
+    }
+
+    /// Waits until so many are ready; when the last was.
+    pub fn until_ready(&self, wanted: usize, patience: Duration) -> anyhow::Result<u64> {
+        let begun = Instant::now();
+        while self.ready.load(Ordering::SeqCst) < wanted {
+            ensure!(
+                begun.elapsed() < patience,
+                "{} of {wanted} proxies are ready after {patience:?}; {} tries to connect failed",
+                self.ready.load(Ordering::SeqCst),
+                self.failed.load(Ordering::SeqCst)
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(self.ready_at.load(Ordering::SeqCst))
+    }
+
+    /// Knows what another's first proxy knew.
+    pub fn adopt(&self, other: &Board) {
+        let held = other.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    fn take(&self, response: &DeltaDiscoveryResponse, keep: bool) {
+        if keep {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let versions = held.versions.entry(response.type_url.clone()).or_default();
+            for name in &response.removed_resources {
+                versions.remove(name);
+            }
+            versions.extend(response.resources.iter().map(|r| (r.name.clone(), r.version.clone())));
+            held.freshness.clone_from(&response.system_version_info);
+        }
+    }
+
+    fn count(&self, response: &DeltaDiscoveryResponse) {
+        if response.type_url != ResourceType::ClusterLoadAssignment.url() {
+            return;
+        }
+        let now = self.now();
+        for service in response.resources.iter().filter_map(|r| service_of(&r.name)) {
+            if let Some((count, at)) = self.acked.get(service) {
+                count.fetch_add(1, Ordering::SeqCst);
+                at.fetch_max(now, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// Certificates for the proxies of pods: of each service one pod before of any service two.
+pub fn proxies(plane: &Plane, services: usize, many: usize) -> anyhow::Result<Vec<Proxy>> {
+    let domain = TrustDomain::new(DOMAIN)?;
+    let trust = Arc::new(TrustBundleSet::new([(
+        domain.clone(),
+        fairlead_identity::DomainTrust::new(plane.ca.bundle().clone(), Some(CLUSTER.into())),
+    )])?);
+    let clock: Arc<dyn TimeProvider> = Arc::new(DefaultTimeProvider);
+    let one = |number: usize| {
+        let (namespace, name) = (namespace(number % services), pod_name(number % services, number / services));
+        let key = WorkloadKey::generate()?;
+        let csr = key.csr()?;
+        let identity = domain.service_account(&namespace, "default")?;
+        let workload = format!("{CLUSTER}/{namespace}/{name}");
+        let request = LeafRequest {
+            csr_der: &csr,
+            identity: &identity,
+            workload: Some(&workload),
+            pod_uid: None,
+            lifetime: Duration::from_secs(3600),
+            now: UnixTime::now(),
+        };
+        let credentials = key.certified(plane.ca.issue(&request, &mut SystemRandom)?)?;
+        let trust = trust.clone();
+        let verifier = PeerVerifier::new(Arc::new(move || trust.clone()), Expected::one(domain.control()));
+        let tls = tls::client_config(Some(&CertHandle::new(credentials)), verifier, &clock, &[b"h2"])?;
+        Ok(Proxy { number, tls })
+    };
+    (0..many).map(one).collect()
+}
+
+impl Fleet {
+    pub fn new(board: Arc<Board>) -> Self {
+        Self { board, tasks: Vec::new() }
+    }
+
+    /// Starts these; each comes back whenever its connection ends. `knowing`: with what the first proxy had.
+    pub fn add(&mut self, runtime: &tokio::runtime::Handle, proxies: &[Proxy], knowing: bool) {
+        let held = knowing.then(|| self.board.held.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let held = Arc::new(held.unwrap_or_default());
+        for proxy in proxies {
+            let (board, held, proxy) = (self.board.clone(), held.clone(), proxy.clone());
+            self.tasks.push(runtime.spawn(proxy.run(board, held)).abort_handle());
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Proxy {
+    async fn run(self, board: Arc<Board>, mut held: Arc<Held>) {
+        let mut pause = AGAIN;
+        loop {
+            let mut ready = false;
+            // Whatever ended it: it comes back, and who waits for it tells when it does not.
+            let _ = self.stream(&board, &held, &mut ready).await;
+            if ready {
+                board.ready.fetch_sub(1, Ordering::SeqCst);
+                pause = AGAIN;
+            } else {
+                board.failed.fetch_add(1, Ordering::SeqCst);
+            }
+            if self.number == 0 {
+                held = Arc::new(board.held.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            }
+            tokio::time::sleep(pause).await;
+            pause += pause / 2;
+        }
+    }
+
+    async fn stream(&self, board: &Board, held: &Held, ready: &mut bool) -> anyhow::Result<()> {
+        let socket = TcpSocket::new_v4()?;
+        // As pods have addresses of their own.
+        let [high, low] = (self.number as u16 + 1).to_be_bytes();
+        socket.bind((Ipv4Addr::new(127, 1, high, low), 0).into())?;
+        let tcp = socket.connect(board.address).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from("control.fairlead.invalid")?;
+        let tls = tokio_rustls::TlsConnector::from(self.tls.clone()).connect(name, tcp).await?;
+        let (client, connection) = h2::client::Builder::new()
+            .initial_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(8 * 1024 * 1024)
+            .handshake::<_, Bytes>(tls)
+            .await?;
+        let driver = AbortOnDrop(tokio::spawn(connection).abort_handle());
+        let request = http::Request::post(DELTA).header("content-type", "application/grpc").header("te", "trailers");
+        let (response, mut requests) = client.ready().await?.send_request(request.body(())?, false)?;
+        for (at, kind) in TYPES.into_iter().enumerate() {
+            let first = DeltaDiscoveryRequest {
+                node: (at == 0).then(|| self.node(&held.freshness)),
+                type_url: kind.url().to_owned(),
+                resource_names_subscribe: vec!["*".to_owned()],
+                initial_resource_versions: held.versions.get(kind.url()).cloned().unwrap_or_default(),
+                ..Default::default()
+            };
+            requests.send_data(framed(&first), false)?;
+        }
+        let response = response.await?;
+        ensure!(response.status() == 200, "{}", response.status());
+        if let Some(message) = response.headers().get("grpc-message") {
+            anyhow::bail!("refused: {message:?}");
+        }
+        let mut body = response.into_body();
+        let mut buffer = BytesMut::new();
+        let mut heard: Vec<String> = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data?;
+            body.flow_control().release_capacity(data.len())?;
+            board.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            buffer.extend_from_slice(&data);
+            while let Some(message) = unframed(&mut buffer) {
+                let response = DeltaDiscoveryResponse::decode(message)?;
+                let ack = DeltaDiscoveryRequest {
+                    type_url: response.type_url.clone(),
+                    response_nonce: response.nonce.clone(),
+                    ..Default::default()
+                };
+                requests.send_data(framed(&ack), false)?;
+                board.take(&response, self.number == 0);
+                board.count(&response);
+                if !heard.contains(&response.type_url) {
+                    heard.push(response.type_url);
+                    if heard.len() == TYPES.len() {
+                        *ready = true;
+                        board.ready_at.fetch_max(board.now(), Ordering::SeqCst);
+                        board.ready.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            }
+        }
+        drop(driver);
+        let trailers = body.trailers().await?.unwrap_or_default();
+        anyhow::bail!("ended: {:?}", trailers.get("grpc-message"));
+    }
+
+    fn node(&self, freshness: &str) -> Node {
+        let mut node = Node { user_agent_name: "fairlead".into(), ..Default::default() };
+        if !freshness.is_empty() {
+            let token = Value { kind: Some(Kind::StringValue(freshness.to_owned())) };
+            let mut metadata = Struct::default();
+            metadata.fields.insert(fairlead_xds::FRESHNESS_KEY.to_owned(), token);
+            node.metadata = Some(metadata);
+        }
+        node
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A message as gRPC sends it.
+fn framed(message: &DeltaDiscoveryRequest) -> Bytes {
+    let length = message.encoded_len();
+    let mut bytes = BytesMut::with_capacity(5 + length);
+    bytes.put_u8(0);
+    bytes.put_u32(length as u32);
+    bytes.extend_from_slice(&message.encode_to_vec());
+    bytes.freeze()
+}
+
+/// The next whole message, if there is one.
+fn unframed(buffer: &mut BytesMut) -> Option<Bytes> {
+    let length = buffer.get(1..5)?.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    if buffer.len() < 5 + length {
+        return None;
+    }
+    buffer.advance(5);
+    Some(buffer.split_to(length).freeze())
+}
+
+/// The runtime that all simulated proxies share.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("a runtime")
+}
