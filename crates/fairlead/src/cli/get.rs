@@ -125,7 +125,7 @@ impl At {
 fn proxies_of(at: &At, columns: Columns, output: Output) -> anyhow::Result<ExitCode> {
     let words = ["get", "proxies", "-o", "json"].map(str::to_owned);
     let rows = crate::block_on(async {
-        let cluster = Cluster::open(&at.kubernetes).await?;
+        let cluster = at.serving().await?;
         let (mut all, mut silent) = (Vec::new(), Vec::new());
         let pods = control_pods(&cluster).await?;
         for pod in &pods {
