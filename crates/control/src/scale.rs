@@ -1,4 +1,4 @@
-//! How long resolving takes at scale: what `cargo xtask bench control` prints, and the proof that work follows the change.
+//! How long resolving takes at scale, and the proof that work follows the change.
 //!
 //! The real world and publisher inputs over an in-memory store: no sockets, no files. Invariant: the same arguments make the same mesh.
 
