@@ -8,6 +8,8 @@ mod announce;
 mod credential;
 mod door;
 mod renewal;
+#[cfg(test)]
+mod tests;
 
 use super::Home;
 use super::lease::Leadership;
