@@ -129,8 +129,10 @@ fn of_two_that_join_under_one_name_at_once_one_does() {
     let wests = [here.start("west"), elsewhere.start("west")];
     let tokens = wests.each_ref().map(|_| east.post("/token", json!({}))["token"].clone());
     let answers: Vec<Value> = std::thread::scope(|scope| {
-        let joins =
-            wests.iter().zip(&tokens).map(|(west, token)| scope.spawn(|| west.post("/join", json!({"token": token}))));
+        let joins = wests
+            .iter()
+            .zip(&tokens)
+            .map(|(west, token)| scope.spawn(move || west.post("/join", json!({"token": token}))));
         let joins: Vec<_> = joins.collect();
         joins.into_iter().map(|join| join.join().unwrap()).collect()
     });
