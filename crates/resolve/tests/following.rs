@@ -155,11 +155,13 @@ fn pods_and_slices_are_followed() {
         pod("shop", "reviews", "reviews-1", "10.0.9.9", "v1", true),
         slice("reviews", &[("reviews-1", "10.0.9.9", true), ("reviews-2", "10.0.0.2", true)]),
     ];
+    let refused = slice("reviews", &[("reviews-1", "127.0.0.1", true), ("reviews-2", "10.0.0.2", true)]);
     let more = pod("shop", "cart", "cart-1", "10.0.0.7", "v2", true);
     for (what, new) in [
         ("nothing", mesh.clone()),
         ("an endpoint is not ready", apply(&mesh, &[unready])),
         ("a pod has another address", apply(&mesh, &moved)),
+        ("a slice leads a proxy to itself, which is told of", apply(&mesh, &[refused])),
         ("a pod more", apply(&mesh, &[more])),
         (
             "a pod in another namespace is not ready",

@@ -31,6 +31,9 @@ pub struct Before<'a> {
 /// The Service whose network label says that gateways are behind it (Istio).
 const NETWORK: &str = "topology.istio.io/network";
 
+/// Of the namespaces that something moved in; all else is looked at whole.
+const NORMALISED_ANEW: [&str; 3] = ["EndpointSlice", "Pod", "Service"];
+
 /// What changed since, if it is only pods and their slices: the namespaces, and whether some labels did.
 struct Moves<'a> {
     namespaces: BTreeSet<&'a str>,
@@ -62,7 +65,7 @@ pub fn cluster_after(input: &ClusterInput<'_>, before: &Before<'_>) -> Option<(C
         !in_namespaces || moves.namespaces.contains(&*object.decoded.key.namespace)
     };
     let objects: Vec<ObjectRef<'_>> = input.objects.iter().filter(|object| inside(object)).copied().collect();
-    let (part, _) = cluster(&ClusterInput { objects: &objects, ..*input });
+    let (part, told) = cluster(&ClusterInput { objects: &objects, ..*input });
     let of = |workload: &WorkloadRef| moves.namespaces.contains(workload.namespace.as_str());
     let is_gateway = |w: &&Arc<Workload>| of(&w.key) && w.gateway.is_some();
     if part.workloads.values().chain(before.state.workloads.values()).any(|w| is_gateway(&w))
@@ -75,7 +78,13 @@ pub fn cluster_after(input: &ClusterInput<'_>, before: &Before<'_>) -> Option<(C
     replace(&mut state.services, part.services, |key| moves.namespaces.contains(key.namespace.as_str()));
     state.selected.retain(|key, _| !of(key));
     state.selected.extend(part.selected.into_iter().filter(|(key, _)| of(key)));
-    Some((state, before.diagnostics.to_vec()))
+    let within = |found: &&Diagnostic| {
+        moves.namespaces.contains(&*found.object.namespace) && NORMALISED_ANEW.contains(&&*found.object.kind)
+    };
+    let mut diagnostics: Vec<Diagnostic> = before.diagnostics.iter().filter(|found| !within(found)).cloned().collect();
+    diagnostics.extend(told.iter().filter(within).cloned());
+    crate::analyze::sort(&mut diagnostics);
+    Some((state, diagnostics))
 }
 
 /// Takes the entries of these keys from `part`, those that are equal as they were.
