@@ -289,7 +289,8 @@ fn a_store_that_fails_refuses() {
     let me = member(joining.mesh.ca("east"));
     let membership = Membership::default();
     let roster = Roster { me: &me, membership: &membership, shared: false };
-    let refused = accept(&request, joining.exporters().1, &broken, roster, |_| Ok(Vec::new()), at(START), &mut SystemRandom);
+    let refused =
+        accept(&request, joining.exporters().1, &broken, roster, |_| Ok(Vec::new()), at(START), &mut SystemRandom);
     assert_eq!(refused.unwrap_err(), JoinRefused::Store("disk full".to_owned()));
 }
 

@@ -81,7 +81,8 @@ impl ControlPlane {
         let request = LeafRequest {
             csr_der: &key.csr().unwrap(),
             identity: &control,
-            workload: None, pod_uid: None,
+            workload: None,
+            pod_uid: None,
             lifetime: Duration::from_secs(3600),
             now: UnixTime::now(),
         };
@@ -190,7 +191,8 @@ impl Certificates for Service {
         let request = LeafRequest {
             csr_der: &asked.csr_der,
             identity: &self.identity,
-            workload: None, pod_uid: None,
+            workload: None,
+            pod_uid: None,
             lifetime: self.lifetime,
             now: UnixTime::now(),
         };

@@ -44,7 +44,8 @@ impl Pki {
         let request = LeafRequest {
             csr_der: &key.csr().unwrap(),
             identity: &identity,
-            workload: None, pod_uid: None,
+            workload: None,
+            pod_uid: None,
             lifetime: Duration::from_secs(3600),
             now: UnixTime::now(),
         };

@@ -124,7 +124,7 @@ pub const ALL: &[Code] = &[
     code(SAME_ADDRESS, "Two Services of a cluster have one cluster IP.", "Give each its own, or leave clusterIP out."),
     code(
         REFUSED_ADDRESS,
-        "An endpoint has a loopback, link-local, multicast or unspecified address, by which a proxy would reach itself or its node; it is left out.",
+        "An endpoint has a loopback, multicast or unspecified address, by which a proxy would reach itself, or one of a Service a link-local address; it is left out.",
         "Write an address that the workload is reached by from elsewhere.",
     ),
     code(

@@ -3,7 +3,7 @@
 //! Never reported in profile `fairlead` for names that get a virtual IP.
 
 use super::codes;
-use crate::registry::{Item, Objects, is_refused, is_refused_name};
+use crate::registry::{Item, Objects, is_refused, is_refused_in_slices, is_refused_name};
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::settings::{MeshSettings, Profile};
 use fairlead_resources::istio::Resolution;
@@ -53,7 +53,7 @@ pub(super) fn endpoints(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>
     }
     for item in &objects.slices {
         for (at, endpoint) in item.object.endpoints.iter().enumerate() {
-            for address in endpoint.addresses.iter().filter(|address| refused(address)) {
+            for address in endpoint.addresses.iter().filter(|address| address.parse().is_ok_and(is_refused_in_slices)) {
                 tell(item, &format!("endpoints[{at}].addresses"), address, diagnostics);
             }
         }
@@ -61,7 +61,7 @@ pub(super) fn endpoints(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>
 }
 
 fn tell<T>(item: &Item<'_, T>, path: &str, address: &str, diagnostics: &mut Vec<Diagnostic>) {
-    let message = format!("{address} leads whoever connects to it to itself or its node; the endpoint is left out");
+    let message = format!("{address} leads whoever connects to it to itself, or to its own node; the endpoint is left out");
     diagnostics.push(
         Diagnostic::error(codes::REFUSED_ADDRESS, item.origin(path), message)
             .hint("write an address that the workload is reached by from elsewhere"),

@@ -24,7 +24,7 @@ pub use endpoint_id::endpoint_id;
 pub use follow::{Before, cluster_after};
 pub use objects::ObjectRef;
 pub(crate) use objects::{Item, Objects};
-pub(crate) use proxy_address::{is_refused, is_refused_name};
+pub(crate) use proxy_address::{is_refused, is_refused_in_slices, is_refused_name};
 pub(crate) use service::OwnService;
 pub use state::{ClusterInput, ClusterState, Observed, cluster};
 pub(crate) use workloads::Surroundings;

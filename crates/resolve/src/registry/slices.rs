@@ -6,7 +6,7 @@
 use super::draft::{Draft, Written};
 use super::endpoint::Facts;
 use super::objects::{Item, Objects};
-use super::proxy_address::is_refused;
+use super::proxy_address::is_refused_in_slices;
 use super::workloads::Surroundings;
 use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::security::WorkloadSecurity;
@@ -77,7 +77,7 @@ fn workload<'d>(
     ports: BTreeMap<String, u16>,
 ) -> Option<SliceWorkload<'d>> {
     let addresses = endpoint.addresses.iter().filter_map(|address| address.parse().ok());
-    let addresses: Vec<IpAddr> = addresses.filter(|address| !is_refused(*address)).collect();
+    let addresses: Vec<IpAddr> = addresses.filter(|address| !is_refused_in_slices(*address)).collect();
     let first = addresses.first()?;
     let namespace = slice.meta.namespace.as_str();
     let named = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| target.name.as_str());
