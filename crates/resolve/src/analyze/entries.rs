@@ -61,7 +61,8 @@ pub(super) fn endpoints(objects: &Objects<'_>, diagnostics: &mut Vec<Diagnostic>
 }
 
 fn tell<T>(item: &Item<'_, T>, path: &str, address: &str, diagnostics: &mut Vec<Diagnostic>) {
-    let message = format!("{address} leads whoever connects to it to itself, or to its own node; the endpoint is left out");
+    let message =
+        format!("{address} leads whoever connects to it to itself, or to its own node; the endpoint is left out");
     diagnostics.push(
         Diagnostic::error(codes::REFUSED_ADDRESS, item.origin(path), message)
             .hint("write an address that the workload is reached by from elsewhere"),
