@@ -118,17 +118,19 @@ pub fn verify(spec: &CaptureSpec) -> Result<Vec<Finding>, NotInForce> {
     Ok(findings)
 }
 
-/// Addresses that nobody has (RFC 5737, RFC 3849): where rules are not in force, a packet to them goes nowhere.
+/// Addresses that nobody has (RFC 5737, RFC 3849): where rules are not in force, a packet to them goes nowhere. Those that are
+/// captured where nothing else that leaves is ([`crate::spec::NOBODYS`]) come last: they prove nothing of the rest.
 const DOCUMENTATION_V4: [Ipv4Addr; 3] =
-    [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(203, 0, 113, 1)];
-const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    [Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(192, 0, 2, 1)];
+const DOCUMENTATION_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)];
 
 /// Ports that are tried; a pod may leave some of them alone.
 const USUAL: [u16; 8] = [80, 8080, 9080, 443, 9, 2000, 20_000, 40_000];
 
 fn destinations(spec: &CaptureSpec, v6: bool) -> Vec<SocketAddr> {
     let mut addresses: Vec<IpAddr> = match v6 {
-        true => vec![DOCUMENTATION_V6.into()],
+        true => DOCUMENTATION_V6.map(IpAddr::from).to_vec(),
         false => DOCUMENTATION_V4.map(IpAddr::from).to_vec(),
     };
     if let Ranges::Only(ranges) = &spec.outbound_ranges {

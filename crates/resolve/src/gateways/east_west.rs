@@ -53,7 +53,7 @@ impl EastWest {
         let written = member.map(|member| member.gateway_addresses.clone()).unwrap_or_default();
         let here: Vec<&Draft> = own.iter().copied().filter(|draft| &draft.network == network).collect();
         if written.is_empty() {
-            found.of_services(services, drafts, port, settings);
+            found.of_services(services, drafts, &own, port, settings);
             found.of_mesh_networks(&all.networks, settings, services, drafts, &own);
             if !found.has(network) {
                 found.of_workloads(&own, network, gateways);
@@ -127,20 +127,24 @@ impl EastWest {
     }
 
     /// Services with the network label (Istio): their load balancer's or external addresses; without any, their workloads'. Whoever may
-    /// make a Service somewhere could lead other clusters' traffic to himself, so that only those of the mesh's and the root namespace
-    /// count; in profile `istio` all, as with Istio.
+    /// make a Service somewhere could lead other clusters' traffic to himself, so that only those count that an east-west gateway is
+    /// behind, or that are in the mesh's or the root namespace; in profile `istio` all, as with Istio.
     fn of_services(
         &mut self,
         services: &[Item<'_, kubernetes::Service>],
         drafts: &BTreeMap<WorkloadRef, Draft>,
+        own: &[&Draft],
         default_port: u16,
         settings: &MeshSettings,
     ) {
-        let trusted = |namespace: &str| {
+        let trusted = |item: &&Item<'_, kubernetes::Service>| {
+            let (namespace, selector) = (item.meta.namespace.as_str(), &item.object.spec.selector);
+            let behind = |draft: &&Draft| draft.key.namespace == namespace && selects(selector, &draft.labels);
             settings.profile == Profile::Istio
                 || [BUILT_IN_NAMESPACE, settings.root_namespace.as_str()].contains(&namespace)
+                || (!selector.is_empty() && own.iter().any(behind))
         };
-        for item in services.iter().filter(|item| trusted(&item.meta.namespace)) {
+        for item in services.iter().filter(trusted) {
             let Some(network) = item.meta.label(NETWORK).filter(|label| !label.is_empty()) else { continue };
             let network = NetworkId::from(network);
             let port = item.meta.label(GATEWAY_PORT).and_then(|port| port.parse().ok()).unwrap_or(default_port);
