@@ -10,6 +10,7 @@ mod generate;
 mod image;
 mod readme;
 mod suites;
+mod tally;
 mod tidy;
 
 use anyhow::Context as _;

@@ -3,7 +3,7 @@
 //! A line `$ command` is run by `sh -c`; a command that ends in `&` stays in the background until the end. Invariant: what the
 //! README says can be typed, works.
 
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::Context as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -32,8 +32,7 @@ pub fn run(binary: &Path) -> anyhow::Result<Tally> {
         if status.success() {
             tally.passed += 1;
         } else {
-            println!("README: `{command}` ended with {status}");
-            tally.failed += 1;
+            tally.fail(format!("README: `{command}` ended with {status}"));
         }
     }
     for mut child in background {

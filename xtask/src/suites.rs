@@ -2,34 +2,12 @@
 //!
 //! Invariant: the closing line counts tests, not suites, and a suite that could not run counts as skipped with its reason.
 
+use crate::tally::Tally;
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
-
-#[derive(Clone, Copy, Default)]
-pub struct Tally {
-    pub passed: usize,
-    pub failed: usize,
-    pub skipped: usize,
-}
-
-impl Tally {
-    /// Counts a fact, and prints it with what speaks against it.
-    pub fn note<T, E: std::fmt::Display>(&mut self, fact: &str, result: Result<T, E>) {
-        match result {
-            Ok(_) => {
-                self.passed += 1;
-                println!("ok   {fact}");
-            }
-            Err(why) => {
-                self.failed += 1;
-                println!("FAIL {fact}: {why:#}");
-            }
-        }
-    }
-}
 
 struct Suite {
     name: &'static str,
@@ -61,26 +39,33 @@ pub fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
     for suite in chosen {
         println!("\n== {}", suite.name);
         let begun = Instant::now();
-        let tally = (suite.run)(&binary).unwrap_or_else(|e| {
-            println!("{}: {e:#}", suite.name);
-            Tally { failed: 1, ..Tally::default() }
-        });
-        total.passed += tally.passed;
-        total.failed += tally.failed;
-        total.skipped += tally.skipped;
+        let tally = (suite.run)(&binary).unwrap_or_else(|e| Tally::failed(format!("{}: {e:#}", suite.name)));
         lines.push(format!(
             "{:<22} {:>5} passed {:>4} failed {:>4} skipped {:>6.0} s",
             suite.name,
             tally.passed,
-            tally.failed,
+            tally.failures.len(),
             tally.skipped,
             begun.elapsed().as_secs_f32()
         ));
+        total += tally;
     }
     println!("\n{}", lines.join("\n"));
     println!("{:.0} s in all", started.elapsed().as_secs_f32());
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
-    Ok(ExitCode::from(u8::from(total.failed > 0)))
+    if !total.failures.is_empty() {
+        println!("failed:");
+    }
+    for failure in &total.failures {
+        println!("  {}", in_short(failure));
+    }
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failures.len(), total.skipped);
+    Ok(ExitCode::from(u8::from(!total.failures.is_empty())))
+}
+
+/// The first line of a failure, as far as a screen is wide: all of it was printed where it happened.
+fn in_short(failure: &str) -> String {
+    let line = failure.lines().next().unwrap_or_default();
+    if line.chars().count() <= 200 { line.to_owned() } else { line.chars().take(199).chain(['…']).collect() }
 }
 
 /// Runs the tests that know goldens with `UPDATE_GOLDEN=1`.
@@ -110,24 +95,29 @@ pub fn cargo() -> String {
 }
 
 fn tidy(_: &Path) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
     let faults = crate::tidy::check(Path::new("."))?;
-    for fault in &faults {
-        println!("{fault}");
+    tally.passed += usize::from(faults.is_empty());
+    for fault in faults {
+        tally.fail(fault.to_string());
     }
     let formatted = Command::new(cargo()).args(["fmt", "--all", "--", "--check", "-l"]).output()?;
-    for file in String::from_utf8_lossy(&formatted.stdout).lines() {
-        println!("{file} is not as `cargo fmt` writes it");
+    if formatted.status.success() {
+        tally.passed += 1;
+    } else {
+        let files = String::from_utf8_lossy(&formatted.stdout).lines().collect::<Vec<_>>().join(" ");
+        tally.fail(format!("not as `cargo fmt` writes it: {files}{}", String::from_utf8_lossy(&formatted.stderr)));
     }
-    let clean = usize::from(faults.is_empty()) + usize::from(formatted.status.success());
-    Ok(Tally { passed: clean, failed: faults.len() + usize::from(!formatted.status.success()), skipped: 0 })
+    Ok(tally)
 }
 
 fn generated(binary: &Path) -> anyhow::Result<Tally> {
     let differing = crate::generate::differing(binary)?;
-    for file in &differing {
-        println!("{file} differs from what `cargo xtask gen` writes");
+    let mut tally = Tally::passed(usize::from(differing.is_empty()));
+    for file in differing {
+        tally.fail(format!("{file} differs from what `cargo xtask gen` writes"));
     }
-    Ok(Tally { passed: usize::from(differing.is_empty()), failed: differing.len(), skipped: 0 })
+    Ok(tally)
 }
 
 /// Runs `cargo test` for the workspace, showing its output, and sums its result lines.
@@ -138,30 +128,7 @@ fn cargo_test(_: &Path) -> anyhow::Result<Tally> {
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     print!("{text}");
-    let mut tally = Tally::default();
-    for line in text.lines() {
-        if let Some(result) = line.trim().strip_prefix("test result:") {
-            tally.passed += count(result, "passed");
-            tally.failed += count(result, "failed");
-            tally.skipped += count(result, "ignored");
-        }
-        if line.contains("SUITE DID NOT RUN") {
-            tally.skipped += 1;
-            tally.passed = tally.passed.saturating_sub(1);
-        }
-    }
-    if !output.status.success() && tally.failed == 0 {
-        tally.failed = 1;
-    }
-    Ok(tally)
-}
-
-fn count(result: &str, word: &str) -> usize {
-    result
-        .split(';')
-        .find(|part| part.contains(word))
-        .and_then(|part| part.split_whitespace().find_map(|w| w.parse().ok()))
-        .unwrap_or(0)
+    Ok(Tally::of_cargo_test(&text, output.status.success()))
 }
 
 /// Every mesh directory of the repository: its diagnostics and its call tables.
@@ -173,8 +140,7 @@ fn offline(binary: &Path) -> anyhow::Result<Tally> {
         if clean {
             tally.passed += 1;
         } else {
-            tally.failed += 1;
-            println!("analyze {}: {}", mesh.display(), String::from_utf8_lossy(&analysis.stdout));
+            tally.fail(format!("analyze {}: {}", mesh.display(), String::from_utf8_lossy(&analysis.stdout)));
         }
         add_calls(&mut tally, &mesh, Command::new(binary).arg("test").arg(&mesh).args(["-o", "json"]).env("PATH", ""))?;
     }
@@ -211,8 +177,7 @@ fn meshes() -> anyhow::Result<Vec<PathBuf>> {
 fn add_calls(tally: &mut Tally, mesh: &Path, command: &mut Command) -> anyhow::Result<()> {
     let output = command.stderr(Stdio::inherit()).output()?;
     if output.status.code() == Some(2) {
-        tally.failed += 1;
-        println!("{}: could not be run (exit 2)", mesh.display());
+        tally.fail(format!("{}: could not be run (exit 2)", mesh.display()));
         return Ok(());
     }
     let calls: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout)
@@ -221,11 +186,10 @@ fn add_calls(tally: &mut Tally, mesh: &Path, command: &mut Command) -> anyhow::R
         if call["pass"] == serde_json::Value::Bool(true) {
             tally.passed += 1;
         } else {
-            tally.failed += 1;
-            println!(
+            tally.fail(format!(
                 "{}:{} {}: expected {}, got {}",
                 call["file"], call["line"], call["why"], call["expected"], call["got"]
-            );
+            ));
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 
 use crate::authority::{Authority, now};
 use crate::caller::Caller;
+use crate::dial;
 use crate::limiter::{Attempt, Limiter, Rate, Rates};
 use crate::quiet::{Quiet, short};
 use crate::store::{Bucket, Store};
@@ -171,7 +172,7 @@ async fn connected(token: &JoinToken, address: &str) -> anyhow::Result<(JoinClie
     // The exporter belongs to one connection, so the handshake is made here and the channel gets it ready-made, once.
     let stream = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
-    let name = ServerName::try_from("control.fairlead.invalid")?;
+    let name = ServerName::try_from(dial::NAME)?;
     let stream = TlsConnector::from(config).connect(name, stream).await.context("TLS handshake")?;
     let mut exporter = [0; join::EXPORTER_BYTES];
     stream.get_ref().1.export_keying_material(&mut exporter, join::EXPORTER_LABEL, None)?;

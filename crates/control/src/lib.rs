@@ -11,6 +11,7 @@ mod authority;
 mod caller;
 mod certificates;
 mod connections;
+mod dial;
 mod discovery;
 mod event;
 mod freshness;

@@ -3,21 +3,19 @@
 //! Invariant: a peer is dialled with our control identity and believed only as the control plane of its own trust domain.
 
 use crate::authority::{Authority, now};
+use crate::dial;
 use crate::event::Event;
 use crate::keeper::Keeper;
 use crate::store::Bucket;
-use fairlead_identity::{Expected, Member, SpiffeId};
+use fairlead_identity::{Member, SpiffeId};
 use fairlead_model::ClusterId;
 use fairlead_peering::{KINDS, Receiver};
-use fairlead_xds::client::{Client, ClientConfig, Saved, client, connector};
-use rustls::pki_types::ServerName;
+use fairlead_xds::client::{Client, ClientConfig, Saved, client};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 
 /// What a peer told is kept this long after it came: changes come in bursts.
 const KEEP_AFTER: Duration = Duration::from_millis(300);
@@ -70,18 +68,7 @@ impl Peers {
     fn link(&self, member: &Member) -> Link {
         let cluster = ClusterId::from(member.cluster.clone());
         let identity = member.trust_domain().control();
-        let authority = self.authority.clone();
-        let expected = Expected::OneOf(Arc::new([identity.clone()].into()));
-        let connect = connector(move |address: String| {
-            let (authority, expected) = (authority.clone(), expected.clone());
-            async move {
-                let config = authority.tls().client_config(&expected, &[b"h2"]).map_err(std::io::Error::other)?;
-                let stream = TcpStream::connect(&address).await?;
-                stream.set_nodelay(true)?;
-                let name = ServerName::try_from("control.fairlead.invalid").map_err(std::io::Error::other)?;
-                TlsConnector::from(config).connect(name, stream).await
-            }
-        });
+        let connect = dial::control_plane(self.authority.clone(), identity.clone());
         let (updates, mut told) = mpsc::unbounded_channel();
         let receiver = Receiver::new(cluster.clone(), || now().as_secs().cast_signed(), updates);
         let mut config = ClientConfig::new(member.control_addresses.clone()).node_id(self.authority.ca().cluster());

@@ -6,24 +6,21 @@
 //! after it, like the stream of the proxy itself; nothing waits for another replica.
 
 use crate::authority::Authority;
-use fairlead_identity::Expected;
+use crate::dial;
 use fairlead_model::report::ProxyStatus;
 use fairlead_proto::JsonMessage;
 use fairlead_proto::reports::ReportsClient;
 use fairlead_resources::Object;
 use fairlead_runtime::Backoff;
 use fairlead_sources::SourceObject;
-use fairlead_xds::client::{ChannelOptions, Connect, channel, connector};
+use fairlead_xds::client::{ChannelOptions, Connect, channel};
 use parking_lot::Mutex;
-use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 use tonic::Code;
 
 /// `JsonMessage.kind` of the first message between replicas: the caller's name for itself.
@@ -146,7 +143,8 @@ pub fn addresses(objects: &[SourceObject], namespace: &str) -> BTreeSet<String> 
 
 /// Tells one replica, for as long as it is one.
 async fn link(authority: Arc<Authority>, direct: Arc<Direct>, address: String) {
-    let connect = dialler(authority);
+    let own = authority.ca().trust_domain().control();
+    let connect = dial::control_plane(authority, own);
     let mut attempt = 0;
     loop {
         match once(&connect, &direct, &address).await {
@@ -187,21 +185,6 @@ async fn once(connect: &Connect, direct: &Direct, address: &str) -> Result<(), t
             }
         }
     }
-}
-
-fn dialler(authority: Arc<Authority>) -> Connect {
-    let own = authority.ca().trust_domain().control();
-    let expected = Expected::OneOf(Arc::new([own].into()));
-    connector(move |address: String| {
-        let (authority, expected) = (authority.clone(), expected.clone());
-        async move {
-            let config = authority.tls().client_config(&expected, &[b"h2"]).map_err(std::io::Error::other)?;
-            let stream = TcpStream::connect(&address).await?;
-            stream.set_nodelay(true)?;
-            let name = ServerName::try_from("control.fairlead.invalid").map_err(std::io::Error::other)?;
-            TlsConnector::from(config).connect(name, stream).await
-        }
-    })
 }
 
 #[cfg(test)]

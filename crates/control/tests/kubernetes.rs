@@ -19,20 +19,11 @@ const REVIEWS: &str = "reviews.shop.svc.cluster.local";
 /// A control plane that is not started yet, and its API server with a service.
 fn east(mesh: &Mesh) -> (Plane, ApiServer) {
     let server = ApiServer::start(&[]);
-    let kubeconfig = mesh.folder.path().join("kubeconfig");
-    let written = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "none",
-        "clusters": [{"name": "c", "cluster": {"server": server.address()}}],
-        "users": [{"name": "u", "user": {"token": "secret"}}],
-        "contexts": [{"name": "east", "context": {"cluster": "c", "user": "u"}}],
-    });
-    std::fs::write(&kubeconfig, written.to_string()).unwrap();
-    let options = KubernetesOptions {
-        namespace: "fairlead-system".into(),
-        kubeconfig: Some(kubeconfig),
-        context: Some("east".into()),
-        home: None,
-    };
+    let options = KubernetesOptions { context: Some("only".into()), ..mesh.on_api_server(&server.address()) };
+    // The context is chosen by its name alone.
+    let kubeconfig = options.kubeconfig.as_ref().unwrap();
+    let written = std::fs::read_to_string(kubeconfig).unwrap();
+    std::fs::write(kubeconfig, written.replace(r#""current-context":"only""#, r#""current-context":"none""#)).unwrap();
     server.handle().apply(
         "apiVersion: v1
 kind: Service

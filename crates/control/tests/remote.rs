@@ -12,7 +12,7 @@ use fairlead_control::{ControlTimings, HomeOptions, KubernetesOptions, Source};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use support::{Mesh, Plane, SOON, rows, service};
+use support::{Mesh, Plane, SOON, kubeconfig, rows, service};
 
 const SETTINGS: &str = "apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\n\
     metadata: {name: mesh, namespace: fairlead-system}\nspec: {trustDomain: shop.example, admission: open}\n";
@@ -34,15 +34,6 @@ fn token(ago: u64, left: u64, mark: &str) -> String {
     format!("{}.{}.x", URL_SAFE_NO_PAD.encode("{}"), URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
-fn kubeconfig(server: &ApiServer, user: Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "only",
-        "clusters": [{"name": "c", "cluster": {"server": server.address()}}],
-        "users": [{"name": "u", "user": user}],
-        "contexts": [{"name": "only", "context": {"cluster": "c", "user": "u"}}],
-    })
-}
-
 fn remote(token: &str) -> Remote {
     let mesh = Mesh::new("apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\nspec: {trustDomain: shop.example}\n");
     let (west, primary) = (ApiServer::start(&[]), ApiServer::start(&[]));
@@ -50,8 +41,8 @@ fn remote(token: &str) -> Remote {
     let file = |name: &str| mesh.folder.path().join(name);
     std::fs::write(file("token"), token).unwrap();
     let west_user = json!({"tokenFile": file("token")});
-    std::fs::write(file("remote"), kubeconfig(&west, west_user).to_string()).unwrap();
-    std::fs::write(file("primary"), kubeconfig(&primary, json!({"token": "primary"})).to_string()).unwrap();
+    std::fs::write(file("remote"), kubeconfig(&west.address(), west_user).to_string()).unwrap();
+    std::fs::write(file("primary"), kubeconfig(&primary.address(), json!({"token": "primary"})).to_string()).unwrap();
     west.handle().apply(SETTINGS);
     west.handle().apply(&service_with_pod("reviews", "10.1.0.1"));
     west.handle().apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");

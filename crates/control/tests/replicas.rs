@@ -6,7 +6,7 @@ mod api_server;
 mod support;
 
 use api_server::ApiServer;
-use fairlead_control::{ControlTimings, KubernetesOptions, Source};
+use fairlead_control::{ControlTimings, Source};
 use serde_json::{Value, json};
 use std::time::Duration;
 use support::proxy::{Identity, status};
@@ -26,20 +26,7 @@ struct Pair {
 /// Started; each is a pod of the cluster.
 fn pair(mesh: &Mesh, timings: ControlTimings) -> Pair {
     let server = ApiServer::start(&[]);
-    let kubeconfig = mesh.folder.path().join("kubeconfig");
-    let written = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "east",
-        "clusters": [{"name": "c", "cluster": {"server": server.address()}}],
-        "users": [{"name": "u", "user": {"token": "secret"}}],
-        "contexts": [{"name": "east", "context": {"cluster": "c", "user": "u"}}],
-    });
-    std::fs::write(&kubeconfig, written.to_string()).unwrap();
-    let options = KubernetesOptions {
-        namespace: "fairlead-system".into(),
-        kubeconfig: Some(kubeconfig),
-        context: None,
-        home: None,
-    };
+    let options = mesh.on_api_server(&server.address());
     let api = server.handle();
     api.apply(SETTINGS);
     api.apply(

@@ -1,6 +1,7 @@
 //! `fairlead call` against `fairlead echo`, both as programs, on the loopback.
 //!
 //! Invariant: what a call got is told as it was, and the exit code says whether all was well.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};

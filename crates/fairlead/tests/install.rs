@@ -1,6 +1,7 @@
 //! `fairlead install` and its like as far as they go without a cluster: what is printed, and what is said when there is none.
 //!
 //! What they do to real clusters is the suite `kubernetes`. Invariant: nothing here needs one.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 use serde_json::Value;
 use std::process::{Command, Output};

@@ -1,6 +1,7 @@
 //! A small mesh, run as a user without privileges and without any installed tool.
 //!
 //! Invariant: it needs nothing of the machine but the kernel: no root, an empty PATH; and it leaves nothing behind.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;

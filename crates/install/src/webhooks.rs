@@ -30,7 +30,12 @@ pub fn injector(values: &Values, name: &str, rev: &str) -> Value {
     let is = |key: &str, value: &str| json!({"key": key, "operator": "In", "values": [value]});
     let lacks = |key: &str| json!({"key": key, "operator": "DoesNotExist"});
     let mut webhooks = vec![
-        webhook(values, "rev.namespace", &[is("istio.io/rev", rev), lacks("istio-injection")], &[wants.clone()]),
+        webhook(
+            values,
+            "rev.namespace",
+            &[is("istio.io/rev", rev), lacks("istio-injection")],
+            std::slice::from_ref(&wants),
+        ),
         webhook(
             values,
             "rev.object",

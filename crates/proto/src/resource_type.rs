@@ -16,6 +16,16 @@ macro_rules! resource_types {
             /// Every kind, in declaration order.
             pub const ALL: &[ResourceType] = &[$(ResourceType::$name,)*];
 
+            /// What a data plane of ours takes, in no particular order.
+            pub const OF_DATA_PLANES: [ResourceType; 6] = [
+                ResourceType::Cluster,
+                ResourceType::ClusterLoadAssignment,
+                ResourceType::Listener,
+                ResourceType::RouteConfiguration,
+                ResourceType::NameTable,
+                ResourceType::TrustBundles,
+            ];
+
             /// The full type url, `type.googleapis.com/…`.
             pub const fn url(self) -> &'static str {
                 match self { $(ResourceType::$name => concat!("type.googleapis.com/", $url),)* }

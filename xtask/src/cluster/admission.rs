@@ -5,10 +5,9 @@
 use super::bed::Bed;
 use super::command::{output, output_of};
 use super::enter;
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const NAMESPACE: &str = "admission";
@@ -25,13 +24,12 @@ const BAD: &str = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmet
 
 struct Run<'a> {
     bed: &'a Bed,
-    binary: PathBuf,
     tally: Tally,
 }
 
 /// The step of the suite.
 pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
-    let mut run = Run { bed, binary: crate::suites::build()?, tally: Tally::default() };
+    let mut run = Run { bed, tally: Tally::default() };
     run.fairlead(&["install", "--context", "c1", "--cluster", "east"])?;
     let result = run.facts();
     run.kubectl(&["delete", "namespace", NAMESPACE, RESTRICTED, "--ignore-not-found", "--timeout=120s"])?;
@@ -50,7 +48,7 @@ impl Run<'_> {
     }
 
     fn fairlead(&self, words: &[&str]) -> anyhow::Result<String> {
-        output(enter::lan(self.bed)?.arg(&self.binary).args(words))
+        output(enter::fairlead(self.bed)?.args(words))
     }
 
     /// Asks until it is so.
@@ -167,7 +165,7 @@ impl Run<'_> {
         let file = folder.join("clusters/east/bad.yaml");
         std::fs::create_dir_all(folder.join("clusters/east"))?;
         std::fs::write(&file, BAD)?;
-        let analyzed = std::process::Command::new(&self.binary).arg("analyze").arg(&folder).output()?;
+        let analyzed = std::process::Command::new(crate::suites::build()?).arg("analyze").arg(&folder).output()?;
         std::fs::remove_dir_all(&folder)?;
         let text = String::from_utf8_lossy(&analyzed.stdout).into_owned();
         let found = text.split_once("error ").context("analyze finds nothing wrong")?.1.trim().to_owned();

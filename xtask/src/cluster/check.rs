@@ -8,7 +8,7 @@ use super::enter;
 use super::faults::{self, Fault};
 use super::plan::{Plan, Shape};
 use super::{pki, supervisor};
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::Context as _;
 use base64::Engine as _;
 use std::io::{BufRead as _, BufReader};

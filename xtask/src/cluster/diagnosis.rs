@@ -8,10 +8,9 @@ use super::bed::Bed;
 use super::command::{output, output_of};
 use super::enter;
 use super::plan::Plan;
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::Context as _;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long a fault, or its end, may take to be seen: leases of peers are 15 s.
@@ -42,14 +41,13 @@ spec:
 struct Run<'a> {
     bed: &'a Bed,
     plan: Plan,
-    binary: PathBuf,
     tally: Tally,
 }
 
 /// The step of the suite.
 pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
     let plan = bed.plan(enter::shape(bed)?);
-    let mut run = Run { bed, plan, binary: crate::suites::build()?, tally: Tally::default() };
+    let mut run = Run { bed, plan, tally: Tally::default() };
     let result = run.all();
     run.mend()?;
     for cluster in [1, 2] {
@@ -157,7 +155,7 @@ impl Run<'_> {
         words.extend(token.iter().flat_map(|token| ["--token", token]));
         let begun = Instant::now();
         let result = loop {
-            let said = enter::lan(self.bed)?.arg(&self.binary).args(&words).output()?;
+            let said = enter::fairlead(self.bed)?.args(&words).output()?;
             let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
             let failed = rows.iter().any(|r| r["state"] == "failed");
             let code = said.status.code() == Some(i32::from(failed));
@@ -177,7 +175,7 @@ impl Run<'_> {
     }
 
     fn fairlead(&self, words: &[&str]) -> anyhow::Result<String> {
-        let said = enter::lan(self.bed)?.arg(&self.binary).args(words).output()?;
+        let said = enter::fairlead(self.bed)?.args(words).output()?;
         anyhow::ensure!(said.status.success(), "{}: {}", words.join(" "), String::from_utf8_lossy(&said.stderr));
         String::from_utf8(said.stdout).context("output")
     }

@@ -69,6 +69,13 @@ pub fn kubectl(bed: &Bed, cluster: u8) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// The program under test, built once, run in the lan.
+pub fn fairlead(bed: &Bed) -> anyhow::Result<Command> {
+    let mut command = lan(bed)?;
+    command.arg(crate::suites::build()?);
+    Ok(command)
+}
+
 /// Programs that honour a proxy's address would look for it in vain.
 fn direct(command: &mut Command) {
     for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {

@@ -5,11 +5,10 @@
 use super::bed::Bed;
 use super::command::{output, output_of};
 use super::enter;
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::Context as _;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::Output;
 use std::time::Instant;
 
@@ -22,24 +21,18 @@ const BOUND_SECONDS: u64 = 60;
 
 struct Run<'a> {
     bed: &'a Bed,
-    binary: PathBuf,
     tally: Tally,
 }
 
 /// The step of the suite.
 pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
-    let mut run = Run { bed, binary: crate::suites::build()?, tally: Tally::default() };
+    let mut run = Run { bed, tally: Tally::default() };
     let before = [objects(bed, 1)?, objects(bed, 2)?];
     let result = run.installed();
     for cluster in [1, 2] {
         let said = run.fairlead(&["uninstall", "--context", &context(cluster), "--crds"])?;
         run.tally.note(&format!("c{cluster} uninstall"), succeeded(&said));
-        let after = objects(bed, cluster)?;
-        let left: Vec<_> = before[usize::from(cluster) - 1].symmetric_difference(&after).cloned().collect();
-        run.tally.note(
-            &format!("c{cluster} has the objects it had before"),
-            if left.is_empty() { Ok(()) } else { Err(left.join(", ")) },
-        );
+        as_before(bed, cluster, &before[usize::from(cluster) - 1], &mut run.tally)?;
     }
     result?;
     Ok(run.tally)
@@ -62,6 +55,14 @@ pub(super) fn objects(bed: &Bed, cluster: u8) -> anyhow::Result<BTreeSet<String>
     Ok(all)
 }
 
+/// The fact that an installation left nothing and took nothing away.
+pub(super) fn as_before(bed: &Bed, cluster: u8, before: &BTreeSet<String>, tally: &mut Tally) -> anyhow::Result<()> {
+    let left: Vec<_> = before.symmetric_difference(&objects(bed, cluster)?).cloned().collect();
+    let same = if left.is_empty() { Ok(()) } else { Err(left.join(", ")) };
+    tally.note(&format!("c{cluster} has the objects it had before"), same);
+    Ok(())
+}
+
 pub(super) fn succeeded(said: &Output) -> Result<(), String> {
     if said.status.success() {
         return Ok(());
@@ -71,7 +72,7 @@ pub(super) fn succeeded(said: &Output) -> Result<(), String> {
 
 impl Run<'_> {
     fn fairlead(&self, words: &[&str]) -> anyhow::Result<Output> {
-        Ok(enter::lan(self.bed)?.arg(&self.binary).args(words).output()?)
+        Ok(enter::fairlead(self.bed)?.args(words).output()?)
     }
 
     fn installed(&mut self) -> anyhow::Result<()> {

@@ -35,7 +35,7 @@ pub use mesh::{ManifestsArgs, print_manifests};
 pub use node::NodeArgs;
 pub use webhook::WebhookArgs;
 
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::Context as _;
 use bed::{Bed, BedArgs, Whose};
 use clap::{Args, Subcommand};
@@ -145,8 +145,8 @@ pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
         What::Heal => faults::heal(&bed)?,
         What::Check => {
             let tally = check::run(&bed)?;
-            println!("{} passed, {} failed", tally.passed, tally.failed);
-            return Ok(ExitCode::from(u8::from(tally.failed > 0)));
+            println!("{} passed, {} failed", tally.passed, tally.failures.len());
+            return Ok(ExitCode::from(u8::from(!tally.failures.is_empty())));
         }
         What::Step { name } => {
             let names: Vec<_> = STEPS.iter().map(|s| s.name).collect();
@@ -158,8 +158,8 @@ pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
                 step.shape.name()
             );
             let tally = (step.run)(&bed)?;
-            println!("{} passed, {} failed", tally.passed, tally.failed);
-            return Ok(ExitCode::from(u8::from(tally.failed > 0)));
+            println!("{} passed, {} failed", tally.passed, tally.failures.len());
+            return Ok(ExitCode::from(u8::from(!tally.failures.is_empty())));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -258,11 +258,9 @@ pub fn suite(binary: &Path) -> anyhow::Result<Tally> {
         // In any case, and before anything is said of the result.
         let ended = stop::down(&bed);
         let tally = result.unwrap_or_else(|error| failed(shape.name(), &error));
-        let ended = ended.map_or_else(|error| failed("down", &error), |()| Tally { passed: 1, ..Tally::default() });
+        let ended = ended.map_or_else(|error| failed("down", &error), |()| Tally::passed(1));
         for tally in [tally, ended] {
-            total.passed += tally.passed;
-            total.failed += tally.failed;
-            total.skipped += tally.skipped;
+            total += tally;
         }
     }
     Ok(total)
@@ -281,14 +279,11 @@ fn on_clusters(bed: &Bed, shape: Shape, archive: &Path) -> anyhow::Result<Tally>
         }
         let tally = (step.run)(bed).unwrap_or_else(|error| failed(step.name, &error));
         println!("   {:.0} s", begun.elapsed().as_secs_f32());
-        total.passed += tally.passed;
-        total.failed += tally.failed;
-        total.skipped += tally.skipped;
+        total += tally;
     }
     Ok(total)
 }
 
 fn failed(what: &str, error: &anyhow::Error) -> Tally {
-    println!("FAIL {what}: {error:#}");
-    Tally { failed: 1, ..Tally::default() }
+    Tally::failed(format!("{what}: {error:#}"))
 }

@@ -6,11 +6,10 @@
 use super::bed::Bed;
 use super::command::output;
 use super::enter;
-use super::install::{objects, succeeded};
+use super::install::{as_before, objects, succeeded};
 use super::mesh;
-use crate::suites::Tally;
+use crate::tally::Tally;
 use serde_json::Value;
-use std::path::PathBuf;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -25,13 +24,12 @@ const HOME: &str = "fairlead-remote-west";
 
 struct Run<'a> {
     bed: &'a Bed,
-    binary: PathBuf,
     tally: Tally,
 }
 
 /// The step of the suite: c1 is the primary, c2 its remote.
 pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
-    let mut run = Run { bed, binary: crate::suites::build()?, tally: Tally::default() };
+    let mut run = Run { bed, tally: Tally::default() };
     let before = [objects(bed, 1)?, objects(bed, 2)?];
     let result = run.installed();
     let said = run.fairlead(&["uninstall", "--context", "c2", "--primary", "c1", "--crds"])?;
@@ -39,9 +37,7 @@ pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
     let said = run.fairlead(&["uninstall", "--context", "c1", "--crds"])?;
     run.tally.note("the primary is uninstalled", succeeded(&said));
     for (cluster, before) in [1, 2].into_iter().zip(&before) {
-        let left: Vec<_> = before.symmetric_difference(&objects(bed, cluster)?).cloned().collect();
-        let fact = format!("c{cluster} has the objects it had before");
-        run.tally.note(&fact, if left.is_empty() { Ok(()) } else { Err(left.join(", ")) });
+        as_before(bed, cluster, before, &mut run.tally)?;
     }
     result?;
     Ok(run.tally)
@@ -49,7 +45,7 @@ pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
 
 impl Run<'_> {
     fn fairlead(&self, words: &[&str]) -> anyhow::Result<Output> {
-        Ok(enter::lan(self.bed)?.arg(&self.binary).args(words).output()?)
+        Ok(enter::fairlead(self.bed)?.args(words).output()?)
     }
 
     fn list(&self, what: &str) -> anyhow::Result<Vec<Value>> {
@@ -74,9 +70,7 @@ impl Run<'_> {
         self.checked("check is content with both")?;
         self.credential()?;
         let tally = mesh::on_installed(self.bed, ROOT, &[(1, "east"), (2, "west")])?;
-        self.tally.passed += tally.passed;
-        self.tally.failed += tally.failed;
-        self.tally.skipped += tally.skipped;
+        self.tally += tally;
         let said = self.fairlead(&["uninstall", "--context", "c1"])?;
         let refused = said.status.code() == Some(2) && String::from_utf8_lossy(&said.stderr).contains("west");
         let refused = if refused { Ok(()) } else { Err(format!("{said:?}")) };

@@ -8,10 +8,9 @@ use super::bed::Bed;
 use super::command::{output, output_of};
 use super::enter;
 use crate::image::NAME as IMAGE;
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -45,12 +44,11 @@ const ACTS: &[Act] = &[
 
 struct Run<'a> {
     bed: &'a Bed,
-    binary: PathBuf,
 }
 
 /// The step of the suite.
 pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
-    let run = Run { bed, binary: crate::suites::build()? };
+    let run = Run { bed };
     let mut tally = Tally::default();
     let result = run.start().and_then(|()| run.all(&mut tally));
     for cluster in [1, 2] {
@@ -67,7 +65,7 @@ fn context(cluster: u8) -> String {
 
 impl Run<'_> {
     fn fairlead(&self, words: &[&str]) -> anyhow::Result<String> {
-        output(enter::lan(self.bed)?.arg(&self.binary).args(words))
+        output(enter::fairlead(self.bed)?.args(words))
     }
 
     fn kubectl(&self, cluster: u8, words: &[&str]) -> anyhow::Result<String> {

@@ -4,7 +4,7 @@
 pub mod envoy;
 pub mod proxy;
 
-use fairlead_control::{ControlOptions, ControlTimings, Listeners, Source};
+use fairlead_control::{ControlOptions, ControlTimings, KubernetesOptions, Listeners, Source};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -15,6 +15,16 @@ use tokio::runtime::Runtime;
 
 /// Nothing here takes long; a machine under load may.
 pub const SOON: Duration = Duration::from_secs(30);
+
+/// Of an API server, with one context, `only`.
+pub fn kubeconfig(address: &str, user: Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "only",
+        "clusters": [{"name": "c", "cluster": {"server": address}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "only", "context": {"cluster": "c", "user": "u"}}],
+    })
+}
 
 /// A mesh directory and the state of its control planes.
 pub struct Mesh {
@@ -55,6 +65,13 @@ impl Mesh {
         let fresh = path.with_extension("tmp");
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(&fresh, &path).unwrap();
+    }
+
+    /// For a control plane on the API server at that address, whose context is named `only`.
+    pub fn on_api_server(&self, address: &str) -> KubernetesOptions {
+        let file = self.folder.path().join("kubeconfig");
+        std::fs::write(&file, kubeconfig(address, json!({"token": "secret"})).to_string()).unwrap();
+        KubernetesOptions { namespace: "fairlead-system".into(), kubeconfig: Some(file), context: None, home: None }
     }
 
     pub fn remove(&self, name: &str) {

@@ -67,15 +67,6 @@ impl Handler for Take {
     }
 }
 
-const TYPES: [ResourceType; 6] = [
-    ResourceType::Cluster,
-    ResourceType::ClusterLoadAssignment,
-    ResourceType::Listener,
-    ResourceType::RouteConfiguration,
-    ResourceType::NameTable,
-    ResourceType::TrustBundles,
-];
-
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
@@ -142,7 +133,7 @@ impl Identity {
         config.node.user_agent_name = user_agent.into();
         config.saved = saved;
         let (handle, run) = client(config, self.connect.clone(), Take(received.clone()));
-        for kind in TYPES {
+        for kind in ResourceType::OF_DATA_PLANES {
             handle.subscribe_all(kind.url());
         }
         runtime.spawn(run);

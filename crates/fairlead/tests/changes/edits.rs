@@ -1,4 +1,5 @@
 //! Files that are saved while the mesh runs: a good one is in use at once, a bad one is told of and costs nothing else.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 use crate::mesh::{Mesh, until};
 use serde_json::Value;

@@ -1,6 +1,7 @@
 //! A copy of a mesh, run by `fairlead up`, and the binary's other commands asked of it.
 //!
 //! Invariants: one lab at a time, since each fills the machine; whatever happens, it ends with the value that stands for it.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

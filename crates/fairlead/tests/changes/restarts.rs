@@ -1,4 +1,5 @@
 //! Control planes that are all away for a while and come back: nobody notices, and their return changes nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 use crate::mesh::{CLUSTERS, Mesh, until};
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! Fault by fault: seed, call, take it out, call again; counted as the standard harness counts.
 //!
 //! Invariant: nothing is repeated until it fits; a fault that no call notices is a failed test.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 use crate::faults::{self, Fault};
 use crate::mesh::Mesh;

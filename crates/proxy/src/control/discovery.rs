@@ -12,15 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// What a data plane takes, in no particular order.
-const TYPES: [ResourceType; 6] = [
-    ResourceType::Cluster,
-    ResourceType::ClusterLoadAssignment,
-    ResourceType::Listener,
-    ResourceType::RouteConfiguration,
-    ResourceType::NameTable,
-    ResourceType::TrustBundles,
-];
 /// How the control plane knows which encoding to send.
 const USER_AGENT: &str = "fairlead";
 /// Changes are written together; losing the last second costs a few resent resources.
@@ -64,7 +55,7 @@ pub fn start(
     });
     let (client, running) = client(config, connect, taker);
     tokio::spawn(running);
-    for kind in TYPES {
+    for kind in ResourceType::OF_DATA_PLANES {
         client.subscribe_all(kind.url());
     }
     if let Some(directory) = state {

@@ -6,7 +6,7 @@
 use super::serve::{PATIENCE, Upstreams};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Addresses remembered of one name.
 const MAX_ADDRESSES: usize = 256;
@@ -57,8 +57,8 @@ fn addresses(reply: &[u8]) -> Option<Vec<IpAddr>> {
         _ => return None,
     }
     let address = |data: &RData| match data {
-        RData::A(a) => Some(IpAddr::V4(Ipv4Addr::from(a.0))),
-        RData::AAAA(a) => Some(IpAddr::V6(Ipv6Addr::from(a.0))),
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(a) => Some(IpAddr::V6(a.0)),
         _ => None,
     };
     Some(message.answers.iter().filter_map(|record| address(&record.data)).collect())

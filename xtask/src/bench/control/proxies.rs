@@ -28,15 +28,6 @@ use tokio::task::AbortHandle;
 
 const DELTA: &str =
     "http://fairlead.invalid/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-/// What a data plane takes.
-const TYPES: [ResourceType; 6] = [
-    ResourceType::Cluster,
-    ResourceType::ClusterLoadAssignment,
-    ResourceType::Listener,
-    ResourceType::RouteConfiguration,
-    ResourceType::NameTable,
-    ResourceType::TrustBundles,
-];
 /// A failed try is repeated after this, and half as much again each time.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -244,7 +235,7 @@ impl Proxy {
         let driver = AbortOnDrop(tokio::spawn(connection).abort_handle());
         let request = http::Request::post(DELTA).header("content-type", "application/grpc").header("te", "trailers");
         let (response, mut requests) = client.ready().await?.send_request(request.body(())?, false)?;
-        for (at, kind) in TYPES.into_iter().enumerate() {
+        for (at, kind) in ResourceType::OF_DATA_PLANES.into_iter().enumerate() {
             let first = DeltaDiscoveryRequest {
                 node: (at == 0).then(|| self.node(&held.freshness)),
                 type_url: kind.url().to_owned(),
@@ -279,7 +270,7 @@ impl Proxy {
                 board.count(&response);
                 if !heard.contains(&response.type_url) {
                     heard.push(response.type_url);
-                    if heard.len() == TYPES.len() {
+                    if heard.len() == ResourceType::OF_DATA_PLANES.len() {
                         *ready = true;
                         board.ready_at.fetch_max(board.now(), Ordering::SeqCst);
                         board.ready.fetch_add(1, Ordering::SeqCst);

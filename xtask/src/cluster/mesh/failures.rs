@@ -13,7 +13,7 @@ use crate::cluster::enter;
 use crate::cluster::faults::{self, Fault};
 use crate::cluster::supervisor::set_stopped;
 use crate::cluster::{images, start, stop};
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;

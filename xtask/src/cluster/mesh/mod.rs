@@ -18,7 +18,7 @@ use super::bed::Bed;
 use super::command::{output, output_of};
 use super::{enter, faults};
 use crate::image::NAME as IMAGE;
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use directory::Directory;
@@ -216,7 +216,7 @@ impl Mesh<'_> {
 
     /// What `fairlead` printed.
     fn fairlead(&self, words: &[&str]) -> anyhow::Result<String> {
-        output(enter::lan(self.bed)?.arg(&self.binary).args(words))
+        output(enter::fairlead(self.bed)?.args(words))
     }
 
     fn wait_for_pods_of_all(&self) -> anyhow::Result<()> {

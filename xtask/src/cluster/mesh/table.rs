@@ -11,7 +11,7 @@ use super::pods::Known;
 use super::rotation::{Rotation, not_whole, rotation};
 use super::{Mesh, PATIENCE, certificates};
 use crate::cluster::enter;
-use crate::suites::Tally;
+use crate::tally::Tally;
 use anyhow::{Context as _, bail};
 use fairlead_calls::call::ClientTls;
 use fairlead_calls::names::long_form;
