@@ -1,6 +1,7 @@
 //! `mesh.yaml` of the mesh directory: what it says, and what it last said well.
 //!
-//! Invariant: a file that cannot be read keeps the last good settings, also over a restart; a file that is gone means defaults.
+//! Invariant: a file that cannot be read, or not be understood, keeps the last good settings, also over a restart; a file that is gone
+//! means defaults.
 
 use crate::codes::STALE_OBJECT;
 use crate::store::{Bucket, Store};
@@ -27,8 +28,8 @@ impl MeshFile {
 
     /// What holds before the owner runs: the file, else what was last good.
     pub fn first(&self, cluster: &ClusterId, directory: &Path) -> Option<Mesh> {
-        let bytes = read(&directory.join(NAME))?;
-        parse(cluster, &bytes).0.or_else(|| self.last_good.clone())
+        let found = read(&directory.join(NAME)).transpose()?;
+        found.ok().and_then(|bytes| parse(cluster, &bytes).0).or_else(|| self.last_good.clone())
     }
 
     /// Takes the file as it is now into the world.
@@ -56,12 +57,19 @@ impl MeshFile {
     }
 }
 
-/// The file, cut where it is too large to be one.
-pub fn read(path: &Path) -> Option<Vec<u8>> {
+/// The file, cut where it is too large to be one; none where there is none.
+///
+/// # Errors
+/// Whatever else hinders reading says nothing of what the mesh shall be.
+pub fn read(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     use std::io::Read as _;
+    let file = match std::fs::File::open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
     let mut bytes = Vec::new();
-    std::fs::File::open(path).ok()?.take(MOST as u64 + 1).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    file.take(MOST as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 fn parse(cluster: &ClusterId, bytes: &[u8]) -> (Option<Mesh>, Vec<Diagnostic>) {

@@ -128,6 +128,8 @@ pub async fn serve(
         webhook::start(listener, options.injection.clone(), &authority, source.kubernetes(), &events, &mut vital)?;
     }
     let mut world = World::new(authority.clone(), source.name.clone(), options.timings)?;
+    // Objects may be read before the file is read again: nothing is ever resolved by the defaults of a mesh that has settings.
+    world.mesh.clone_from(&source.mesh);
     world.system_namespace = source.kubernetes().map(|kubernetes| kubernetes.namespace.clone());
     let direct = Arc::new(Direct::default());
     // What is done at the API server of a Kubernetes cluster begins here.

@@ -176,6 +176,29 @@ fn wrong_input_costs_itself_alone() {
 }
 
 #[test]
+fn a_mesh_file_that_cannot_be_read_keeps_what_it_said() {
+    let mesh = mesh();
+    let mut east = mesh.start("east");
+    let identity = |plane: &Plane| {
+        let all = plane.until("/endpoints", "known", |all| !rows(all, "workload", "east/shop/frontend-1").is_empty());
+        rows(&all, "workload", "east/shop/frontend-1")[0]["identity"].clone()
+    };
+    let before = identity(&east);
+    assert!(before.as_str().unwrap().contains("shop.example"), "{before}");
+    east.kill();
+    // Neither absent nor readable.
+    mesh.remove("mesh.yaml");
+    std::fs::create_dir(mesh.folder.path().join("mesh.yaml")).unwrap();
+    east.start();
+    assert_eq!(identity(&east), before, "from the first resolution on");
+    // Gone is an answer: the defaults.
+    std::fs::remove_dir(mesh.folder.path().join("mesh.yaml")).unwrap();
+    east.until("/endpoints", "of another domain", |all| {
+        rows(all, "workload", "east/shop/frontend-1").iter().any(|row| row["identity"] != before)
+    });
+}
+
+#[test]
 fn a_restart_changes_nothing() {
     let mesh = mesh();
     // A service without an address of its own gets a virtual IP.

@@ -139,14 +139,25 @@ fn watch_directory(
 
 async fn watch_mesh(path: PathBuf, events: mpsc::UnboundedSender<Event>) {
     let mut last = None;
+    let mut unreadable = false;
     loop {
         let looked_at = path.clone();
-        let Ok(bytes) = tokio::task::spawn_blocking(move || mesh_file::read(&looked_at)).await else { return };
-        if last.as_ref() != Some(&bytes) {
-            last = Some(bytes.clone());
-            if events.send(Event::MeshFile(bytes)).is_err() {
-                return;
+        let Ok(read) = tokio::task::spawn_blocking(move || mesh_file::read(&looked_at)).await else { return };
+        match read {
+            Ok(bytes) => {
+                unreadable = false;
+                if last.as_ref() != Some(&bytes) {
+                    last = Some(bytes.clone());
+                    if events.send(Event::MeshFile(bytes)).is_err() {
+                        return;
+                    }
+                }
             }
+            Err(e) if !unreadable => {
+                unreadable = true;
+                tracing::error!("{}: {e}; what it said last holds until it can be read", path.display());
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(MESH_POLL).await;
     }
