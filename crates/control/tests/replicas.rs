@@ -108,7 +108,13 @@ fn what_a_proxy_reports_to_one_replica_counts_at_both() {
     }
     // One moves to the other replica before its stream here ends; the other just ends.
     let (at_b, _three) = machine.at(&b).report();
-    at_b.blocking_send(status(true, &[("west", true)])).unwrap();
+    // Heard at both before the end of the other is: what was said last counts.
+    for (ready, wanted) in [(false, "unhealthy"), (true, "healthy")] {
+        at_b.blocking_send(status(ready, &[("west", true)])).unwrap();
+        for plane in [&a, &b] {
+            until_health(plane, "machine", wanted);
+        }
+    }
     drop((at_a, other_at_a));
     for plane in [&a, &b] {
         until_health(plane, "other", "unhealthy");
@@ -126,10 +132,14 @@ fn a_pod_is_healthy_as_its_kubelet_says_at_every_replica() {
     let [pod, machine] = ["east/shop/pod", "east/shop/machine"].map(|workload| Identity::of(&a, workload));
     let ((of_pod, _one), (of_machine, _two)) = (pod.report(), machine.report());
     of_pod.blocking_send(status(false, &[])).unwrap();
-    of_machine.blocking_send(status(true, &[])).unwrap();
+    // What nobody reported of is healthy too: that it was heard is seen by the first of these.
+    for (ready, wanted) in [(false, "unhealthy"), (true, "healthy")] {
+        of_machine.blocking_send(status(ready, &[])).unwrap();
+        for plane in [&a, &b] {
+            until_health(plane, "machine", wanted);
+        }
+    }
     for plane in [&a, &b] {
-        // All that was reported before is heard when this is.
-        until_health(plane, "machine", "healthy");
         assert_eq!(health(&plane.get("/endpoints"), "pod").as_deref(), Some("healthy"));
     }
     // The replica that it reports to dies: what has no kubelet is unheard of after the grace, the pod is as it was.
@@ -174,7 +184,9 @@ fn what_is_done_at_one_replica_holds_at_both_and_after_either() {
         .until("told of west's service", |received| received.versions.keys().any(|(_, name)| name.contains("ratings")));
     let (saved, versions) = (first.saved(), first.versions());
     drop(first);
-    let before = b.get("/services");
+    let before = b.until("/services", "with west's service ready", |all| {
+        rows(all, "host", ratings).first().is_some_and(|row| row["ready"] == 1)
+    });
     a.lose();
     let moved = proxy.at(&b).subscribe(Some(saved));
     moved.synced();
