@@ -84,6 +84,10 @@ impl Group {
 
     /// What the call that noticed the fault says.
     fn catch(&self, mesh: &Mesh, fault: &Fault) -> Result<String, String> {
+        // Nothing is known any more of what the calls before have broken.
+        if !passed(&one(mesh, self.control)?) {
+            return Err(format!("`{}` fails before the fault is there", self.control));
+        }
         mesh.seed(fault.at, fault.name)?;
         let caught = one(mesh, fault.caught_by);
         let control = one(mesh, self.control);

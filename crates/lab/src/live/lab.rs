@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ struct Inner {
     options: StartOptions,
     program: PathBuf,
     changed: Mutex<Changed>,
+    /// Something was broken and healed, and nobody has waited for the effect yet.
+    disturbed: AtomicBool,
 }
 
 impl Lab {
@@ -91,7 +94,8 @@ impl Lab {
         options: StartOptions,
         program: PathBuf,
     ) -> Self {
-        let inner = Inner { spec, names, handle, layout, authorities, options, program, changed: Mutex::default() };
+        let (changed, disturbed) = (Mutex::default(), AtomicBool::default());
+        let inner = Inner { spec, names, handle, layout, authorities, options, program, changed, disturbed };
         Self { inner: Arc::new(inner) }
     }
 
@@ -218,6 +222,7 @@ impl Lab {
         let changed = self.changed().clone();
         let meant = |name: &String| name == target || self.names().resolve(target).is_ok_and(|set| set.contains(name));
         done.extend(self.undo(changed, meant).await?);
+        self.set_disturbed(true);
         Ok(done)
     }
 
@@ -228,6 +233,9 @@ impl Lab {
         let mut done = words(&healed);
         let changed = self.changed().clone();
         done.extend(self.undo(changed, |_| true).await?);
+        if !done.is_empty() {
+            self.set_disturbed(true);
+        }
         Ok(done)
     }
 
@@ -290,6 +298,15 @@ impl Lab {
 
     pub(super) fn renew_authority(&self, cluster: &str, trust_domain: &str) -> Result<(), LabError> {
         self.inner.authorities.renew(cluster, trust_domain, self.layout()).map_err(LabError::Authority)
+    }
+
+    /// Whether proxies may still know of what was broken before: calls that are made now could tell of that.
+    pub(super) fn is_disturbed(&self) -> bool {
+        self.inner.disturbed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_disturbed(&self, disturbed: bool) {
+        self.inner.disturbed.store(disturbed, Ordering::Relaxed);
     }
 
     pub(super) fn changed(&self) -> MutexGuard<'_, Changed> {

@@ -54,14 +54,8 @@ pub async fn run(lab: &Lab, calls: &[TableCall], progress: Progress) -> Result<V
         }
     }
     groups.sort_by_key(|(state, _)| state.cost());
-    let mut runner = Runner {
-        lab,
-        watched: watch(lab, &groups).await,
-        calling: Calling::new(lab),
-        progress,
-        disturbed: false,
-        waited: None,
-    };
+    let mut runner =
+        Runner { lab, watched: watch(lab, &groups).await, calling: Calling::new(lab), progress, waited: None };
     let mut ran = Vec::new();
     for (state, calls) in &groups {
         ran.extend(runner.group(state, calls).await);
@@ -126,8 +120,6 @@ struct Runner<'l> {
     watched: BTreeMap<String, Watched>,
     calling: Calling<'l>,
     progress: Progress,
-    /// Something was broken and healed, and nobody has waited for the effect yet.
-    disturbed: bool,
     /// What the present group waited for last.
     waited: Option<String>,
 }
@@ -171,7 +163,7 @@ impl Runner<'_> {
             if let Err(e) = self.lab.heal_all().await {
                 (self.progress)(format!("healing: {e}"));
             }
-            self.disturbed = true;
+            self.lab.set_disturbed(true);
         }
         let names: Vec<String> = calls.iter().map(|c| c.call.index.to_string()).collect();
         (self.progress)(format!(
@@ -189,13 +181,13 @@ impl Runner<'_> {
     async fn make(&mut self, state: &State, calls: &[Prepared<'_>]) -> Result<(), LabError> {
         let owners = calls.iter().flat_map(|c| &c.callers).filter_map(|(_, plan)| plan.as_ref().ok()?.2.as_ref());
         let watched: Vec<Watched> = owners.filter_map(|owner| self.watched.get(owner).cloned()).collect();
-        if self.disturbed {
-            // What the calls before have broken must be forgotten first: a ramp, or an ejection, would change shares.
+        if self.lab.is_disturbed() && self.lab.broken().await.is_empty() {
+            // What was broken before, by these calls or others, must be forgotten first: a ramp, or an ejection, would change shares.
             let whole = State::whole(self.lab);
             self.settle(&watched, &whole, Memory::Allowed).await?;
             self.forget(&watched).await?;
             self.settle(&watched, &whole, Memory::Gone).await?;
-            self.disturbed = false;
+            self.lab.set_disturbed(false);
         }
         state.apply(self.lab).await?;
         self.settle(&watched, state, Memory::Allowed).await
