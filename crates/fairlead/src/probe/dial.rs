@@ -143,6 +143,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let seen = path(&address.to_string(), None).await;
         assert_eq!((seen.connection, seen.answering), (Connection::Accepted, Vec::new()));
+        let (accepted, _) = listener.accept().await.unwrap();
+        let theirs = socket2::SockRef::from(&accepted).tcp_mss().unwrap();
+        assert!(theirs <= SMALL, "the other side would send {theirs} bytes in a packet");
         drop(listener);
         let seen = path(&address.to_string(), None).await;
         assert_eq!(seen.connection, Connection::Refused);

@@ -268,8 +268,12 @@ impl Cluster {
         }
         for (kind, progress) in &self.kinds {
             let Some(failure) = progress.settled(&self.timings) else { continue };
-            let rest =
-                if self.tables.holds(*kind) { "the last objects of this kind hold" } else { "none of this kind hold" };
+            let rest = match (self.tables.holds(*kind), guards(*kind)) {
+                (true, _) => "the last objects of this kind hold",
+                // Their definition came after the first lists: what was enforced until then goes on, and nobody may think that these are.
+                (false, true) if self.answered => "what objects of this kind forbid is NOT enforced",
+                (false, _) => "none of this kind hold",
+            };
             let resource = name(*kind);
             let (message, hint) = match failure.denied {
                 Some(verb) => (
@@ -291,6 +295,11 @@ impl Cluster {
         let object = ObjectKey::new(self.name.clone(), kind, "", name);
         Origin { object, path: String::new(), file: Arc::default(), line: 0 }
     }
+}
+
+/// Whether its objects only ever close.
+fn guards(kind: Kind) -> bool {
+    matches!(kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication | Kind::Peer)
 }
 
 fn need(kind: Kind) -> Need {
@@ -377,6 +386,26 @@ mod tests {
             let state = cluster.state(now + Duration::from_secs(100)).unwrap();
             assert!(state.unavailable.unwrap().contains("cannot be read yet") && state.objects.is_empty(), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_guard_that_is_defined_later_and_may_not_be_read_is_told_of() {
+        let now = Instant::now();
+        let mut cluster = Cluster::new("east".into(), Timings::default(), None, &[], now);
+        let others = || WATCHED.iter().filter(|w| w.kind != Kind::AuthorizationPolicy);
+        others().for_each(|watched| cluster.exists(watched.kind));
+        cluster.discovered();
+        others().for_each(|watched| cluster.take(*watched, Change::Listed(Vec::new()), now));
+        assert!(cluster.state(now).unwrap().unavailable.is_none());
+        cluster.exists(Kind::AuthorizationPolicy);
+        for second in 0..10 {
+            cluster.take(watched(Kind::AuthorizationPolicy), failed(Some("list")), now + Duration::from_secs(second));
+        }
+        let state = cluster.state(now + Duration::from_secs(10)).unwrap();
+        assert!(state.unavailable.is_none(), "what was served before goes on");
+        assert!(state.diagnostics[0].message.contains("NOT enforced"), "{:?}", state.diagnostics);
+        cluster.take(watched(Kind::AuthorizationPolicy), Change::Listed(Vec::new()), now);
+        assert!(cluster.state(now).unwrap().diagnostics.is_empty());
     }
 
     #[test]
