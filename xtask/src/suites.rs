@@ -5,9 +5,12 @@
 use crate::tally::Tally;
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::OnceLock;
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
+
+/// Meshes of the suite `lab` that run at the same time.
+const AT_ONCE: usize = 2;
 
 struct Suite {
     name: &'static str,
@@ -142,19 +145,48 @@ fn offline(binary: &Path) -> anyhow::Result<Tally> {
         } else {
             tally.fail(format!("analyze {}: {}", mesh.display(), String::from_utf8_lossy(&analysis.stdout)));
         }
-        add_calls(&mut tally, &mesh, Command::new(binary).arg("test").arg(&mesh).args(["-o", "json"]).env("PATH", ""))?;
+        let mut test = Command::new(binary);
+        test.arg("test").arg(&mesh).args(["-o", "json"]).env("PATH", "").stderr(Stdio::inherit());
+        add_calls(&mut tally, &mesh, &test.output()?)?;
     }
     Ok(tally)
 }
 
 /// Mesh directories again, with real processes in namespaces, as an empty PATH allows.
+///
+/// Most of their time is waiting for leases and for what was ejected, so some run beside each other; what each says is shown when it ends.
 fn lab(binary: &Path) -> anyhow::Result<Tally> {
+    let waiting = Mutex::new(meshes()?.into_iter());
+    let total = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(mesh) = next(&waiting) {
+                    let tally = live(binary, &mesh).unwrap_or_else(|e| Tally::failed(format!("{e:#}")));
+                    *total.lock().unwrap_or_else(PoisonError::into_inner) += tally;
+                }
+            });
+        }
+    });
+    Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn next(waiting: &Mutex<std::vec::IntoIter<PathBuf>>) -> Option<PathBuf> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).next()
+}
+
+/// One mesh, with its output in one piece.
+fn live(binary: &Path, mesh: &Path) -> anyhow::Result<Tally> {
+    let begun = Instant::now();
+    let mut up = Command::new(binary);
+    up.arg("up").arg(mesh).args(["--check", "-o", "json"]).env("PATH", "");
+    let output = up.output()?;
     let mut tally = Tally::default();
-    for mesh in meshes()? {
-        let mut up = Command::new(binary);
-        up.arg("up").arg(&mesh).args(["--check", "-o", "json"]).env("PATH", "");
-        add_calls(&mut tally, &mesh, &mut up)?;
-    }
+    // Held until the lines are out: those of another mesh come before or after them.
+    let _whole = std::io::stderr().lock();
+    print!("{}\n{}", mesh.display(), String::from_utf8_lossy(&output.stderr));
+    add_calls(&mut tally, mesh, &output)?;
+    println!("{}: {} passed, {:.0} s", mesh.display(), tally.passed, begun.elapsed().as_secs_f32());
     Ok(tally)
 }
 
@@ -173,9 +205,8 @@ fn meshes() -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Runs a command that prints a list of `{pass, why, …}` and counts it.
-fn add_calls(tally: &mut Tally, mesh: &Path, command: &mut Command) -> anyhow::Result<()> {
-    let output = command.stderr(Stdio::inherit()).output()?;
+/// Counts what a command printed, a list of `{pass, why, …}`.
+fn add_calls(tally: &mut Tally, mesh: &Path, output: &Output) -> anyhow::Result<()> {
     if output.status.code() == Some(2) {
         tally.fail(format!("{}: could not be run (exit 2)", mesh.display()));
         return Ok(());

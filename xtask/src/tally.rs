@@ -53,7 +53,7 @@ impl Tally {
                 tally.passed += count(result, "passed");
                 tally.skipped += count(result, "ignored");
                 failed += count(result, "failed");
-            } else if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            } else if let Some(name) = failed_test(line) {
                 tally.failures.push(name.to_owned());
             }
         }
@@ -79,6 +79,12 @@ impl AddAssign for Tally {
     }
 }
 
+/// As the standard harness names it, or one of our own that tells in single lines.
+fn failed_test(line: &str) -> Option<&str> {
+    let standard = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+    standard.or_else(|| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+}
+
 fn count(result: &str, word: &str) -> usize {
     result
         .split(';')
@@ -97,6 +103,9 @@ mod tests {
             test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
         let tally = Tally::of_cargo_test(text, false);
         assert_eq!((tally.passed, tally.skipped, tally.failures), (2, 4, vec!["wire::cut".to_owned()]));
+        let text = "test nothing is ever ejected ... FAILED\n     `a call` passes with it\ntest result: FAILED. 34 passed; 1 failed\n";
+        let tally = Tally::of_cargo_test(text, false);
+        assert_eq!((tally.passed, tally.failures), (34, vec!["nothing is ever ejected".to_owned()]));
     }
 
     #[test]
