@@ -9,6 +9,7 @@ mod endure;
 mod generate;
 mod image;
 mod readme;
+mod release;
 mod suites;
 mod tally;
 mod tidy;
@@ -51,6 +52,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Fairlead's image, from the local binary: target/image/fairlead.tar.
     Image(image::ImageArgs),
+    /// Build in release as it is meant to be shipped: laid out by what an idle sidecar runs, which saves a third of its memory.
+    Release,
     /// A cluster of a mesh directory as objects for an API server, its workloads as StatefulSets of the echo program.
     Manifests(cluster::ManifestsArgs),
     /// The first process of a node.
@@ -59,6 +62,9 @@ enum Command {
     /// A node, inside its namespaces.
     #[command(hide = true)]
     ClusterNode(cluster::NodeArgs),
+    /// In a network namespace: what an idle sidecar runs.
+    #[command(hide = true)]
+    ReleaseRecord(release::RecordArgs),
     /// A webhook for `cluster check`.
     #[command(hide = true)]
     ClusterWebhook(cluster::WebhookArgs),
@@ -91,6 +97,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => cluster::run(args),
         Command::Manifests(args) => cluster::print_manifests(&args),
         Command::Image(args) => image::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Release => release::run(),
+        Command::ReleaseRecord(args) => release::record(&args),
         Command::ClusterInit(_) => cluster::init().map(|()| ExitCode::FAILURE),
         Command::ClusterNode(args) => cluster::node(&args).map(|()| ExitCode::FAILURE),
         Command::ClusterWebhook(args) => cluster::webhook(&args).map(|()| ExitCode::SUCCESS),
