@@ -5,18 +5,16 @@
 //! program is linked again by the list of its functions (crates/fairlead/build.rs). Invariant: the list is of the very program that is
 //! linked by it; it decides where functions stand and never what they do.
 
+use crate::suites;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-const BINARY: &str = "target/release/fairlead";
-/// Of what was recorded.
-const FOLDER: &str = "target/order";
 /// Valgrind is some fifty times slower than the processor.
 const START: Duration = Duration::from_secs(180);
 /// What comes round while nothing happens: probes, reports, metrics.
@@ -34,13 +32,12 @@ pub struct RecordArgs {
 
 /// Builds, records in a network namespace of its own, and links again.
 pub fn run() -> anyhow::Result<ExitCode> {
-    println!("building");
-    build(None)?;
-    let folder = Path::new(FOLDER);
+    let binary = suites::build_release(None)?;
+    let folder = suites::target().join("order");
     if folder.exists() {
-        std::fs::remove_dir_all(folder)?;
+        std::fs::remove_dir_all(&folder)?;
     }
-    std::fs::create_dir_all(folder)?;
+    std::fs::create_dir_all(&folder)?;
     let folder = folder.canonicalize()?;
     println!("running a sidecar of examples/shop under valgrind, for a minute or two");
     let recorded = Command::new("unshare")
@@ -48,7 +45,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         .arg(std::env::current_exe()?)
         .arg("release-record")
         .arg("--binary")
-        .arg(Path::new(BINARY).canonicalize()?)
+        .arg(&binary)
         .arg("--into")
         .arg(&folder)
         .status()
@@ -57,24 +54,13 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let profile = std::fs::read_to_string(folder.join("callgrind.out"))?;
     let names = functions(&profile);
     if names.len() < FEWEST {
-        bail!("only {} functions were recorded; is {BINARY} stripped?", names.len());
+        bail!("only {} functions were recorded; is {} stripped?", names.len(), binary.display());
     }
     let list = folder.join("idle.order");
     std::fs::write(&list, names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
-    println!("linking again by {} functions", names.len());
-    build(Some(&list))?;
-    println!("{BINARY}");
+    println!("linking again, by {} functions", names.len());
+    println!("{}", suites::build_release(Some(&list))?.display());
     Ok(ExitCode::SUCCESS)
-}
-
-fn build(order: Option<&Path>) -> anyhow::Result<()> {
-    let mut cargo = Command::new(crate::suites::cargo());
-    cargo.args(["build", "--release", "--quiet", "--package", "fairlead"]).env_remove("FAIRLEAD_ORDER");
-    if let Some(order) = order {
-        cargo.env("FAIRLEAD_ORDER", order);
-    }
-    anyhow::ensure!(cargo.status()?.success(), "the build failed");
-    Ok(())
 }
 
 /// In the namespace: a control plane, and a sidecar under valgrind until it is ready and was idle for a while.

@@ -88,9 +88,25 @@ pub fn build() -> anyhow::Result<PathBuf> {
     if !status.success() {
         bail!("the build failed");
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let binary = target.join("debug/fairlead").canonicalize().context("the build left no binary")?;
+    let binary = target().join("debug/fairlead").canonicalize().context("the build left no binary")?;
     Ok(BUILT.get_or_init(|| binary).clone())
+}
+
+/// The binary as users have it; `order`: functions that the linker shall lay side by side (crates/fairlead/build.rs).
+pub fn build_release(order: Option<&Path>) -> anyhow::Result<PathBuf> {
+    println!("building in release");
+    let mut command = Command::new(cargo());
+    command.args(["build", "--quiet", "--release", "--package", "fairlead"]).env_remove("FAIRLEAD_ORDER");
+    if let Some(order) = order {
+        command.env("FAIRLEAD_ORDER", order);
+    }
+    anyhow::ensure!(command.status()?.success(), "the build failed");
+    target().join("release/fairlead").canonicalize().context("the build left no binary")
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
 }
 
 pub fn cargo() -> String {
@@ -183,7 +199,7 @@ fn live(binary: &Path, mesh: &Path) -> anyhow::Result<Tally> {
     let output = up.output()?;
     let mut tally = Tally::default();
     // Held until the lines are out: those of another mesh come before or after them.
-    let _whole = std::io::stderr().lock();
+    let _whole = std::io::stdout().lock();
     print!("{}\n{}", mesh.display(), String::from_utf8_lossy(&output.stderr));
     add_calls(&mut tally, mesh, &output)?;
     println!("{}: {} passed, {:.0} s", mesh.display(), tally.passed, begun.elapsed().as_secs_f32());

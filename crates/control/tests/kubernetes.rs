@@ -10,7 +10,7 @@ use api_server::{ApiServer, Handle};
 use fairlead_control::{ControlTimings, KubernetesOptions, Source};
 use serde_json::{Value, json};
 use std::time::Instant;
-use support::{Mesh, Plane, SOON, rows, service};
+use support::{Mesh, Plane, SOON, kubeconfig, rows, service};
 
 const SETTINGS: &str = "apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\n\
     metadata: {name: mesh, namespace: fairlead-system}\nspec: {trustDomain: shop.example, admission: open}\n";
@@ -21,9 +21,9 @@ fn east(mesh: &Mesh) -> (Plane, ApiServer) {
     let server = ApiServer::start(&[]);
     let options = KubernetesOptions { context: Some("only".into()), ..mesh.on_api_server(&server.address()) };
     // The context is chosen by its name alone.
-    let kubeconfig = options.kubeconfig.as_ref().unwrap();
-    let written = std::fs::read_to_string(kubeconfig).unwrap();
-    std::fs::write(kubeconfig, written.replace(r#""current-context":"only""#, r#""current-context":"none""#)).unwrap();
+    let mut written = kubeconfig(&server.address(), json!({"token": "secret"}));
+    written["current-context"] = json!("none");
+    std::fs::write(options.kubeconfig.as_ref().unwrap(), written.to_string()).unwrap();
     server.handle().apply(
         "apiVersion: v1
 kind: Service

@@ -144,8 +144,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     }
     eprintln!("building in release");
     anyhow::ensure!(build.status()?.success(), "the release build failed");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), std::path::PathBuf::from);
-    let own = target.join("release/xtask").canonicalize().context("the build left no xtask")?;
+    let own = crate::suites::target().join("release/xtask").canonicalize().context("the build left no xtask")?;
     let status = Command::new(own).args(std::env::args_os().skip(1)).status()?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

@@ -15,7 +15,7 @@ mod soak;
 use clap::{Args, Subcommand};
 use mesh::Mesh;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Args)]
@@ -54,7 +54,7 @@ enum What {
 pub fn run(args: &EndureArgs) -> anyhow::Result<ExitCode> {
     let binary = match &args.binary {
         Some(binary) => binary.canonicalize()?,
-        None => release()?,
+        None => crate::suites::build_release(None)?,
     };
     let shop = Path::new("examples/shop");
     let verdict = match args.what {
@@ -98,13 +98,4 @@ impl Verdict {
             )
         });
     }
-}
-
-fn release() -> anyhow::Result<PathBuf> {
-    println!("building in release");
-    let status =
-        Command::new(crate::suites::cargo()).args(["build", "--release", "--quiet", "-p", "fairlead"]).status()?;
-    anyhow::ensure!(status.success(), "the build failed");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    Ok(target.join("release/fairlead").canonicalize()?)
 }

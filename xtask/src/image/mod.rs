@@ -32,7 +32,7 @@ pub struct ImageArgs {
 }
 
 pub fn run(args: &ImageArgs) -> anyhow::Result<()> {
-    let binary = if args.release { build_release()? } else { suites::build()? };
+    let binary = if args.release { suites::build_release(None)? } else { suites::build()? };
     make(&binary).map(drop)
 }
 
@@ -58,19 +58,7 @@ pub fn make(binary: &Path) -> anyhow::Result<PathBuf> {
 
 /// Where the archive is.
 pub fn path() -> PathBuf {
-    target().join("image/fairlead.tar")
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
-}
-
-fn build_release() -> anyhow::Result<PathBuf> {
-    println!("building in release");
-    let status =
-        Command::new(suites::cargo()).args(["build", "--quiet", "--release", "--package", "fairlead"]).status()?;
-    anyhow::ensure!(status.success(), "the build failed");
-    Ok(target().join("release/fairlead"))
+    suites::target().join("image/fairlead.tar")
 }
 
 /// Debug information and symbols are more than half of a debug build. A panic still names its file and line.

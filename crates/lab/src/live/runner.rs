@@ -163,6 +163,7 @@ impl Runner<'_> {
             if let Err(e) = self.lab.heal_all().await {
                 (self.progress)(format!("healing: {e}"));
             }
+            // Also where healing found nothing to do: what `returned` cuts it heals itself, and leaves a ramp.
             self.lab.set_disturbed(true);
         }
         let names: Vec<String> = calls.iter().map(|c| c.call.index.to_string()).collect();
