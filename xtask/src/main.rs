@@ -33,6 +33,9 @@ enum Command {
         /// Only suites whose name contains this.
         #[arg(long)]
         only: Option<String>,
+        /// As root: install the Debian packages that suites need and this machine lacks.
+        #[arg(long)]
+        install: bool,
     },
     /// Check crate edges, file lengths, module docs, unread goldens and the symbols that docs/behaviours.md names.
     Tidy,
@@ -81,7 +84,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     std::env::set_current_dir(root()?).context("cannot enter the workspace")?;
     match Cli::parse().command {
-        Command::Test { only } => suites::run(only.as_deref()),
+        Command::Test { only, install } => suites::run(only.as_deref(), install),
         Command::Tidy => {
             let faults = tidy::check(Path::new("."))?;
             for fault in &faults {

@@ -12,30 +12,34 @@ use std::time::Instant;
 /// Meshes of the suite `lab` that run at the same time.
 const AT_ONCE: usize = 2;
 
+const KUBERNETES: &str = "kubernetes";
+
 struct Suite {
     name: &'static str,
-    /// Run when no suite is named.
-    by_default: bool,
     run: fn(&Path) -> anyhow::Result<Tally>,
 }
 
 const SUITES: &[Suite] = &[
-    Suite { name: "tidy", by_default: true, run: tidy },
-    Suite { name: "generated", by_default: true, run: generated },
-    Suite { name: "cargo test", by_default: true, run: cargo_test },
-    Suite { name: "call tables offline", by_default: true, run: offline },
-    Suite { name: "lab", by_default: true, run: lab },
-    Suite { name: "readme", by_default: true, run: crate::readme::run },
-    Suite { name: "kubernetes", by_default: false, run: crate::cluster::suite },
+    Suite { name: "tidy", run: tidy },
+    Suite { name: "generated", run: generated },
+    Suite { name: "cargo test", run: cargo_test },
+    Suite { name: "call tables offline", run: offline },
+    Suite { name: "lab", run: lab },
+    Suite { name: "readme", run: crate::readme::run },
+    Suite { name: KUBERNETES, run: crate::cluster::suite },
 ];
 
-pub fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
+/// Runs the suites whose names contain `only`; `install`: Debian packages that they need are installed first.
+pub fn run(only: Option<&str>, install: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let chosen: Vec<_> = SUITES.iter().filter(|s| only.map_or(s.by_default, |only| s.name.contains(only))).collect();
+    let chosen: Vec<_> = SUITES.iter().filter(|s| only.is_none_or(|only| s.name.contains(only))).collect();
     if chosen.is_empty() {
         let names: Vec<_> = SUITES.iter().map(|s| s.name).collect();
         bail!("--only {}: no suite is called that; there are: {}", only.unwrap_or_default(), names.join(", "));
     }
+    // It has the longest way to its first test, and other suites mostly wait for what they started.
+    let clusters = chosen.iter().any(|suite| suite.name == KUBERNETES);
+    let preparing = if clusters { crate::cluster::prepare(install)? } else { None };
     let binary = build()?;
     let mut total = Tally::default();
     let mut lines = Vec::new();
@@ -52,6 +56,9 @@ pub fn run(only: Option<&str>) -> anyhow::Result<ExitCode> {
             begun.elapsed().as_secs_f32()
         ));
         total += tally;
+    }
+    if let Some(mut child) = preparing {
+        child.wait()?; // The suite waited for it, and tells of what failed.
     }
     println!("\n{}", lines.join("\n"));
     println!("{:.0} s in all", started.elapsed().as_secs_f32());

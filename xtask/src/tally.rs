@@ -5,7 +5,7 @@
 use std::ops::AddAssign;
 
 /// Tests and facts of a suite.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
     pub passed: usize,
     pub skipped: usize,

@@ -8,12 +8,15 @@ use anyhow::{Context as _, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// How many sets of clusters the suite `kubernetes` has.
+pub const SUITES: u8 = 2;
+
 /// Which bed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
     Developer,
-    /// Of `cargo xtask test`.
-    Suite,
+    /// Of `cargo xtask test`, 1 to [`SUITES`]: they work beside each other.
+    Suite(u8),
     /// A further one, 1 to 9.
     Spare(u8),
 }
@@ -21,9 +24,10 @@ pub enum Whose {
 /// Which bed a command means.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct BedArgs {
-    /// The clusters that `cargo xtask test --only kubernetes` starts, not yours.
-    #[arg(long, global = true)]
-    suite: bool,
+    /// The clusters that `cargo xtask test` starts, not yours: `--suite`, `--suite=2`.
+    #[arg(long, global = true, value_name = "NUMBER", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+        value_parser = clap::value_parser!(u8).range(1..=i64::from(SUITES)))]
+    suite: Option<u8>,
     /// Further clusters beside those, 1 to 9: for whoever shares a machine. Each number has its own names and addresses.
     #[arg(long, global = true, conflicts_with = "suite", value_parser = clap::value_parser!(u8).range(1..=9))]
     bed: Option<u8>,
@@ -32,23 +36,23 @@ pub struct BedArgs {
 impl BedArgs {
     pub fn whose(self) -> Whose {
         match (self.suite, self.bed) {
-            (true, _) => Whose::Suite,
-            (false, Some(number)) => Whose::Spare(number),
-            (false, None) => Whose::Developer,
+            (Some(number), _) => Whose::Suite(number),
+            (None, Some(number)) => Whose::Spare(number),
+            (None, None) => Whose::Developer,
         }
     }
 }
 
 impl Whose {
     fn all() -> impl Iterator<Item = Self> {
-        [Self::Developer, Self::Suite].into_iter().chain((1..=9).map(Self::Spare))
+        [Self::Developer].into_iter().chain((1..=SUITES).map(Self::Suite)).chain((1..=9).map(Self::Spare))
     }
 
     /// The words that mean it: see [`BedArgs`].
     pub fn words(self) -> Vec<String> {
         match self {
             Self::Developer => Vec::new(),
-            Self::Suite => vec!["--suite".into()],
+            Self::Suite(number) => vec![format!("--suite={number}")],
             Self::Spare(number) => vec!["--bed".into(), number.to_string()],
         }
     }
@@ -69,7 +73,7 @@ impl Bed {
         let root = std::path::absolute(target.join("cluster"))?;
         let state = root.join(match whose {
             Whose::Developer => "run".to_owned(),
-            Whose::Suite => "suite".to_owned(),
+            Whose::Suite(number) => format!("suite-{number}"),
             Whose::Spare(number) => format!("bed-{number}"),
         });
         Ok(Self { whose, root, state })
@@ -78,7 +82,7 @@ impl Bed {
     pub fn prefix(&self) -> String {
         match self.whose {
             Whose::Developer => "flx".into(),
-            Whose::Suite => "flt".into(),
+            Whose::Suite(number) => format!("ft{number}"),
             Whose::Spare(number) => format!("fl{number}"),
         }
     }
@@ -86,10 +90,10 @@ impl Bed {
     pub fn plan(&self, shape: Shape) -> Plan {
         let block = match self.whose {
             Whose::Developer => [10, 89],
-            Whose::Suite => [10, 90],
+            Whose::Suite(number) => [10, 100 + number],
             Whose::Spare(number) => [10, 90 + number],
         };
-        Plan { block, shape }
+        Plan { block, shape, dual: self.families_file().exists() }
     }
 
     /// Go programs.
@@ -151,6 +155,23 @@ impl Bed {
         write(&self.shape_file(), shape.name())
     }
 
+    /// There while clusters have IPv6 beside IPv4.
+    fn families_file(&self) -> PathBuf {
+        self.state.join("dual-stack")
+    }
+
+    /// Whether clusters that are started get IPv6, too.
+    pub fn set_dual(&self, dual: bool) -> anyhow::Result<()> {
+        let file = self.families_file();
+        if dual {
+            return write(&file, "");
+        }
+        if file.exists() {
+            fs::remove_file(&file).with_context(|| file.display().to_string())?;
+        }
+        Ok(())
+    }
+
     /// Clusters with a folder, whether their processes live or not.
     pub fn known(&self) -> Vec<u8> {
         (1..=MOST_CLUSTERS).filter(|cluster| self.cluster(*cluster).is_dir()).collect()
@@ -193,9 +214,10 @@ impl Bed {
         self.hold("lock", "another `cargo xtask cluster` starts or ends clusters")
     }
 
-    /// Held by whoever works with the clusters of the suite, from their start to their end: two at a time would break each other's.
-    pub fn turn(&self) -> anyhow::Result<fs::File> {
-        self.hold("turn", "another process works with the clusters of the suite")
+    /// Held by whoever works with clusters of the suite, from their start to their end: two at a time would break each other's.
+    pub fn turn(&self) -> anyhow::Result<Option<fs::File>> {
+        let Whose::Suite(number) = self.whose else { return Ok(None) };
+        self.hold(&format!("turn-{number}"), "another process works with these clusters of the suite").map(Some)
     }
 
     fn hold(&self, name: &str, why: &str) -> anyhow::Result<fs::File> {
@@ -227,6 +249,7 @@ mod tests {
         let distinct = |of: &dyn Fn(&Bed) -> String| beds.iter().map(of).collect::<BTreeSet<_>>().len() == beds.len();
         assert!(distinct(&|bed| bed.prefix()));
         assert!(distinct(&|bed| bed.plan(Shape::Flat).all().to_string()));
+        assert!(distinct(&|bed| bed.plan(Shape::Flat).all6().to_string()));
         assert!(distinct(&|bed| bed.state.display().to_string()));
     }
 
@@ -243,5 +266,7 @@ mod tests {
         }
         assert!(Words::try_parse_from(["x", "--bed", "10"]).is_err());
         assert!(Words::try_parse_from(["x", "--bed", "1", "--suite"]).is_err());
+        assert!(Words::try_parse_from(["x", "--suite=3"]).is_err());
+        assert_eq!(Words::try_parse_from(["x", "--suite"]).unwrap().bed.whose(), Whose::Suite(1));
     }
 }

@@ -4,6 +4,7 @@
 
 use super::bed::Bed;
 use super::plan::{Plan, Shape};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -47,21 +48,37 @@ pub fn containerd() -> String {
     )
 }
 
+/// The plugin of the pod network, under a name of its own: [`PTP`].
+pub const PTP_NAME: &str = "testbed-ptp";
+/// `ptp` waits until the kernel has asked the other end of the pod's link, where only the node is, whether it has the pod's IPv6 address:
+/// two seconds for each pod. Here it does not ask.
+pub const PTP: &str = r#"#!/bin/sh
+if [ "$CNI_COMMAND" = ADD ] && [ -e /proc/sys/net/ipv6 ]; then
+  nsenter --net="$CNI_NETNS" sh -c 'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad'
+fi
+exec "${0%/*}/ptp"
+"#;
+
 /// The pod network: `ptp` leads every packet through the node, so that no bridge hides it from the node's rules.
 pub fn cni(plan: Plan, cluster: u8) -> Value {
+    let (mut ranges, mut routes) = (vec![json!([{"subnet": plan.pods(cluster)}])], vec![json!({"dst": "0.0.0.0/0"})]);
+    if plan.dual {
+        ranges.push(json!([{"subnet": plan.pods6(cluster)}]));
+        routes.push(json!({"dst": "::/0"}));
+    }
     json!({
         "cniVersion": "0.4.0",
         "name": "pods",
         "plugins": [
             {
-                "type": "ptp",
+                "type": PTP_NAME,
                 "mtu": 1500,
                 "ipMasq": false,
                 "ipam": {
                     "type": "host-local",
                     "dataDir": "/run/cni-addresses",
-                    "ranges": [[{"subnet": plan.pods(cluster).to_string()}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "ranges": ranges,
+                    "routes": routes,
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": true}},
@@ -106,7 +123,7 @@ pub fn kube_proxy(bed: &Bed, plan: Plan, cluster: u8) -> Value {
         "mode": "nftables",
         "hostnameOverride": format!("c{cluster}"),
         "clientConnection": {"kubeconfig": bed.cluster(cluster).join("kubeconfig")},
-        "clusterCIDR": plan.pods(cluster).to_string(),
+        "clusterCIDR": plan.all_pods(cluster),
         "detectLocalMode": "ClusterCIDR",
         // The limits of connection tracking can only be written in the machine's first network namespace.
         "conntrack": {"maxPerCore": 0, "min": 0},
@@ -115,14 +132,20 @@ pub fn kube_proxy(bed: &Bed, plan: Plan, cluster: u8) -> Value {
 
 /// Pods leave as their node, in shape flat only towards what is no cluster.
 pub fn masquerade(plan: Plan, cluster: u8) -> String {
-    let to = match plan.shape {
-        Shape::Flat => format!("ip daddr != {} ", plan.all()),
-        Shape::Nonflat => String::new(),
+    let table = |family: &str, pods: IpNet, all: IpNet| {
+        let to = match plan.shape {
+            Shape::Flat => format!("{family} daddr != {all} "),
+            Shape::Nonflat => String::new(),
+        };
+        format!(
+            "table {family} testbed {{\n  chain leave {{\n    type nat hook postrouting priority 110;\n    {family} saddr {pods} oifname \"eth0\" {to}masquerade\n  }}\n}}\n"
+        )
     };
-    format!(
-        "table ip testbed {{\n  chain leave {{\n    type nat hook postrouting priority 110;\n    ip saddr {} oifname \"eth0\" {to}masquerade\n  }}\n}}\n",
-        plan.pods(cluster)
-    )
+    let mut rules = table("ip", plan.pods(cluster).into(), plan.all().into());
+    if plan.dual {
+        rules += &table("ip6", plan.pods6(cluster).into(), plan.all6().into());
+    }
+    rules
 }
 
 /// A program of the control plane or of the node.
@@ -140,8 +163,9 @@ pub fn components(bed: &Bed, plan: Plan, cluster: u8) -> Vec<Component> {
     let folder = bed.cluster(cluster);
     let file = |path: &str| folder.join(path).display().to_string();
     let node = plan.node(cluster).to_string();
+    let nodes: Vec<_> = plan.node_addresses(cluster).iter().map(ToString::to_string).collect();
     let kubeconfig = file("kubeconfig");
-    let services = plan.services(cluster).to_string();
+    let services = plan.all_services(cluster);
     let etcd = [
         ("data-dir", file("etcd")),
         ("unsafe-no-fsync", "true".into()),
@@ -169,7 +193,7 @@ pub fn components(bed: &Bed, plan: Plan, cluster: u8) -> Vec<Component> {
         ("service-cluster-ip-range", services.clone()),
         ("profiling", "false".into()),
     ];
-    let controller_manager = [
+    let mut controller_manager = vec![
         ("kubeconfig", kubeconfig.clone()),
         ("leader-elect", "false".into()),
         ("root-ca-file", file("pki/ca.crt")),
@@ -178,11 +202,14 @@ pub fn components(bed: &Bed, plan: Plan, cluster: u8) -> Vec<Component> {
         ("cluster-signing-cert-file", file("pki/ca.crt")),
         ("cluster-signing-key-file", file("pki/ca.key")),
         ("allocate-node-cidrs", "true".into()),
-        ("cluster-cidr", plan.pods(cluster).to_string()),
-        ("node-cidr-mask-size", "24".into()),
+        ("cluster-cidr", plan.all_pods(cluster)),
+        ("node-cidr-mask-size-ipv4", "24".into()),
         ("service-cluster-ip-range", services),
         ("profiling", "false".into()),
     ];
+    if plan.dual {
+        controller_manager.push(("node-cidr-mask-size-ipv6", "64".into()));
+    }
     let scheduler =
         [("kubeconfig", kubeconfig.clone()), ("leader-elect", "false".into()), ("profiling", "false".into())];
     let labels = format!("topology.kubernetes.io/region=region-{cluster},topology.kubernetes.io/zone=zone-{cluster}");
@@ -190,7 +217,7 @@ pub fn components(bed: &Bed, plan: Plan, cluster: u8) -> Vec<Component> {
         ("config", "/etc/kubernetes/kubelet.json".into()),
         ("kubeconfig", kubeconfig),
         ("hostname-override", format!("c{cluster}")),
-        ("node-ip", node),
+        ("node-ip", nodes.join(",")),
         ("node-labels", labels),
     ];
     let proxy = [("config", "/etc/kubernetes/kube-proxy.json".to_owned())];
@@ -232,21 +259,34 @@ mod tests {
             masquerade(bed.plan(Shape::Flat), 1)
                 .contains("10.89.10.0/24 oifname \"eth0\" ip daddr != 10.89.0.0/16 masquerade")
         );
-        assert!(masquerade(bed.plan(Shape::Nonflat), 2).contains("10.89.200.0/24 oifname \"eth0\" masquerade"));
+        let single = Plan { dual: false, ..bed.plan(Shape::Nonflat) };
+        assert!(masquerade(single, 2).contains("10.89.200.0/24 oifname \"eth0\" masquerade"));
+        assert!(!masquerade(single, 2).contains("ip6"));
+        let dual = Plan { dual: true, ..single };
+        assert!(masquerade(dual, 2).contains("ip6 saddr fd10:89:0:200::/64 oifname \"eth0\" masquerade"));
+        let flat = masquerade(Plan { shape: Shape::Flat, ..dual }, 1);
+        assert!(flat.contains("fd10:89:0:10::/64 oifname \"eth0\" ip6 daddr != fd10:89::/32 masquerade"), "{flat}");
     }
 
     #[test]
     fn programs_of_a_cluster_agree_on_its_ranges() {
-        let bed = Bed::open(Whose::Suite).unwrap();
-        let plan = bed.plan(Shape::Flat);
-        let services = format!("--service-cluster-ip-range={}", plan.services(3));
-        let all = components(&bed, plan, 3);
-        let naming: Vec<_> = all.iter().filter(|c| c.words.contains(&services)).map(|c| c.name).collect();
-        assert_eq!(naming, ["kube-apiserver", "kube-controller-manager"]);
-        assert_eq!(kubelet(&bed, plan, 3)["clusterDNS"][0], plan.dns_service(3).to_string());
-        assert_eq!(
-            kube_proxy(&bed, plan, 3)["clusterCIDR"],
-            cni(plan, 3)["plugins"][0]["ipam"]["ranges"][0][0]["subnet"]
-        );
+        let bed = Bed::open(Whose::Suite(1)).unwrap();
+        for dual in [false, true] {
+            let plan = Plan { dual, ..bed.plan(Shape::Flat) };
+            let all = components(&bed, plan, 3);
+            let with =
+                |word: String| -> Vec<_> { all.iter().filter(|c| c.words.contains(&word)).map(|c| c.name).collect() };
+            let services = format!("--service-cluster-ip-range={}", plan.all_services(3));
+            assert_eq!(with(services), ["kube-apiserver", "kube-controller-manager"]);
+            assert_eq!(with(format!("--cluster-cidr={}", plan.all_pods(3))), ["kube-controller-manager"]);
+            let second = if dual { format!(",{}", plan.node6(3)) } else { String::new() };
+            assert_eq!(with(format!("--node-ip={}{second}", plan.node(3))), ["kubelet"]);
+            assert_eq!(kubelet(&bed, plan, 3)["clusterDNS"][0], plan.dns_service(3).to_string());
+            let ranges = cni(plan, 3)["plugins"][0]["ipam"]["ranges"].clone();
+            let ranges: Vec<_> =
+                ranges.as_array().unwrap().iter().filter_map(|one| one[0]["subnet"].as_str()).collect();
+            assert_eq!(kube_proxy(&bed, plan, 3)["clusterCIDR"], ranges.join(","));
+            assert_eq!(ranges.len(), 1 + usize::from(dual));
+        }
     }
 }

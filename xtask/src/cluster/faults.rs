@@ -7,6 +7,8 @@ use super::bed::Bed;
 use super::command::{ip, output, output_of};
 use super::plan::{Plan, Shape};
 use super::{cgroup, enter};
+use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// How a link is broken; the words are the lab's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +33,9 @@ pub fn break_link(bed: &Bed, one: u8, other: u8, fault: Fault) -> anyhow::Result
 /// Takes away what was broken between two clusters.
 pub fn heal_link(bed: &Bed, one: u8, other: u8) -> anyhow::Result<()> {
     for (at, peer) in [(one, other), (other, one)] {
-        let tables = output(enter::node(bed, at)?.args(["nft", "list", "tables", "ip"]))?;
-        if tables.lines().any(|line| line.trim() == format!("table ip {}", table(peer))) {
-            output(enter::node(bed, at)?.args(["nft", "delete", "table", "ip", &table(peer)]))?;
+        let tables = output(enter::node(bed, at)?.args(["nft", "list", "tables", "inet"]))?;
+        if tables.lines().any(|line| line.trim() == format!("table inet {}", table(peer))) {
+            output(enter::node(bed, at)?.args(["nft", "delete", "table", "inet", &table(peer)]))?;
         }
     }
     Ok(())
@@ -78,23 +80,32 @@ fn table(peer: u8) -> String {
 
 /// What a node does with packets from and to a peer: its node, and its pods where they come with their own addresses.
 fn rules(plan: Plan, peer: u8, fault: Fault) -> String {
-    let peers = match plan.shape {
-        Shape::Flat => format!("{{ {}, {} }}", plan.node(peer), plan.pods(peer)),
-        Shape::Nonflat => format!("{{ {} }}", plan.node(peer)),
+    let peers = |node: IpAddr, pods: IpNet| match plan.shape {
+        Shape::Flat => format!("{{ {node}, {pods} }}"),
+        Shape::Nonflat => format!("{{ {node} }}"),
     };
+    let mut families = vec![("ip", peers(plan.node(peer).into(), plan.pods(peer).into()))];
+    if plan.dual {
+        families.push(("ip6", peers(plan.node6(peer).into(), plan.pods6(peer).into())));
+    }
     // Who sends is told; what still arrives from the peer's side is lost, its sender was told there.
-    let to = match fault {
-        Fault::Cut => {
-            format!("ip daddr {peers} meta l4proto tcp reject with tcp reset; ip daddr {peers} reject;")
-        }
-        Fault::Blackhole => format!("ip daddr {peers} drop;"),
-    };
+    let to: String = families
+        .iter()
+        .map(|(family, peers)| match fault {
+            Fault::Cut => {
+                format!(
+                    "{family} daddr {peers} meta l4proto tcp reject with tcp reset; {family} daddr {peers} reject; "
+                )
+            }
+            Fault::Blackhole => format!("{family} daddr {peers} drop; "),
+        })
+        .collect();
     let chain = |hook: &str, rules: &str| {
         format!("  chain {hook} {{ type filter hook {hook} priority -10; policy accept; {rules} }}\n")
     };
-    let from = format!("ip saddr {peers} drop;");
+    let from: String = families.iter().map(|(family, peers)| format!("{family} saddr {peers} drop; ")).collect();
     let all = [chain("input", &from), chain("output", &to), chain("forward", &format!("{to} {from}"))].concat();
-    format!("table ip {} {{\n{all}}}\n", table(peer))
+    format!("table inet {} {{\n{all}}}\n", table(peer))
 }
 
 #[cfg(test)]
@@ -103,10 +114,13 @@ mod tests {
 
     #[test]
     fn pods_are_named_where_they_keep_their_addresses() {
-        let flat = rules(Plan { block: [10, 89], shape: Shape::Flat }, 2, Fault::Blackhole);
+        let plan = |shape, dual| Plan { block: [10, 89], shape, dual };
+        let flat = rules(plan(Shape::Flat, true), 2, Fault::Blackhole);
         assert!(flat.contains("ip daddr { 10.89.0.12, 10.89.20.0/24 } drop;"), "{flat}");
-        assert!(flat.starts_with("table ip fault-c2 {"), "{flat}");
-        let nonflat = rules(Plan { block: [10, 89], shape: Shape::Nonflat }, 1, Fault::Cut);
+        assert!(flat.contains("ip6 saddr { fd10:89::12, fd10:89:0:20::/64 } drop;"), "{flat}");
+        assert!(flat.starts_with("table inet fault-c2 {"), "{flat}");
+        let nonflat = rules(plan(Shape::Nonflat, false), 1, Fault::Cut);
+        assert!(!nonflat.contains("ip6"), "{nonflat}");
         assert!(nonflat.contains("ip daddr { 10.89.0.11 } meta l4proto tcp reject with tcp reset;"), "{nonflat}");
         assert!(!nonflat.contains("10.89.200"), "pods of the own cluster have these addresses: {nonflat}");
     }

@@ -1,4 +1,4 @@
-//! The stand-in for a cloud's load balancers: Services of type LoadBalancer get the node's address.
+//! The stand-in for a cloud's load balancers: Services of type LoadBalancer get the node's address, of each family that they have.
 //!
 //! kube-proxy leads that address and the Service's port to its endpoints by itself. Decisions are pure ([`Ledger`]); the loop follows
 //! `kubectl get --watch`. Invariant: a port of the node belongs to one Service; who comes second stays pending, as with real ones that
@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// What is to be written into the status of a Service that was seen, if anything.
-    pub fn see(&mut self, node: Ipv4Addr, service: &Value, deleted: bool) -> Option<Value> {
+    pub fn see(&mut self, node: &[IpAddr], service: &Value, deleted: bool) -> Option<Value> {
         let key = format!("{}/{}", text(&service["metadata"]["namespace"]), text(&service["metadata"]["name"]));
         let balanced = service["spec"]["type"] == "LoadBalancer" && service["metadata"]["deletionTimestamp"].is_null();
         let ports: Vec<_> = match &service["spec"]["ports"] {
@@ -49,14 +49,26 @@ impl Ledger {
         for port in ports {
             self.holders.insert(port, key.clone());
         }
-        let wanted = json!([{"ip": node.to_string()}]);
-        let present = &service["status"]["loadBalancer"]["ingress"];
-        (present[0]["ip"] != wanted[0]["ip"]).then(|| json!({"status": {"loadBalancer": {"ingress": wanted}}}))
+        let wanted: Vec<_> =
+            families(service).iter().filter_map(|v6| node.iter().find(|ip| ip.is_ipv6() == *v6)).collect();
+        let present = service["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten();
+        let present: Vec<_> = present.map(|one| text(&one["ip"]).to_owned()).collect();
+        let same = present == wanted.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let ingress: Vec<_> = wanted.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+        (!same).then(|| json!({"status": {"loadBalancer": {"ingress": ingress}}}))
     }
 
     /// A port became free for which somebody waits: all Services are to be seen again.
     pub fn must_begin_again(&self) -> bool {
         self.freed
+    }
+}
+
+/// Whether IPv6, for each family of a Service in its order.
+fn families(service: &Value) -> Vec<bool> {
+    match &service["spec"]["ipFamilies"] {
+        Value::Array(families) => families.iter().map(|family| family == "IPv6").collect(),
+        _ => vec![false],
     }
 }
 
@@ -69,7 +81,7 @@ fn text(value: &Value) -> &str {
 }
 
 /// Follows the Services of a cluster, for ever.
-pub fn run(node: Ipv4Addr, kubectl: &dyn Fn(&[&str]) -> Command) {
+pub fn run(node: &[IpAddr], kubectl: &dyn Fn(&[&str]) -> Command) {
     loop {
         if let Err(error) = follow(node, kubectl) {
             println!("load balancer: {error:#}");
@@ -79,7 +91,7 @@ pub fn run(node: Ipv4Addr, kubectl: &dyn Fn(&[&str]) -> Command) {
 }
 
 /// Until the API server ends the watch. Each watch begins with all Services, so a fresh ledger holds what is.
-fn follow(node: Ipv4Addr, kubectl: &dyn Fn(&[&str]) -> Command) -> anyhow::Result<()> {
+fn follow(node: &[IpAddr], kubectl: &dyn Fn(&[&str]) -> Command) -> anyhow::Result<()> {
     let words = ["get", "services", "--all-namespaces", "--watch", "--output-watch-events", "--output", "json"];
     let mut child = kubectl(&words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let Some(out) = child.stdout.take() else { return Ok(()) };
@@ -102,7 +114,7 @@ fn follow(node: Ipv4Addr, kubectl: &dyn Fn(&[&str]) -> Command) -> anyhow::Resul
                 &patch,
             ];
             match super::command::output(&mut kubectl(&words)) {
-                Ok(_) => println!("load balancer: {namespace}/{name} has {node}"),
+                Ok(_) => println!("load balancer: {namespace}/{name} has its addresses"),
                 Err(error) => println!("load balancer: {namespace}/{name}: {error:#}"),
             }
         }
@@ -118,8 +130,10 @@ fn follow(node: Ipv4Addr, kubectl: &dyn Fn(&[&str]) -> Command) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    const NODE: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 11);
+    const NODE: &[IpAddr] =
+        &[IpAddr::V4(Ipv4Addr::new(10, 89, 0, 11)), IpAddr::V6(Ipv6Addr::new(0xfd10, 0x89, 0, 0, 0, 0, 0, 0x11))];
 
     fn service(name: &str, kind: &str, ports: &[u64]) -> Value {
         let ports: Vec<_> = ports.iter().map(|port| json!({"port": port, "protocol": "TCP"})).collect();
@@ -134,6 +148,25 @@ mod tests {
         assert_eq!(patch["status"]["loadBalancer"]["ingress"], json!([{"ip": "10.89.0.11"}]));
         seen["status"] = patch["status"].clone();
         assert_eq!(ledger.see(NODE, &seen, false), None);
+    }
+
+    #[test]
+    fn families_are_the_services() {
+        let (v4, v6) = (json!({"ip": "10.89.0.11"}), json!({"ip": "fd10:89::11"}));
+        for (families, wanted) in [
+            (json!(["IPv6"]), json!([v6])),
+            (json!(["IPv4", "IPv6"]), json!([v4, v6])),
+            (json!(["IPv6", "IPv4"]), json!([v6, v4])),
+        ] {
+            let mut seen = service("one", "LoadBalancer", &[80]);
+            seen["spec"]["ipFamilies"] = families;
+            // What it had before it got its second family.
+            seen["status"] = json!({"loadBalancer": {"ingress": [{"ip": "10.89.0.11", "ipMode": "VIP"}]}});
+            let patch = Ledger::default().see(NODE, &seen, false).unwrap();
+            assert_eq!(patch["status"]["loadBalancer"]["ingress"], wanted);
+            seen["status"] = patch["status"].clone();
+            assert_eq!(Ledger::default().see(NODE, &seen, false), None);
+        }
     }
 
     #[test]

@@ -28,22 +28,24 @@ mod replicas;
 mod requirements;
 mod start;
 mod stop;
+mod suite;
 mod supervisor;
 mod webhook;
 
 pub use mesh::{ManifestsArgs, print_manifests};
 pub use node::NodeArgs;
+pub use suite::{prepare, run as suite};
 pub use webhook::WebhookArgs;
 
 use crate::tally::Tally;
 use anyhow::Context as _;
-use bed::{Bed, BedArgs, Whose};
+use bed::{Bed, BedArgs};
 use clap::{Args, Subcommand};
 use enter::Place;
 use faults::Fault;
 use plan::Shape;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Options of `cargo xtask cluster`.
@@ -110,12 +112,19 @@ enum What {
     Check,
     /// One step of the suite `kubernetes` on the running clusters, which must be of its shape and have the image: `cluster step install`.
     Step { name: String },
+    /// All steps of a set of the suite, on clusters started for them: `cluster --suite=2 steps`.
+    Steps {
+        /// Write what was counted into this file, as JSON.
+        #[arg(long)]
+        tally: Option<PathBuf>,
+    },
 }
 
 pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
     let bed = Bed::open(args.bed.whose())?;
-    let changes = matches!(args.what, What::Up { .. } | What::Down | What::Step { .. } | What::Check);
-    let _turn = if bed.whose == Whose::Suite && changes { Some(bed.turn()?) } else { None };
+    let changes =
+        matches!(args.what, What::Up { .. } | What::Down | What::Step { .. } | What::Steps { .. } | What::Check);
+    let _turn = if changes { bed.turn()? } else { None };
     match args.what {
         What::Build { install } => {
             if install {
@@ -143,26 +152,24 @@ pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
         What::Cut { one, other } => faults::break_link(&bed, one, other, Fault::Cut)?,
         What::Blackhole { one, other } => faults::break_link(&bed, one, other, Fault::Blackhole)?,
         What::Heal => faults::heal(&bed)?,
-        What::Check => {
-            let tally = check::run(&bed)?;
-            println!("{} passed, {} failed", tally.passed, tally.failures.len());
-            return Ok(ExitCode::from(u8::from(!tally.failures.is_empty())));
-        }
+        What::Check => return Ok(told(&check::run(&bed)?)),
         What::Step { name } => {
-            let names: Vec<_> = STEPS.iter().map(|s| s.name).collect();
-            let step = STEPS.iter().find(|s| s.name == name);
+            let names: Vec<_> = suite::steps().map(|step| step.name).collect();
+            let step = suite::steps().find(|step| step.name == name);
             let step = step.with_context(|| format!("no step is called {name}; there are {}", names.join(", ")))?;
-            anyhow::ensure!(
-                enter::shape(&bed)? == step.shape,
-                "this step needs clusters of shape {}",
-                step.shape.name()
-            );
-            let tally = (step.run)(&bed)?;
-            println!("{} passed, {} failed", tally.passed, tally.failures.len());
-            return Ok(ExitCode::from(u8::from(!tally.failures.is_empty())));
+            let shape = step.shape.name();
+            anyhow::ensure!(enter::shape(&bed)? == step.shape, "this step needs clusters of shape {shape}");
+            return Ok(told(&(step.run)(&bed)?));
         }
+        What::Steps { tally } => return Ok(told(&suite::all(&bed, tally)?)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what was counted.
+fn told(tally: &Tally) -> ExitCode {
+    println!("{} passed, {} failed", tally.passed, tally.failures.len());
+    ExitCode::from(u8::from(!tally.failures.is_empty()))
 }
 
 /// The first process of a node's namespaces; `cluster up` starts it.
@@ -207,83 +214,4 @@ fn set_stopped(bed: &Bed, cluster: u8, component: &str, stopped: bool) -> anyhow
     let known: Vec<_> = components.iter().map(|known| known.name).collect();
     anyhow::ensure!(known.contains(&component), "there is no `{component}` in a cluster: {}", known.join(", "));
     supervisor::set_stopped(&bed.cluster(cluster), component, stopped)
-}
-
-/// A step of the suite: its name, and what it proves on running clusters.
-struct Step {
-    name: &'static str,
-    /// How many clusters it needs at least: they go up when a step needs more than the one before.
-    clusters: u8,
-    /// Clusters of which shape it finds.
-    shape: Shape,
-    run: fn(&Bed) -> anyhow::Result<Tally>,
-}
-
-/// Steps of the suite `kubernetes`. Those of one shape run in this order on the same clusters, into which Fairlead's image was imported;
-/// each leaves them as it found them. `enter::kubectl(bed, N)` and `enter::lan(bed)` are commands ready to be given their words.
-const STEPS: &[Step] = &[
-    Step { name: "test bed", clusters: 2, shape: Shape::Nonflat, run: check::run },
-    Step { name: "image", clusters: 2, shape: Shape::Nonflat, run: check::image },
-    Step { name: "install", clusters: 2, shape: Shape::Nonflat, run: install::run },
-    Step { name: "check", clusters: 2, shape: Shape::Nonflat, run: diagnosis::run },
-    Step { name: "admission", clusters: 2, shape: Shape::Nonflat, run: admission::run },
-    Step { name: "mesh", clusters: 2, shape: Shape::Nonflat, run: mesh::pair },
-    Step { name: "hybrid", clusters: 1, shape: Shape::Nonflat, run: mesh::hybrid },
-    Step { name: "primary-remote", clusters: 2, shape: Shape::Nonflat, run: remote::run },
-    Step { name: "failures", clusters: 2, shape: Shape::Nonflat, run: mesh::failures::run },
-    Step { name: "replicas", shape: Shape::Nonflat, clusters: 2, run: replicas::run },
-    Step { name: "API server away", clusters: 2, shape: Shape::Nonflat, run: check::api_server_away },
-    Step { name: "shop", clusters: 3, shape: Shape::Nonflat, run: mesh::shop },
-    Step { name: "flat mesh", clusters: 2, shape: Shape::Flat, run: mesh::flat },
-    Step { name: "test bed, flat", clusters: 2, shape: Shape::Flat, run: check::run },
-];
-
-/// The suite `kubernetes` of `cargo xtask test`.
-pub fn suite(binary: &Path) -> anyhow::Result<Tally> {
-    let missing = requirements::missing();
-    if !missing.is_empty() {
-        println!("SUITE DID NOT RUN: kubernetes");
-        for line in missing {
-            println!("  {line}");
-        }
-        return Ok(Tally { skipped: 1, ..Tally::default() });
-    }
-    let bed = Bed::open(Whose::Suite)?;
-    let _turn = bed.turn()?;
-    stop::down(&bed)?; // of a run that was killed
-    let archive = crate::image::make(binary)?;
-    let mut total = Tally::default();
-    for shape in [Shape::Nonflat, Shape::Flat] {
-        let result = on_clusters(&bed, shape, &archive);
-        // In any case, and before anything is said of the result.
-        let ended = stop::down(&bed);
-        let tally = result.unwrap_or_else(|error| failed(shape.name(), &error));
-        let ended = ended.map_or_else(|error| failed("down", &error), |()| Tally::passed(1));
-        for tally in [tally, ended] {
-            total += tally;
-        }
-    }
-    Ok(total)
-}
-
-fn on_clusters(bed: &Bed, shape: Shape, archive: &Path) -> anyhow::Result<Tally> {
-    let mut total = Tally::default();
-    for step in STEPS.iter().filter(|step| step.shape == shape) {
-        println!("-- {}", step.name);
-        let begun = std::time::Instant::now();
-        let running = bed.running();
-        if running.len() < usize::from(step.clusters) {
-            start::up(bed, step.clusters, shape)?;
-            let fresh: Vec<_> = bed.running().into_iter().filter(|cluster| !running.contains(cluster)).collect();
-            images::load(bed, archive, &fresh)?;
-        }
-        let tally = (step.run)(bed).unwrap_or_else(|error| failed(step.name, &error));
-        println!("   {:.0} s", begun.elapsed().as_secs_f32());
-        total += tally;
-    }
-    Ok(total)
-}
-
-fn failed(what: &str, error: &anyhow::Error) -> Tally {
-    Tally::failed(format!("{what}: {error:#}"))
 }

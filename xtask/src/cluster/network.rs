@@ -6,6 +6,7 @@
 use super::bed::Bed;
 use super::command::ip;
 use super::plan::{Plan, Shape};
+use ipnet::IpNet;
 use std::path::Path;
 
 pub fn make_lan(bed: &Bed, plan: Plan) -> anyhow::Result<()> {
@@ -16,8 +17,15 @@ pub fn make_lan(bed: &Bed, plan: Plan) -> anyhow::Result<()> {
         ip(&format!("-n {lan} link add lan type bridge"))?;
         ip(&format!("-n {lan} addr add {} dev lan", plan.lan()))?;
         ip(&format!("-n {lan} link set lan up"))?;
+        if plan.dual {
+            ip(&format!("-n {lan} addr add {} dev lan nodad", plan.lan6()))?;
+        }
     }
-    ip(&format!("route replace unreachable {}", plan.all())).map(drop)
+    ip(&format!("route replace unreachable {}", plan.all()))?;
+    if plan.dual {
+        ip(&format!("-6 route replace unreachable {}", plan.all6()))?;
+    }
+    Ok(())
 }
 
 /// A namespace for a node, with one leg in the lan: `c1` there, `eth0` here.
@@ -37,7 +45,13 @@ pub fn make_node(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()> {
     ip(&format!("-n {node} link set eth0 up"))?;
     ip(&format!("-n {node} addr add {}/24 dev eth0", plan.node(cluster)))?;
     // What the node's own programs send to a Service (the API server to webhooks) needs some route before kube-proxy can turn it.
-    ip(&format!("-n {node} route add {} dev eth0", plan.services(cluster))).map(drop)
+    ip(&format!("-n {node} route add {} dev eth0", plan.services(cluster)))?;
+    if plan.dual {
+        // Nobody else has it: the kernel need not ask for a second whether it may be used.
+        ip(&format!("-n {node} addr add {}/64 dev eth0 nodad", plan.node6(cluster)))?;
+        ip(&format!("-n {node} -6 route add {} dev eth0", plan.services6(cluster)))?;
+    }
+    Ok(())
 }
 
 /// A namespace for a program beside the clusters, with an address of its own in the lan.
@@ -64,6 +78,9 @@ pub fn route(bed: &Bed, plan: Plan, clusters: &[u8]) -> anyhow::Result<()> {
         let others = clusters.iter().filter(|from| *from != to).map(|from| bed.node_name(*from));
         for from in others.chain([bed.lan_name()]) {
             ip(&format!("-n {from} route replace {} via {}", plan.pods(*to), plan.node(*to)))?;
+            if plan.dual {
+                ip(&format!("-n {from} -6 route replace {} via {}", plan.pods6(*to), plan.node6(*to)))?;
+            }
         }
     }
     Ok(())
@@ -78,15 +95,21 @@ pub fn remove(name: &str) -> anyhow::Result<()> {
 
 pub fn remove_lan(bed: &Bed, plan: Plan) -> anyhow::Result<()> {
     remove(&bed.lan_name())?;
-    if refused(plan)? {
-        ip(&format!("route del unreachable {}", plan.all()))?;
+    for range in refused(plan)? {
+        let family = if range.addr().is_ipv6() { "-6" } else { "-4" };
+        ip(&format!("{family} route del unreachable {range}"))?;
     }
     Ok(())
 }
 
-/// Whether the machine's own routes refuse the bed.
-pub fn refused(plan: Plan) -> anyhow::Result<bool> {
-    Ok(ip("route show")?.lines().any(|line| line.starts_with(&format!("unreachable {}", plan.all()))))
+/// Ranges of the bed that the machine's own routes refuse.
+pub fn refused(plan: Plan) -> anyhow::Result<Vec<IpNet>> {
+    let mut routes = ip("-4 route show")?;
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        routes += &ip("-6 route show")?;
+    }
+    let stands = |range: &IpNet| routes.lines().any(|line| line.starts_with(&format!("unreachable {range} ")));
+    Ok([plan.all().into(), plan.all6().into()].into_iter().filter(stands).collect())
 }
 
 /// Names of network namespaces that begin with `prefix`.

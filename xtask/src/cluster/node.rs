@@ -9,6 +9,7 @@ use super::{cgroup, command, configuration, images, load_balancer};
 use anyhow::Context as _;
 use nix::mount::{MsFlags, mount};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -26,9 +27,12 @@ pub struct NodeArgs {
     pub bed: BedArgs,
 }
 
-/// Settings of the node's network namespace. Addresses of version 6 come with clusters that have them.
-const SETTINGS: &[(&str, &str)] =
-    &[("ipv4/ip_forward", "1"), ("ipv4/conf/all/route_localnet", "1"), ("ipv6/conf/all/disable_ipv6", "1")];
+/// Settings of the node's network namespace.
+const SETTINGS: &[(&str, &str)] = &[("ipv4/ip_forward", "1"), ("ipv4/conf/all/route_localnet", "1")];
+/// With IPv6. Whether another has an address (`accept_dad`) is asked for a second, each time.
+const WITH_V6: &[(&str, &str)] =
+    &[("ipv6/conf/all/forwarding", "1"), ("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")];
+const WITHOUT_V6: &[(&str, &str)] = &[("ipv6/conf/all/disable_ipv6", "1")];
 
 /// Does not return while the cluster lives.
 pub fn run(args: &NodeArgs) -> anyhow::Result<()> {
@@ -37,7 +41,7 @@ pub fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let folder = bed.cluster(cluster);
     nix::unistd::sethostname(format!("c{cluster}"))?;
     private_paths(&folder)?;
-    for (name, value) in SETTINGS {
+    for (name, value) in SETTINGS.iter().chain(if plan.dual { WITH_V6 } else { WITHOUT_V6 }) {
         let file = Path::new("/proc/sys/net").join(name);
         if file.exists() {
             write(&file, value)?;
@@ -69,7 +73,7 @@ pub fn run(args: &NodeArgs) -> anyhow::Result<()> {
         supervisor.add(component);
     }
     std::thread::scope(|scope| {
-        scope.spawn(|| load_balancer::run(plan.node(cluster), &kubectl));
+        scope.spawn(|| load_balancer::run(&plan.node_addresses(cluster), &kubectl));
         supervisor.run(Duration::from_millis(200))
     })
 }
@@ -106,5 +110,7 @@ fn configuration_files(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()>
         let from = Path::new("/usr/lib/cni").join(plugin);
         fs::copy(&from, Path::new("/opt/cni/bin").join(plugin)).with_context(|| from.display().to_string())?;
     }
-    Ok(())
+    let script = Path::new("/opt/cni/bin").join(configuration::PTP_NAME);
+    write(&script, configuration::PTP)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).with_context(|| script.display().to_string())
 }

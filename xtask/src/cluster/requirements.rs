@@ -3,6 +3,7 @@
 //! Invariant: finding out changes nothing.
 
 use super::cgroup;
+use super::command::output_of;
 use std::path::Path;
 use std::process::Command;
 
@@ -60,6 +61,17 @@ pub fn is_installed(program: &str) -> bool {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// Why clusters cannot have IPv6 on this machine, if they cannot: its kernel has none, or does not change addresses of packets of it.
+pub fn without_v6() -> Option<String> {
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        return Some("the kernel has no IPv6".into());
+    }
+    let rules = "table ip6 try {\n  chain leave { type nat hook postrouting priority 110; masquerade; }\n}\n";
+    let mut command = Command::new("unshare");
+    let tried = output_of(command.args(["--net", "nft", "--file", "-"]), rules);
+    tried.err().map(|error| format!("the kernel has no address translation for IPv6: {error:#}"))
 }
 
 /// Found out by doing it: containers in containers often may not.

@@ -37,8 +37,15 @@ pub fn up(bed: &Bed, count: u8, shape: Shape) -> anyhow::Result<()> {
         );
     }
     let begun = Instant::now();
-    let plan = bed.plan(shape);
     bed.set_shape(shape)?;
+    if running.is_empty() {
+        let why = requirements::without_v6();
+        bed.set_dual(why.is_none())?;
+        if let Some(why) = why {
+            println!("clusters have IPv4 only: {why}");
+        }
+    }
+    let plan = bed.plan(shape);
     network::make_lan(bed, plan)?;
     make_private_folders(bed)?;
     let all: Vec<u8> = (1..=count).chain(running.iter().copied().filter(|cluster| *cluster > count)).collect();

@@ -100,9 +100,7 @@ pub fn leftovers(bed: &Bed) -> anyhow::Result<Vec<String>> {
     let mut left: Vec<String> =
         network::left(&prefix).into_iter().map(|name| format!("network namespace {name}")).collect();
     left.extend(cgroup::left(&prefix).into_iter().map(|path| format!("cgroup {}", path.display())));
-    if network::refused(bed.plan(Shape::Flat))? {
-        left.push(format!("route unreachable {}", bed.plan(Shape::Flat).all()));
-    }
+    left.extend(network::refused(bed.plan(Shape::Flat))?.iter().map(|range| format!("route unreachable {range}")));
     let folder = bed.state.display().to_string();
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     left.extend(mounts.lines().filter(|line| line.contains(&folder)).map(|line| format!("mount {line}")));
