@@ -284,6 +284,7 @@ fn goldens() {
         ("one container", MODES[0], "native-init.yaml"),
         ("restricted pod", MODES[1], "native-cni-restricted.yaml"),
         ("http probes of each kind", MODES[0], "probes.yaml"),
+        ("hooks over http", MODES[0], "hooks.yaml"),
         ("hold the program", MODES[2], "ordinary-held.yaml"),
         ("three init containers in order", MODES[2], "ordinary-init-containers.yaml"),
     ];

@@ -1,11 +1,11 @@
-//! `FAIRLEAD_APP_PROBES`: what the proxy asks of the program when the kubelet asks the proxy.
+//! `FAIRLEAD_APP_PROBES`: what the proxy asks of the program when the kubelet asks the proxy: probes, and hooks over HTTP.
 //!
 //! Invariant: a port is a number, and whoever reads it needs nothing else of the pod.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// By path: `/app-health/<container>/livez|readyz|startupz`.
+/// By path: `/app-health/<container>/livez|readyz|startupz`, `/app-lifecycle/<container>/poststartz|prestopz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AppProbes(pub BTreeMap<String, AppProbe>);
@@ -20,8 +20,9 @@ pub struct AppProbe {
     pub tcp_socket: Option<TcpSocket>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<Grpc>,
-    /// For the answer, at least 1.
-    pub timeout_seconds: u32,
+    /// For the answer, at least 1; absent of a hook, which lasts as long as it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
 }
 
 /// A request; 200 to 399 is good.

@@ -14,7 +14,7 @@ pub const NAME_TAKEN: &str = "FL0603";
 pub const TEMPLATE: &str = "FL0604";
 /// Asked for, and not injected.
 pub const NOT_INJECTED: &str = "FL0605";
-/// A probe that could not be rewritten.
+/// A probe or hook that does not reach the program by way of the proxy.
 pub const PROBE: &str = "FL0606";
 /// A job that will not end by itself.
 pub const JOB: &str = "FL0607";
@@ -56,8 +56,8 @@ pub const ALL: &[Code] = &[
     },
     Code {
         code: PROBE,
-        meaning: "A probe or lifecycle hook reaches the program past the proxy: its port is not declared, or hooks are not rewritten.",
-        remedy: "Declare the port by that name in the container, or write its number; with STRICT mutual TLS use `exec`.",
+        meaning: "A probe or lifecycle hook is asked past the proxy, since its port is not declared; or a hook is called while the ordinary sidecar does not run.",
+        remedy: "Declare the port by that name in the container, or write its number; hooks: use a native sidecar, or `exec`; for postStart `holdApplicationUntilProxyStarts`.",
     },
     Code {
         code: JOB,

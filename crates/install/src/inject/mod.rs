@@ -1,7 +1,7 @@
 //! Injection: a pod and the installation's settings in, the pod with its proxy out.
 //!
 //! Pure, and the same for the webhook and for `fairlead inject`. Never changes what the user wrote of his containers, volumes and
-//! environment, but for probes, which are asked through the proxy. Invariants: an injected pod is injected no second time; an
+//! environment, but for probes and hooks over HTTP, which are asked through the proxy. Invariants: an injected pod is injected no second time; an
 //! annotation is honoured, or refused, or named by a warning, never silently ignored.
 
 mod annotations;
@@ -13,6 +13,7 @@ mod decide;
 pub mod documents;
 mod fields;
 mod findings;
+mod hooks;
 mod init;
 mod metadata;
 mod metrics;
@@ -95,7 +96,8 @@ fn assemble(
 ) -> Option<Value> {
     let mut pod = pod.clone();
     let written = template::take(&mut pod, findings)?;
-    let probes = if options.rewrite_probes { probes::rewrite(&mut pod, findings) } else { AppProbes::default() };
+    let probes =
+        if options.rewrite_probes { probes::rewrite(&mut pod, options, findings) } else { AppProbes::default() };
     let identity = metadata::Canonical::of(&pod, namespace.name);
     volumes::add(&mut pod, settings, options, findings);
     let metrics = metrics::merge(&mut pod, options, findings);

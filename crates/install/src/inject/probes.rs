@@ -7,7 +7,9 @@ use super::app_probes::{AppProbe, AppProbes, Grpc, Header, HttpGet, TcpSocket};
 use super::codes;
 use super::fields::{is_native, list, text};
 use super::findings::Findings;
-use super::{INIT, PROXY, VALIDATION};
+use super::hooks;
+use super::options::Options;
+use super::template;
 use serde_json::{Value, json};
 
 /// The port at which the proxy answers for the program.
@@ -18,13 +20,14 @@ const OWN_PORTS: &[u16] = &[15020, 15021, 15090];
 const KINDS: &[(&str, &str)] =
     &[("livenessProbe", "livez"), ("readinessProbe", "readyz"), ("startupProbe", "startupz")];
 
-/// Rewrites the probes of containers and native sidecars.
-pub(super) fn rewrite(pod: &mut Value, findings: &mut Findings) -> AppProbes {
+/// Rewrites the probes and hooks of containers and native sidecars.
+pub(super) fn rewrite(pod: &mut Value, options: &Options, findings: &mut Findings) -> AppProbes {
     let mut probes = AppProbes::default();
     for group in ["containers", "initContainers"] {
         let Some(containers) = pod["spec"].get_mut(group).and_then(Value::as_array_mut) else { continue };
         for container in containers.iter_mut().filter(|container| group == "containers" || is_native(container)) {
             rewrite_container(container, &mut probes, findings);
+            hooks::rewrite(container, group, options, &mut probes, findings);
         }
     }
     probes
@@ -32,7 +35,7 @@ pub(super) fn rewrite(pod: &mut Value, findings: &mut Findings) -> AppProbes {
 
 fn rewrite_container(container: &mut Value, probes: &mut AppProbes, findings: &mut Findings) {
     let Some(name) = text(container, "name").map(str::to_owned) else { return };
-    if name == PROXY || name == INIT || name == VALIDATION {
+    if template::is_ours(&name) {
         return;
     }
     let ports = list(container, "ports").to_vec();
@@ -56,31 +59,19 @@ fn rewrite_container(container: &mut Value, probes: &mut AppProbes, findings: &m
             }
         }
     }
-    for hook in ["postStart", "preStop"] {
-        if container["lifecycle"][hook]["httpGet"].is_object() {
-            let path = format!("spec.containers[{name}].lifecycle.{hook}");
-            let message =
-                format!("the {hook} hook is not rewritten; with STRICT mutual TLS the kubelet's request is refused");
-            findings.warn(codes::PROBE, &path, message, "use `exec`");
-        }
-    }
 }
 
 /// What the proxy is to ask; `None`: the probe is left as it is.
 fn question(probe: &Value, ports: &[Value]) -> Result<Option<AppProbe>, String> {
     let timeout = probe["timeoutSeconds"].as_u64().and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(1).max(1);
-    let mut question = AppProbe { timeout_seconds: timeout, ..AppProbe::default() };
+    let mut question = AppProbe { timeout_seconds: Some(timeout), ..AppProbe::default() };
     let port = if let Some(http) = probe.get("httpGet").filter(|http| http.is_object()) {
         if text(http, "host").is_some() {
             return Ok(None);
         }
-        let port = number(&http["port"], ports)?;
-        question.http_get = Some(HttpGet {
-            path: absolute(text(http, "path").unwrap_or("/")),
-            port,
-            scheme: text(http, "scheme").unwrap_or("HTTP").to_uppercase(),
-            http_headers: list(http, "httpHeaders").iter().filter_map(header).collect(),
-        });
+        let get = request(http, ports)?;
+        let port = get.port;
+        question.http_get = Some(get);
         port
     } else if let Some(tcp) = probe.get("tcpSocket").filter(|tcp| tcp.is_object()) {
         if text(tcp, "host").is_some() {
@@ -96,7 +87,22 @@ fn question(probe: &Value, ports: &[Value]) -> Result<Option<AppProbe>, String> 
     } else {
         return Ok(None);
     };
-    Ok((!OWN_PORTS.contains(&port)).then_some(question))
+    Ok((!is_own(port)).then_some(question))
+}
+
+/// Whether the proxy serves the port itself.
+pub(super) fn is_own(port: u16) -> bool {
+    OWN_PORTS.contains(&port)
+}
+
+/// An `httpGet`, of a probe or a hook.
+pub(super) fn request(http: &Value, ports: &[Value]) -> Result<HttpGet, String> {
+    Ok(HttpGet {
+        path: absolute(text(http, "path").unwrap_or("/")),
+        port: number(&http["port"], ports)?,
+        scheme: text(http, "scheme").unwrap_or("HTTP").to_uppercase(),
+        http_headers: list(http, "httpHeaders").iter().filter_map(header).collect(),
+    })
 }
 
 /// A port's number; a name is one of the same container's, as for the kubelet.
@@ -111,7 +117,7 @@ fn number(port: &Value, ports: &[Value]) -> Result<u16, String> {
         }
         _ => None,
     };
-    found.ok_or_else(|| format!("the probe's port {port} is no port of its container; the probe is left as it is"))
+    found.ok_or_else(|| format!("port {port} is no port of its container; the kubelet asks past the proxy"))
 }
 
 fn absolute(path: &str) -> String {

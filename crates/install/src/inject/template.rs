@@ -58,6 +58,11 @@ pub(super) fn take(pod: &mut Value, findings: &mut Findings) -> Option<Written> 
     Some(written)
 }
 
+/// Whether a container of this name is an injector's.
+pub(super) fn is_ours(name: &str) -> bool {
+    NAMES.iter().any(|(ours, _)| name == *ours)
+}
+
 fn role(container: &Value) -> Option<&'static str> {
     let name = text(container, "name")?;
     NAMES.iter().find(|(ours, istios)| name == *ours || name == *istios).map(|(ours, _)| *ours)

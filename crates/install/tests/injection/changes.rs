@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 const PROBES: &[&str] = &["livenessProbe", "readinessProbe", "startupProbe"];
+const HOOKS: &[&str] = &["postStart", "preStop"];
 const SIDECARS: &[&str] = &["fairlead-proxy", "fairlead-init", "fairlead-validation", "istio-proxy", "istio-init"];
 
 pub fn list<'a>(value: &'a Value, key: &str) -> Vec<&'a Value> {
@@ -53,7 +54,9 @@ pub fn only_additions(before: &Value, after: &Value, about: &str) {
         let (was, is) = (own(before, group), own(after, group));
         assert_eq!(was.len(), is.len(), "{about}: {group}");
         for (was, is) in was.into_iter().zip(is) {
-            assert_eq!(without(was, PROBES), without(is, PROBES), "{about}");
+            let asked = [PROBES, &["lifecycle"]].concat();
+            assert_eq!(without(was, &asked), without(is, &asked), "{about}");
+            hook_changes(&was["lifecycle"], &is["lifecycle"], about);
             for probe in PROBES {
                 probe_changes(&was[*probe], &is[*probe], about);
             }
@@ -89,6 +92,21 @@ fn probe_changes(was: &Value, is: &Value, about: &str) {
     assert!(is["httpGet"]["path"].as_str().unwrap().starts_with("/app-health/"), "{about}");
     assert_eq!(is["httpGet"]["port"], json!(15020), "{about}");
     assert_eq!(ways.iter().filter(|way| is.get(**way).is_some()).count(), 1, "{about}");
+}
+
+/// A hook is as it was, or an `httpGet` of the proxy that was one of the program.
+fn hook_changes(was: &Value, is: &Value, about: &str) {
+    assert_eq!(without(was, HOOKS), without(is, HOOKS), "{about}: lifecycle");
+    for hook in HOOKS {
+        let (was, is) = (&was[*hook], &is[*hook]);
+        if was == is {
+            continue;
+        }
+        assert!(was["httpGet"].is_object() && was["httpGet"].get("host").is_none(), "{about}: {was}");
+        let path = is["httpGet"]["path"].as_str().unwrap();
+        assert!(path.starts_with("/app-lifecycle/"), "{about}: {path}");
+        assert_eq!(is, &json!({"httpGet": {"path": path, "port": 15020}}), "{about}");
+    }
 }
 
 /// `sidecar.istio.io/status` names exactly what was added, so that it can be undone.

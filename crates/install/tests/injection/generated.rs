@@ -24,29 +24,45 @@ fn probe() -> impl Strategy<Value = Value> {
     })
 }
 
+fn hook() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        port().prop_map(|port| json!({"httpGet": {"port": port, "path": "/hook"}})),
+        port().prop_map(|port| json!({"httpGet": {"port": port, "host": "192.0.2.1"}})),
+        Just(json!({"sleep": {"seconds": 1}})),
+    ]
+}
+
 fn container(name: String, init: bool) -> impl Strategy<Value = Value> {
     let probes = proptest::collection::vec(proptest::option::of(probe()), 3);
-    (any::<bool>(), any::<bool>(), any::<bool>(), probes).prop_map(move |(native, ports, security, probes)| {
-        let mut container =
-            json!({"name": name, "image": "registry.example/program:1", "env": [{"name": "A", "value": "$(B)"}]});
-        if ports {
-            container["ports"] = json!([{"name": "http", "containerPort": 8080}]);
-        }
-        if security {
-            container["securityContext"] = json!({"runAsUser": 1000, "readOnlyRootFilesystem": true});
-        }
-        if init && native {
-            container["restartPolicy"] = json!("Always");
-        }
-        if !init || native {
-            for (field, probe) in ["livenessProbe", "readinessProbe", "startupProbe"].iter().zip(probes) {
-                if let Some(probe) = probe {
-                    container[*field] = probe;
+    let hooks = proptest::collection::vec(proptest::option::of(hook()), 2);
+    (any::<bool>(), any::<bool>(), any::<bool>(), probes, hooks).prop_map(
+        move |(native, ports, security, probes, hooks)| {
+            let mut container =
+                json!({"name": name, "image": "registry.example/program:1", "env": [{"name": "A", "value": "$(B)"}]});
+            if ports {
+                container["ports"] = json!([{"name": "http", "containerPort": 8080}]);
+            }
+            if security {
+                container["securityContext"] = json!({"runAsUser": 1000, "readOnlyRootFilesystem": true});
+            }
+            if init && native {
+                container["restartPolicy"] = json!("Always");
+            }
+            if !init || native {
+                for (field, probe) in ["livenessProbe", "readinessProbe", "startupProbe"].iter().zip(probes) {
+                    if let Some(probe) = probe {
+                        container[*field] = probe;
+                    }
+                }
+                for (field, hook) in ["postStart", "preStop"].iter().zip(hooks) {
+                    if let Some(hook) = hook {
+                        container["lifecycle"][*field] = hook;
+                    }
                 }
             }
-        }
-        container
-    })
+            container
+        },
+    )
 }
 
 fn containers(prefix: &'static str, least: usize, init: bool) -> impl Strategy<Value = Vec<Value>> {

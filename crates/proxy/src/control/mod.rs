@@ -13,5 +13,5 @@ mod run;
 
 pub use certificates::{CertificateError, read_bundles};
 pub use channel::ControlPlanes;
-pub use program::ask;
+pub use program::{ask, call_hook};
 pub use run::{ControlledProxy, RunError, run, start};

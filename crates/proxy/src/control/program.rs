@@ -1,4 +1,4 @@
-//! Is the program behind the sidecar ready? Asked as Kubernetes' kubelet asks.
+//! Is the program behind the sidecar ready? Asked as Kubernetes' kubelet asks; and its hooks, called as a kubelet calls them.
 //!
 //! Invariant: ready after `success_threshold` good answers in a row, unready after `failure_threshold` bad ones.
 
@@ -6,13 +6,18 @@ use super::grpc_health;
 use crate::options::{ProbeKind, ProbeSpec};
 use crate::upstream::unverified;
 use bytes::Bytes;
-use fairlead_transport::{DialOptions, Stream, dial, tls};
-use http::{HeaderName, HeaderValue, Request, header};
-use http_body_util::Empty;
+use fairlead_transport::{DialOptions, Raw, Stream, dial, tls};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// What is read of a hook's answer.
+const HOOK_BODY: usize = 10 << 10;
 
 /// Whether it is, and why not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,45 +81,71 @@ pub async fn watch_program(spec: ProbeSpec, mark: Option<u32>, state: watch::Sen
 /// # Errors
 /// Why the program is not ready.
 pub async fn ask(spec: &ProbeSpec, mark: Option<u32>) -> Result<(), String> {
+    let (raw, address) = reach(spec, mark).await?;
+    match &spec.kind {
+        ProbeKind::Tcp { .. } => Ok(()),
+        ProbeKind::Grpc { service, .. } => grpc_health::check(raw, &address.to_string(), service).await,
+        ProbeKind::Http { path, tls, headers, .. } => {
+            let status = get(raw, address, spec.timeout, path, *tls, headers).await?.status();
+            // Kubernetes: 200 to 399 is ready.
+            if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("answered {status}")) }
+        }
+    }
+}
+
+/// Calls a lifecycle hook over HTTP and waits for its end. As for a kubelet any answer is one; the timeout is for connecting.
+///
+/// # Errors
+/// The program did not answer.
+pub async fn call_hook(spec: &ProbeSpec, mark: Option<u32>) -> Result<StatusCode, String> {
+    let ProbeKind::Http { path, tls, headers, .. } = &spec.kind else { return Err("hooks are HTTP".to_owned()) };
+    let (raw, address) = reach(spec, mark).await?;
+    let response = get(raw, address, spec.timeout, path, *tls, headers).await?;
+    let status = response.status();
+    // A kubelet reads so much of it, and does not mind its end.
+    let _ = Limited::new(response.into_body(), HOOK_BODY).collect().await;
+    Ok(status)
+}
+
+async fn reach(spec: &ProbeSpec, mark: Option<u32>) -> Result<(Raw, SocketAddr), String> {
     let port = match &spec.kind {
         ProbeKind::Tcp { port } | ProbeKind::Http { port, .. } | ProbeKind::Grpc { port, .. } => *port,
     };
     let source = spec.source.map(|address| SocketAddr::new(address, 0));
     let options = DialOptions { connect_timeout: spec.timeout, mark, source };
-    let raw = dial(SocketAddr::new(spec.address, port), options).await.map_err(|e| e.to_string())?;
-    let (path, tls, headers) = match &spec.kind {
-        ProbeKind::Tcp { .. } => return Ok(()),
-        ProbeKind::Grpc { service, .. } => {
-            let authority = SocketAddr::new(spec.address, port).to_string();
-            return grpc_health::check(raw, &authority, service).await;
-        }
-        ProbeKind::Http { path, tls, headers, .. } => (path, tls, headers),
-    };
-    let stream = if *tls {
-        let name = spec.address.to_string();
-        let connected = tls::connect(raw, unverified()?, &name, spec.timeout).await.map_err(|e| e.to_string())?;
+    let address = SocketAddr::new(spec.address, port);
+    Ok((dial(address, options).await.map_err(|e| e.to_string())?, address))
+}
+
+async fn get(
+    raw: Raw,
+    address: SocketAddr,
+    timeout: Duration,
+    path: &str,
+    tls: bool,
+    headers: &[(String, String)],
+) -> Result<Response<Incoming>, String> {
+    let stream = if tls {
+        let name = address.ip().to_string();
+        let connected = tls::connect(raw, unverified()?, &name, timeout).await.map_err(|e| e.to_string())?;
         connected.0
     } else {
         Stream::Plain(raw)
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     tokio::spawn(async move {
-        // Its end is the probe's end.
+        // Its end is the question's end.
         let _ = connection.await;
     });
-    let mut request = Request::get(path.as_str()).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
-    let own = [
-        (header::HOST.as_str(), SocketAddr::new(spec.address, port).to_string()),
-        (header::USER_AGENT.as_str(), "fairlead-probe".to_owned()),
-    ];
+    let mut request = Request::get(path).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+    let own =
+        [(header::HOST.as_str(), address.to_string()), (header::USER_AGENT.as_str(), "fairlead-probe".to_owned())];
     for (name, value) in own.iter().map(|(n, v)| (*n, v)).chain(headers.iter().map(|(n, v)| (n.as_str(), v))) {
         let name = HeaderName::try_from(name).map_err(|e| e.to_string())?;
         // What is written takes the place of what would be sent.
         request.headers_mut().insert(name, HeaderValue::try_from(value).map_err(|e| e.to_string())?);
     }
-    let status = sender.send_request(request).await.map_err(|e| e.to_string())?.status();
-    // Kubernetes: 200 to 399 is ready.
-    if status.is_success() || status.is_redirection() { Ok(()) } else { Err(format!("answered {status}")) }
+    sender.send_request(request).await.map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
-//! The program's own probes, which the kubelet asks through the proxy.
+//! The program's own probes and hooks over HTTP, which the kubelet asks through the proxy.
 //!
 //! A kubelet has no certificate of the mesh, so its questions could not reach a port that takes mutual TLS only. The injector writes what
 //! the pod's probes were; here they are asked from the pod's own address. Invariant: 200 is answered only for what the kubelet itself
 //! would have taken for an answer.
 
-use crate::control::ask;
+use crate::control::{ask, call_hook};
 use crate::options::{ProbeKind, ProbeSpec, ProxyOptions};
 use crate::upstream::passthrough;
+use http::StatusCode;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// Probes by the path they are asked by, `/app-health/CONTAINER/livez`, `readyz` or `startupz`.
+/// For connecting to a program whose hook is called; for its answer there is no limit but the pod's end, as for a kubelet.
+const HOOK_CONNECT: Duration = Duration::from_secs(30);
+
+/// Probes by the path they are asked by, `/app-health/CONTAINER/livez`, `readyz` or `startupz`; hooks by `/app-lifecycle/CONTAINER/poststartz`
+/// or `prestopz`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct AppProbes(pub BTreeMap<String, AppProbe>);
 
@@ -71,6 +76,11 @@ struct Grpc {
     service: Option<String>,
 }
 
+/// Where probes are asked.
+pub const PROBES: &str = "/app-health/";
+/// Where hooks are called.
+pub const HOOKS: &str = "/app-lifecycle/";
+
 fn one() -> u32 {
     1
 }
@@ -88,9 +98,10 @@ impl AppProbes {
         let probes: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
         for (path, probe) in &probes.0 {
             let kinds = [probe.http_get.is_some(), probe.tcp_socket.is_some(), probe.grpc.is_some()];
-            if !path.starts_with("/app-health/") || kinds.iter().filter(|kind| **kind).count() != 1 {
+            let is_hook = path.starts_with(HOOKS) && probe.http_get.is_some();
+            if !(path.starts_with(PROBES) || is_hook) || kinds.iter().filter(|kind| **kind).count() != 1 {
                 return Err(format!(
-                    "`{path}`: write one of httpGet, tcpSocket and grpc under /app-health/CONTAINER/KIND"
+                    "`{path}`: write one of httpGet, tcpSocket and grpc under {PROBES}CONTAINER/KIND, or httpGet under {HOOKS}CONTAINER/HOOK"
                 ));
             }
         }
@@ -120,11 +131,27 @@ impl AppProbe {
     /// # Errors
     /// Why the program is not well.
     pub async fn ask(&self, options: &ProxyOptions, agent: Option<&str>) -> Result<(), String> {
-        let kind = self.kind(agent).ok_or("nothing to ask")?;
-        let address = options.pod_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let timeout = Duration::from_secs(u64::from(self.timeout_seconds.max(1)));
-        let spec = ProbeSpec {
-            kind,
+        let spec = self.spec(options, agent, timeout).ok_or("nothing to ask")?;
+        match tokio::time::timeout(timeout, ask(&spec, options.mark)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {timeout:?}")),
+        }
+    }
+
+    /// Calls the program's hook, in the name of the kubelet; its status.
+    ///
+    /// # Errors
+    /// The program did not answer.
+    pub async fn call(&self, options: &ProxyOptions, agent: Option<&str>) -> Result<StatusCode, String> {
+        let spec = self.spec(options, agent, HOOK_CONNECT).ok_or("nothing to call")?;
+        call_hook(&spec, options.mark).await
+    }
+
+    fn spec(&self, options: &ProxyOptions, agent: Option<&str>, timeout: Duration) -> Option<ProbeSpec> {
+        let address = options.pod_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Some(ProbeSpec {
+            kind: self.kind(agent)?,
             address,
             // Else capture would take it for a call of the workload to itself.
             source: passthrough(SocketAddr::new(address, 0)).map(|source| source.ip()),
@@ -133,11 +160,7 @@ impl AppProbe {
             timeout,
             failure_threshold: 1,
             success_threshold: 1,
-        };
-        match tokio::time::timeout(timeout, ask(&spec, options.mark)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {timeout:?}")),
-        }
+        })
     }
 }
 
@@ -168,6 +191,7 @@ mod tests {
             r#"{"/app-health/web/readyz": {"tcpSocket": {"port": 1}, "grpc": {"port": 2}}}"#,
             r#"{"/elsewhere": {"tcpSocket": {"port": 1}}}"#,
             r#"{"/app-health/web/readyz": {"exec": {}}}"#,
+            r#"{"/app-lifecycle/web/prestopz": {"tcpSocket": {"port": 1}}}"#,
             r#"{"/app-health/web/readyz": {"tcpSocket": {"port": 70000}}}"#,
         ] {
             assert!(AppProbes::read(text).is_err(), "{text}");

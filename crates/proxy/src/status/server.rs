@@ -1,18 +1,19 @@
 //! The two listeners and their paths.
 
 use super::app_metrics;
+use super::app_probes::{HOOKS, PROBES};
 use crate::admin::{Admin, stats};
 use crate::options::ProxyOptions;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -20,8 +21,10 @@ use tokio::sync::{Semaphore, watch};
 
 /// Connections to one of the ports at once: a kubelet and some scrapers need a few, and whoever reaches the pod can make them.
 const CONNECTIONS: usize = 64;
-/// How long one may last; kubelets and scrapers make new ones.
+/// How long one may last, unless a hook is called by it; kubelets and scrapers make new ones.
 const LONGEST: Duration = Duration::from_secs(60);
+/// Hooks that are called at once: they may last, and probes need connections too.
+const CALLING: usize = 16;
 
 /// What a kubelet asks.
 pub struct Status {
@@ -32,7 +35,13 @@ pub struct Status {
     quit: watch::Sender<bool>,
     /// The program's metrics are held for one scraper at a time.
     scraping: Semaphore,
+    calling: Semaphore,
 }
+
+/// A hook failed. What tells a kubelet of it is that there is no answer: it looks at no status.
+#[derive(Debug, thiserror::Error)]
+#[error("the hook was not answered")]
+struct Unanswered;
 
 /// What a listener answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +72,7 @@ impl Status {
             bound,
             quit: watch::Sender::new(false),
             scraping: Semaphore::new(1),
+            calling: Semaphore::new(CALLING),
         });
         for (listener, door) in listeners {
             tokio::spawn(accept(listener, status.clone(), door));
@@ -103,14 +113,34 @@ async fn accept(listener: TcpListener, status: Arc<Status>, door: Door) {
         let status = status.clone();
         tokio::spawn(async move {
             let _place = place;
+            let lasts = Arc::new(AtomicBool::new(false));
+            let hook = lasts.clone();
             let service = service_fn(move |request: Request<Incoming>| {
-                let status = status.clone();
-                async move { Ok::<_, Infallible>(answer(&status, door, peer, &request).await) }
+                let (status, hook) = (status.clone(), hook.clone());
+                async move {
+                    let path = request.uri().path();
+                    if door == Door::Merged && path.starts_with(HOOKS) {
+                        hook.store(true, Ordering::Relaxed);
+                        return call(&status, path, &request).await;
+                    }
+                    Ok(answer(&status, door, peer, &request).await)
+                }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-            let _ = tokio::time::timeout(LONGEST, http.serve_connection(TokioIo::new(stream), service)).await;
+            let serving = http.serve_connection(TokioIo::new(stream), service);
+            let _ = bounded(serving, LONGEST, &lasts).await;
         });
+    }
+}
+
+/// Ends what lasts too long, unless it may by then.
+pub(super) async fn bounded<T>(what: impl Future<Output = T>, longest: Duration, lasts: &AtomicBool) -> Option<T> {
+    tokio::pin!(what);
+    match tokio::time::timeout(longest, &mut what).await {
+        Ok(done) => Some(done),
+        Err(_) if lasts.load(Ordering::Relaxed) => Some(what.await),
+        Err(_) => None,
     }
 }
 
@@ -141,18 +171,42 @@ async fn answer(status: &Status, door: Door, peer: SocketAddr, request: &Request
             status.quit.send_replace(true);
             text(StatusCode::OK, "draining\n")
         }
-        (Door::Merged, path) if path.starts_with("/app-health/") => match status.options.app_probes.0.get(path) {
-            Some(probe) => {
-                let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-                match probe.ask(&status.options, agent).await {
-                    Ok(()) => text(StatusCode::OK, "OK\n"),
-                    Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-                }
-            }
+        (Door::Merged, path) if path.starts_with(PROBES) => match status.options.app_probes.0.get(path) {
+            Some(probe) => match probe.ask(&status.options, agent(request)).await {
+                Ok(()) => text(StatusCode::OK, "OK\n"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
             None => text(StatusCode::NOT_FOUND, "this pod has no such probe\n"),
         },
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
+}
+
+/// Calls a hook of the program; the connection ends with it.
+async fn call(status: &Status, path: &str, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Unanswered> {
+    let Some(hook) = status.options.app_probes.0.get(path) else {
+        return Ok(text(StatusCode::NOT_FOUND, "this pod has no such hook\n"));
+    };
+    let Ok(_place) = status.calling.try_acquire() else {
+        tracing::warn!(path, "not called: {CALLING} hooks are");
+        return Err(Unanswered);
+    };
+    match hook.call(&status.options, agent(request)).await {
+        Ok(answered) => {
+            let answered = if answered.is_informational() { StatusCode::OK } else { answered };
+            let mut response = text(answered, "called\n");
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            Ok(response)
+        }
+        Err(why) => {
+            tracing::warn!(path, %why, "the program did not answer its hook");
+            Err(Unanswered)
+        }
+    }
+}
+
+fn agent(request: &Request<Incoming>) -> Option<&str> {
+    request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok())
 }
 
 fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {

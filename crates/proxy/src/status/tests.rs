@@ -1,12 +1,14 @@
 //! The listeners as a kubelet, a scraper and a Job's program meet them, before there is a certificate.
 
-use super::server::Status;
+use super::server::{Status, bounded};
 use super::{AppMetrics, AppProbes};
 use crate::options::ProxyOptions;
 use bytes::Bytes;
 use fairlead_model::{ProxyRole, WorkloadRef};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -92,6 +94,57 @@ async fn not_ready_without_a_certificate_but_the_programs_probes_are_answered() 
     assert_eq!(ask("GET", merged, "/app-health/db/livez").await.0, 503);
     assert_eq!(ask("GET", merged, "/app-health/other/livez").await.0, 404);
     assert_eq!(ask("GET", ready, "/app-health/web/readyz").await.0, 404, "only on the merged port");
+}
+
+#[tokio::test]
+async fn hooks_are_called() {
+    let (ill, mut asked) = program("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n").await;
+    let slow = TcpListener::bind(any_port()).await.unwrap();
+    let nobody = TcpListener::bind(any_port()).await.unwrap().local_addr().unwrap().port();
+    let mut options = options();
+    options.app_probes = probes(&format!(
+        r#"{{"/app-lifecycle/web/poststartz": {{"httpGet": {{"path": "/begin?x", "port": {ill}, "httpHeaders": [{{"name": "X-A", "value": "b"}}]}}}},
+            "/app-lifecycle/web/prestopz": {{"httpGet": {{"path": "/end", "port": {slow}}}}},
+            "/app-lifecycle/db/prestopz": {{"httpGet": {{"port": {nobody}}}}}}}"#,
+        slow = slow.local_addr().unwrap().port(),
+    ));
+    let (_status, ready, merged) = serve(options).await;
+    // As for a kubelet, any answer is one.
+    assert_eq!(ask("GET", merged, "/app-lifecycle/web/poststartz").await, (500, "called\n".into()));
+    let head = asked.recv().await.unwrap().to_lowercase();
+    for line in ["get /begin?x http/1.1\r\n", "x-a: b\r\n", "user-agent: kube-probe/1.33\r\n"] {
+        assert!(head.contains(line), "{head}");
+    }
+    assert_eq!(ask("GET", merged, "/app-lifecycle/web/other").await.0, 404);
+    assert_eq!(ask("GET", ready, "/app-lifecycle/web/poststartz").await.0, 404, "only on the merged port");
+    // What a kubelet takes for a failure is an answer that does not come.
+    let mut stream = TcpStream::connect(merged).await.unwrap();
+    stream.write_all(b"GET /app-lifecycle/db/prestopz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(String::from_utf8(answer).unwrap(), "");
+
+    let caller = tokio::spawn(ask("GET", merged, "/app-lifecycle/web/prestopz"));
+    let (mut hook, _) = slow.accept().await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(hook.read_u8().await.unwrap());
+    }
+    hook.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    assert_eq!(caller.await.unwrap(), (200, "called\n".into()));
+}
+
+#[tokio::test]
+async fn a_hook_lasts_as_long_as_it_does() {
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let lasts = AtomicBool::new(true);
+    let hook = bounded(ended, Duration::ZERO, &lasts);
+    tokio::pin!(hook);
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut hook).await.is_err());
+    end.send(()).unwrap();
+    assert_eq!(hook.await, Some(Ok(())));
+    let lasts = AtomicBool::new(false);
+    assert_eq!(bounded(std::future::pending::<()>(), Duration::ZERO, &lasts).await, None);
 }
 
 #[tokio::test]
