@@ -1,16 +1,19 @@
 //! `fairlead check` on clusters that are broken on purpose: each fault has its code, and nothing is said of what is well.
 //!
-//! Faults are real: packet rules and routes of the nodes, objects that are deleted, clusters installed anew. Two cannot be made here and
-//! stand as recordings beside the program (clocks of a machine that all clusters share, another version). Invariant: what was broken is
-//! mended before the next fact, and the clusters are left without Fairlead.
+//! Faults are real: packet rules and routes of the nodes, objects that are deleted, clusters installed anew. All clusters share the machine's
+//! clock and were installed with one program, so of clocks and versions it is the asking side that differs from them. Invariant: what was
+//! broken is mended before the next fact, and the clusters are left without Fairlead.
 
 use super::bed::Bed;
 use super::command::{output, output_of};
-use super::enter;
 use super::plan::Plan;
+use super::{enter, requirements};
 use crate::tally::Tally;
 use anyhow::Context as _;
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long a fault, or its end, may take to be seen: leases of peers are 15 s.
@@ -37,6 +40,36 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: web, image: 'testbed.local/tools:1', imagePullPolicy: Never, command: [sleep, '100000']}]
 ";
+
+/// Who asks.
+enum Asker {
+    /// The program as it was installed.
+    Same,
+    /// On a machine whose clock is this much ahead.
+    Ahead(&'static str),
+    /// A program that says it is of another version.
+    Other(PathBuf),
+}
+
+impl Asker {
+    fn command(&self, bed: &Bed) -> anyhow::Result<Command> {
+        let mut command = match self {
+            Self::Same | Self::Ahead(_) => enter::fairlead(bed)?,
+            Self::Other(program) => {
+                let mut command = enter::lan(bed)?;
+                command.arg(program);
+                command
+            }
+        };
+        if let Self::Ahead(time) = self {
+            command
+                .env("LD_PRELOAD", requirements::FAKE_TIME)
+                .env("FAKETIME", time)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        Ok(command)
+    }
+}
 
 struct Run<'a> {
     bed: &'a Bed,
@@ -73,6 +106,7 @@ impl Run<'_> {
                 |sort: &str| rows.iter().any(|r| r["check"] == sort && r["state"] == "ok" && r["cluster"] == "c1");
             rows.iter().all(|r| r["state"] != "failed") && sorts.iter().all(|sort| tried(sort))
         })?;
+        self.askers()?;
         self.ways()?;
         self.objects()?;
         self.installed_anew()
@@ -89,6 +123,14 @@ impl Run<'_> {
         })?;
         self.fairlead(&["join", "--context", "c2", token.trim()])?;
         self.fault("a token that was used", &["c2"], Some(token.trim()), "FL0831", "new one")
+    }
+
+    /// Who asks has another clock, or is of another version.
+    fn askers(&mut self) -> anyhow::Result<()> {
+        let ahead = Asker::Ahead("+150s");
+        self.fault_for(&ahead, "a clock that is wrong", "FL0804", "NTP")?;
+        let other = Asker::Other(of_another_version(self.bed)?);
+        self.fault_for(&other, "a version that is too far away", "FL0809", "install")
     }
 
     fn ways(&mut self) -> anyhow::Result<()> {
@@ -133,10 +175,12 @@ impl Run<'_> {
 
     /// Within patience, `check` fails with this code, and its next step has these words.
     fn fault(&mut self, fact: &str, at: &[&str], token: Option<&str>, code: &str, next: &str) -> anyhow::Result<()> {
-        self.told(&format!("check tells of {fact}"), at, token, |rows| {
-            let mut told = rows.iter().filter(|r| r["code"] == code && r["state"] == "failed");
-            told.any(|r| r["remedy"].as_str().is_some_and(|text| text.contains(next)) && r["tried"] != "")
-        })
+        self.told(&format!("check tells of {fact}"), at, token, |rows| is_told(rows, code, next))
+    }
+
+    /// The same of the first cluster, for somebody else.
+    fn fault_for(&mut self, asker: &Asker, fact: &str, code: &str, next: &str) -> anyhow::Result<()> {
+        self.told_to(asker, &format!("check tells of {fact}"), &["c1"], None, |rows| is_told(rows, code, next))
     }
 
     fn well(&mut self, fact: &str, at: &[&str]) -> anyhow::Result<()> {
@@ -150,12 +194,23 @@ impl Run<'_> {
         token: Option<&str>,
         holds: impl Fn(&[Value]) -> bool,
     ) -> anyhow::Result<()> {
+        self.told_to(&Asker::Same, fact, at, token, holds)
+    }
+
+    fn told_to(
+        &mut self,
+        asker: &Asker,
+        fact: &str,
+        at: &[&str],
+        token: Option<&str>,
+        holds: impl Fn(&[Value]) -> bool,
+    ) -> anyhow::Result<()> {
         let mut words = vec!["check", "-o", "json"];
         words.extend(at.iter().flat_map(|context| ["--context", context]));
         words.extend(token.iter().flat_map(|token| ["--token", token]));
         let begun = Instant::now();
         let result = loop {
-            let said = enter::fairlead(self.bed)?.args(&words).output()?;
+            let said = asker.command(self.bed)?.args(&words).output()?;
             let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
             let failed = rows.iter().any(|r| r["state"] == "failed");
             let code = said.status.code() == Some(i32::from(failed));
@@ -208,4 +263,33 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Something failed with this code, and its next step has these words.
+fn is_told(rows: &[Value], code: &str, next: &str) -> bool {
+    let mut told = rows.iter().filter(|r| r["code"] == code && r["state"] == "failed");
+    told.any(|r| r["remedy"].as_str().is_some_and(|text| text.contains(next)) && r["tried"] != "")
+}
+
+/// The program under test, but for what it says its version is: two minor versions on, written as long as ours.
+fn of_another_version(bed: &Bed) -> anyhow::Result<PathBuf> {
+    let ours = env!("CARGO_PKG_VERSION");
+    let mut parts = ours.split('.');
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let minor: u32 = minor.parse().with_context(|| format!("{ours} is no version"))?;
+    let other =
+        format!("{major}.{}.{}", if minor < 8 { minor + 2 } else { minor - 2 }, parts.next().unwrap_or_default());
+    anyhow::ensure!(other.len() == ours.len(), "{other} is not written like {ours}");
+    let mut bytes = std::fs::read(crate::image::program())?;
+    let mut at = 0;
+    while let Some(found) = bytes[at..].windows(ours.len()).position(|window| window == ours.as_bytes()) {
+        at += found;
+        bytes[at..at + other.len()].copy_from_slice(other.as_bytes());
+    }
+    let path = bed.state.join("fairlead-of-another-version");
+    super::bed::write(&path, bytes)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    let said = output(Command::new(&path).arg("--version"))?;
+    anyhow::ensure!(said.contains(&other), "a program that was to be {other} says it is {said}");
+    Ok(path)
 }

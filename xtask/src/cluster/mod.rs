@@ -13,6 +13,7 @@ mod configuration;
 mod diagnosis;
 mod enter;
 mod faults;
+mod hybrid;
 mod images;
 mod init;
 mod install;

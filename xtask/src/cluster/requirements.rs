@@ -7,6 +7,12 @@ use super::command::output_of;
 use std::path::Path;
 use std::process::Command;
 
+/// A library that gives a program another clock.
+pub const FAKE_TIME: &str = match cfg!(target_arch = "aarch64") {
+    true => "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    false => "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+};
+
 /// Debian packages and a file that each brings.
 const PACKAGES: &[(&str, &str)] = &[
     ("containerd", "containerd"),
@@ -18,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "unshare"),
     ("busybox-static", "/bin/busybox"),
     ("curl", "/usr/bin/curl"),
+    ("libfaketime", FAKE_TIME),
 ];
 
 /// One line for each thing that is missing, with its remedy; empty when clusters can be started.

@@ -6,7 +6,9 @@
 
 use super::bed::{Bed, SUITES, Whose};
 use super::plan::Shape;
-use super::{admission, build, check, diagnosis, images, install, mesh, remote, replicas, requirements, start, stop};
+use super::{
+    admission, build, check, diagnosis, hybrid, images, install, mesh, remote, replicas, requirements, start, stop,
+};
 use crate::tally::Tally;
 use anyhow::Context as _;
 use std::fs;
@@ -40,7 +42,7 @@ const SETS: [&[Step]; SUITES as usize] = [
         nonflat("test bed", 2, check::run),
         nonflat("image", 2, check::image),
         nonflat("mesh", 2, mesh::pair),
-        nonflat("hybrid", 1, mesh::hybrid),
+        nonflat("machines", 1, mesh::machines),
         nonflat("primary-remote", 2, remote::run),
         nonflat("failures", 2, mesh::failures::run),
         nonflat("replicas", 2, replicas::run),
@@ -50,7 +52,9 @@ const SETS: [&[Step]; SUITES as usize] = [
         nonflat("install", 2, install::run),
         nonflat("check", 2, diagnosis::run),
         nonflat("admission", 2, admission::run),
+        nonflat("independent", 2, mesh::independent),
         nonflat("shop", 3, mesh::shop),
+        nonflat("hybrid", 3, hybrid::run),
         flat("flat mesh", 2, mesh::flat),
         flat("test bed, flat", 2, check::run),
     ],

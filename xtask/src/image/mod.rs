@@ -41,7 +41,7 @@ pub fn make(binary: &Path) -> anyhow::Result<PathBuf> {
     let to = path();
     let folder = to.parent().context("the archive has no folder")?;
     std::fs::create_dir_all(folder)?;
-    let stripped = folder.join("fairlead");
+    let stripped = program();
     strip(binary, &stripped)?;
     let mut tree = Tree::default();
     tree.program(ENTRYPOINT, &stripped)?;
@@ -59,6 +59,11 @@ pub fn make(binary: &Path) -> anyhow::Result<PathBuf> {
 /// Where the archive is.
 pub fn path() -> PathBuf {
     suites::target().join("image/fairlead.tar")
+}
+
+/// Where the program is that is in the archive.
+pub fn program() -> PathBuf {
+    path().with_file_name("fairlead")
 }
 
 /// Debug information and symbols are more than half of a debug build. A panic still names its file and line.

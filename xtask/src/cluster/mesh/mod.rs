@@ -64,6 +64,11 @@ pub fn pair(bed: &Bed) -> anyhow::Result<Tally> {
     table_of(bed, "tests/meshes/pair", &[(1, "east"), (2, "west")])
 }
 
+/// Two clusters that are joined, and of which nothing crosses.
+pub fn independent(bed: &Bed) -> anyhow::Result<Tally> {
+    table_of(bed, "tests/meshes/independent", &[(1, "east"), (2, "west")])
+}
+
 /// Two clusters on one network, whose pods reach each other.
 pub fn flat(bed: &Bed) -> anyhow::Result<Tally> {
     table_of(bed, "testbed/meshes/flat", &[(1, "east"), (2, "west")])
@@ -75,8 +80,8 @@ pub fn shop(bed: &Bed) -> anyhow::Result<Tally> {
 }
 
 /// One Kubernetes cluster and one that is a directory.
-pub fn hybrid(bed: &Bed) -> anyhow::Result<Tally> {
-    let mesh = Mesh::new(bed, Path::new("testbed/meshes/hybrid"), &[(1, "east")])?;
+pub fn machines(bed: &Bed) -> anyhow::Result<Tally> {
+    let mesh = Mesh::new(bed, Path::new("testbed/meshes/machines"), &[(1, "east")])?;
     let result = mesh.start().and_then(|()| {
         let directory = Directory::start(&mesh, "west")?;
         let token = mesh.fairlead(&["token", "create", "--context", "c1"])?;
