@@ -155,6 +155,9 @@ fn listeners_by_original_destination() {
         with(listener("virtualInbound", "0.0.0.0:15006", true), Inbound, true),
         with(listener("0.0.0.0_9080", "0.0.0.0:9080", false), Outbound, false),
         with(listener("240.240.0.1_3306", "240.240.0.1:3306", false), Outbound, false),
+        with(listener("fd00::1_3306", "[fd00::1]:3306", false), Outbound, false),
+        with(listener("::_9090", "[::]:9090", false), Outbound, false),
+        with(listener("0.0.0.0_9090", "0.0.0.0:9090", false), Outbound, false),
     ]);
     assert_eq!(rejected, []);
     let outbound = snapshot.listener("virtualOutbound").unwrap();
@@ -163,10 +166,17 @@ fn listeners_by_original_destination() {
         (outbound, "240.240.0.1:3306", "240.240.0.1_3306"),
         (outbound, "240.240.0.2:3306", "virtualOutbound"),
         (outbound, "240.240.0.2:9080", "0.0.0.0_9080"),
+        (outbound, "[fd00::1]:3306", "fd00::1_3306"),
+        (outbound, "[fd00::2]:3306", "virtualOutbound"),
+        (outbound, "[fd00::2]:9080", "0.0.0.0_9080"),
+        (outbound, "[fd00::2]:9090", "::_9090"),
+        (outbound, "240.240.0.2:9090", "0.0.0.0_9090"),
+        (outbound, "[::ffff:240.240.0.2]:9090", "0.0.0.0_9090"),
         // A listener that is bound takes nothing that was going to its port elsewhere.
         (outbound, "203.0.113.1:15006", "virtualOutbound"),
         // Traffic to the workload's own port 9080 must not be taken for traffic to a service of that port.
         (inbound, "10.0.0.7:9080", "virtualInbound"),
+        (inbound, "[fd00::7]:9080", "virtualInbound"),
     ];
     for (accepted, dst, name) in table {
         assert_eq!(&*decide::listener(&snapshot, accepted, dst.parse().unwrap()).name, name, "{dst}");

@@ -57,6 +57,9 @@ pub struct Endpoint {
     pub locality: Locality,
     /// Its address inside its network. A peer does not tell addresses of networks the receiver is not in.
     pub address: Option<IpAddr>,
+    /// Its addresses of other families, if the service has those, too: names of headless services mean them. It is one endpoint all the same.
+    #[serde(default)]
+    pub additional_addresses: Vec<IpAddr>,
     /// A DNS name that stands for its address; only where `address` is `None`.
     #[serde(default)]
     pub hostname: Option<String>,
@@ -71,4 +74,11 @@ pub struct Endpoint {
     /// Relative to other endpoints; at least 1.
     pub weight: u32,
     pub health: Health,
+}
+
+impl Endpoint {
+    /// All addresses, the one that proxies dial first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.address.into_iter().chain(self.additional_addresses.iter().copied())
+    }
 }

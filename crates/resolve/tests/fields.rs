@@ -56,6 +56,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("Pod.status.hostIP", "for NodePort gateways, which directory clusters do not have"),
     ("Pod.status.phase", "only the end of a pod counts (case registry/pods_and_slices)"),
     ("Pod.status.conditions.status", "only True counts (case registry/pods_and_slices)"),
+    ("Service.spec.ipFamilies", "only IPv4 and IPv6 count (case registry/dual_stack)"),
     ("Service.spec.type", "only ExternalName counts (case analyze/references)"),
     ("Service.spec.externalName", "of ExternalName, which is refused"),
     ("Service.spec.externalIPs", "only those of gateways count (case gateways/built_in)"),

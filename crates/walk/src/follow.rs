@@ -13,7 +13,7 @@ use crate::world::World;
 use fairlead_calls::{Got, Outcome, RequestKind, TableCall};
 use fairlead_engine::decide;
 use fairlead_model::mesh::{GatewayKind, Workload};
-use fairlead_model::{Health, WorkloadRef};
+use fairlead_model::{Endpoint, Health, WorkloadRef};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -155,7 +155,8 @@ fn kube_proxy(world: &World, workload: &Workload, destination: SocketAddr) -> Op
     let mesh = world.mesh(cluster)?;
     let service = mesh.services.values().find(|s| s.vips.contains(&destination.ip()))?;
     let local = service.endpoints.iter().filter(|e| e.workload.cluster == *cluster && e.health == Health::Healthy);
-    Some(local.filter_map(|e| Some(SocketAddr::new(e.address?, *e.ports.get(&destination.port())?))).collect())
+    let alike = |e: &Endpoint| e.addresses().find(|ip| ip.is_ipv4() == destination.is_ipv4()).or(e.address);
+    Some(local.filter_map(|e| Some(SocketAddr::new(alike(e)?, *e.ports.get(&destination.port())?))).collect())
 }
 
 fn security(world: &World, client: &fairlead_calls::Client, own: Option<&Workload>, call: &TableCall) -> Security {

@@ -5,7 +5,7 @@
 use crate::world::World;
 use fairlead_model::mesh::Workload;
 use fairlead_model::service::ServiceSource;
-use fairlead_model::{ClusterId, Health, NetworkId, Profile, WorkloadRef};
+use fairlead_model::{ClusterId, Endpoint, Health, NetworkId, Profile, WorkloadRef};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -89,7 +89,8 @@ impl World {
             s.vips.contains(&address.ip()) && (s.source != ServiceSource::ServiceEntry || allocated(address.ip()))
         })?;
         let ready = service.endpoints.iter().filter(|e| e.workload.cluster == *cluster && e.health == Health::Healthy);
-        Some(ready.filter_map(|e| Some(SocketAddr::new(e.address?, *e.ports.get(&address.port())?))).collect())
+        let alike = |e: &Endpoint| e.addresses().find(|ip| ip.is_ipv4() == address.is_ipv4()).or(e.address);
+        Some(ready.filter_map(|e| Some(SocketAddr::new(alike(e)?, *e.ports.get(&address.port())?))).collect())
     }
 
     fn gateway(&self, place: &Place, gateway: &WorkloadRef, ip: IpAddr) -> Found {

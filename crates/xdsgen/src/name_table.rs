@@ -45,27 +45,29 @@ pub fn body(input: &NamesInput) -> Bytes {
 }
 
 /// Pods of a headless service that are dialled at their own address, by name: the own cluster's before another's.
-pub fn pod_names<'a>(scope: &Scope<'a>, service: &'a Service) -> BTreeMap<&'a str, (&'a Endpoint, IpAddr)> {
-    let mut pods: BTreeMap<&str, (&Endpoint, IpAddr)> = BTreeMap::new();
-    for (endpoint, address) in pod_addresses(scope, service) {
+pub fn pod_names<'a>(scope: &Scope<'a>, service: &'a Service) -> BTreeMap<&'a str, &'a Endpoint> {
+    let mut pods: BTreeMap<&str, &Endpoint> = BTreeMap::new();
+    for endpoint in pods_in_reach(scope, service) {
         let own = endpoint.workload.cluster == scope.mesh.cluster;
         let name = endpoint.workload.name.as_str();
         let stands_in = scope.services.contains_key(format!("{name}.{}", service.key.host).as_str());
         if !stands_in && (own || !pods.contains_key(name)) {
-            pods.insert(name, (endpoint, address));
+            pods.insert(name, endpoint);
         }
     }
     pods
 }
 
-/// Endpoints of a headless service that this proxy reaches directly.
+/// Endpoints of a headless service that this proxy reaches directly, by each of their addresses.
 pub fn pod_addresses<'a>(scope: &Scope<'a>, service: &'a Service) -> Vec<(&'a Endpoint, IpAddr)> {
+    pods_in_reach(scope, service).flat_map(|e| e.addresses().map(move |address| (e, address))).collect()
+}
+
+fn pods_in_reach<'a>(scope: &Scope<'a>, service: &'a Service) -> impl Iterator<Item = &'a Endpoint> {
     let known = service.endpoints.iter().filter(|e| !scope.revoked.contains(&e.workload.cluster));
-    let reached = known.filter_map(|e| match reach(&scope.proxy.network, e, &scope.hops) {
-        Reach::Direct(address) => Some((e.as_ref(), address)),
-        Reach::Named(_) | Reach::Gateway { .. } | Reach::No => None,
-    });
-    reached.collect()
+    let direct =
+        |e: &&std::sync::Arc<Endpoint>| matches!(reach(&scope.proxy.network, e, &scope.hops), Reach::Direct(_));
+    known.filter(direct).map(std::sync::Arc::as_ref)
 }
 
 fn entry(service: &Service, addresses: Vec<IpAddr>) -> NameEntry {
@@ -81,8 +83,8 @@ fn entry(service: &Service, addresses: Vec<IpAddr>) -> NameEntry {
 
 /// Addresses of the name itself: the ready pods that can be dialled, else what stands in for those that cannot.
 fn headless(scope: &Scope<'_>, service: &Service, table: &mut NameTable) -> Vec<IpAddr> {
-    for (pod, (endpoint, address)) in pod_names(scope, service) {
-        let mut one = entry(service, vec![address]);
+    for (pod, endpoint) in pod_names(scope, service) {
+        let mut one = entry(service, endpoint.addresses().collect());
         one.name = format!("{pod}.{}", service.name);
         one.clusters = vec![endpoint.workload.cluster.clone()];
         table.names.insert(format!("{pod}.{}", service.key.host.to_ascii_lowercase()), one);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 /// The listener for a connection that `accepted` took and that was going to `original_dst`.
 ///
 /// Only a listener with `use_original_dst` hands over: to the listener of exactly that address, else to that of the
-/// wildcard address with that port, else it keeps the connection (Envoy's `findActiveTcpListenerByAddress`). Inbound
+/// wildcard address with that port, else it keeps the connection (Envoy's `findActiveTcpListenerByAddress`). A listener at
+/// `0.0.0.0` is there for both families, as its socket would be; one at `::` with its port comes before it. Inbound
 /// connections are never handed to listeners for outbound traffic, which may have the same port.
 pub fn listener<'a>(
     snapshot: &'a Snapshot,
@@ -23,12 +24,11 @@ pub fn listener<'a>(
             && (accepted.direction != Direction::Inbound || candidate.direction == Direction::Inbound)
     };
     let ip = original_dst.ip().to_canonical();
-    let wildcard: IpAddr = match ip {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    let at = |ip: IpAddr| snapshot.listener_at(SocketAddr::new(ip, original_dst.port())).filter(takes);
+    let both = || at(Ipv4Addr::UNSPECIFIED.into());
+    let found = match ip {
+        IpAddr::V4(_) => at(ip).or_else(both),
+        IpAddr::V6(_) => at(ip).or_else(|| at(Ipv6Addr::UNSPECIFIED.into())).or_else(both),
     };
-    let port = original_dst.port();
-    let exact = snapshot.listener_at(SocketAddr::new(ip, port)).filter(takes);
-    let by_port = || snapshot.listener_at(SocketAddr::new(wildcard, port)).filter(takes);
-    exact.or_else(by_port).unwrap_or(accepted)
+    found.unwrap_or(accepted)
 }

@@ -74,6 +74,7 @@ fn endpoints(own: &OwnService, audience: &Audience) -> Vec<Arc<Endpoint>> {
         let mut told = with_ports(endpoint, exported);
         if !reachable {
             told.address = None;
+            told.additional_addresses = Vec::new();
         }
         Arc::new(told)
     };

@@ -35,11 +35,11 @@ pub fn kubernetes_names(mesh: &ResolvedMesh) -> NameTable {
             .iter()
             .filter(|endpoint| endpoint.workload.cluster == mesh.cluster && endpoint.health == Health::Healthy)
             .collect();
-        let mut addresses: Vec<IpAddr> = ready.iter().filter_map(|endpoint| endpoint.address).collect();
+        let mut addresses: Vec<IpAddr> = ready.iter().flat_map(|endpoint| endpoint.addresses()).collect();
         addresses.sort_unstable();
         for endpoint in ready {
             let name = format!("{}.{}", endpoint.workload.name, service.name);
-            let one = entry(name, endpoint.address.into_iter().collect());
+            let one = entry(name, endpoint.addresses().collect());
             table.names.insert(format!("{}.{host}", endpoint.workload.name), one);
         }
         table.names.insert(host, entry(service.name.clone(), addresses));

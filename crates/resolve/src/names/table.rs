@@ -59,13 +59,13 @@ fn entry(service: &Service, addresses: Vec<IpAddr>) -> NameEntry {
 fn headless(mesh: &ResolvedMesh, service: &Service, network: &NetworkId, table: &mut NameTable) {
     let dialled = |endpoint: &&Arc<Endpoint>| network.reaches(&endpoint.network) && endpoint.address.is_some();
     let mut addresses: Vec<IpAddr> =
-        service.endpoints.iter().filter(dialled).filter_map(|endpoint| endpoint.address).collect();
+        service.endpoints.iter().filter(dialled).flat_map(|endpoint| endpoint.addresses()).collect();
     let mut endpoints: Vec<&Arc<Endpoint>> = service.endpoints.iter().filter(dialled).collect();
     // The own cluster's pod wins a name.
     endpoints.sort_by_key(|endpoint| (endpoint.workload.cluster != mesh.cluster, endpoint.workload.clone()));
     for endpoint in endpoints {
         let host = format!("{}.{}", endpoint.workload.name, service.key.host);
-        let mut one = entry(service, endpoint.address.into_iter().collect());
+        let mut one = entry(service, endpoint.addresses().collect());
         one.name = format!("{}.{}", endpoint.workload.name, service.name);
         one.clusters = vec![endpoint.workload.cluster.clone()];
         table.names.entry(host).or_insert(one);

@@ -12,6 +12,7 @@ use fairlead_model::mesh::GatewayKind;
 use fairlead_model::security::{MtlsMode, WorkloadSecurity};
 use fairlead_model::settings::{MeshSettings, Profile};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// What one workload is, beyond its draft.
 #[derive(Clone, Debug)]
@@ -48,10 +49,11 @@ pub(super) fn facts(
     drafts.iter().map(|(key, draft)| (key.clone(), one(draft))).collect()
 }
 
-/// `ports` maps service ports to workload ports; `service` is the name the endpoint's id is made of.
+/// `addresses`: the first is dialled; `ports` maps service ports to workload ports; `service` is the name the endpoint's id is made of.
 pub(super) fn endpoint(
     draft: &Draft,
     facts: &Facts,
+    addresses: Vec<IpAddr>,
     ports: BTreeMap<u16, u16>,
     service: &str,
     health: Health,
@@ -65,7 +67,8 @@ pub(super) fn endpoint(
         workload: draft.key.clone(),
         network: draft.network.clone(),
         locality: draft.locality.clone(),
-        address: draft.addresses.first().copied(),
+        address: addresses.first().copied(),
+        additional_addresses: addresses.into_iter().skip(1).collect(),
         hostname: None,
         mutual_tls: ports
             .iter()

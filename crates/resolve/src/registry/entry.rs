@@ -123,7 +123,14 @@ fn selected(
         let ports = ports.iter().filter_map(|(port, target)| {
             Some((port.number, draft.target_port(&port.name, port.number, target.as_ref())?))
         });
-        Some(endpoint(draft, facts, ports.collect(), host, draft.health))
+        Some(endpoint(
+            draft,
+            facts,
+            draft.addresses.first().copied().into_iter().collect(),
+            ports.collect(),
+            host,
+            draft.health,
+        ))
     };
     let starting = |draft: &&Draft| draft.written == Written::Pod && draft.addresses.is_empty();
     context.selection.select(namespace, labels).into_iter().filter(|draft| !starting(draft)).filter_map(one).collect()
@@ -191,6 +198,7 @@ fn inline(
         network,
         locality,
         address,
+        additional_addresses: Vec::new(),
         hostname: dns,
         ports,
         labels,

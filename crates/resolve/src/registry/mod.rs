@@ -10,6 +10,7 @@ mod draft;
 mod endpoint;
 mod endpoint_id;
 mod entry;
+mod families;
 mod follow;
 mod objects;
 mod proxy_address;

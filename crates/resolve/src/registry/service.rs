@@ -5,6 +5,7 @@
 
 use super::draft::{Draft, Target, Written};
 use super::endpoint::{AllFacts, endpoint, is_listed};
+use super::families;
 use super::objects::Item;
 use super::selection::Selection;
 use super::slices::Slices;
@@ -106,6 +107,7 @@ fn endpoints(item: &Item<'_, kubernetes::Service>, context: &Context<'_>) -> Vec
     let (namespace, name) = (item.meta.namespace.as_str(), item.meta.name.as_str());
     let id = format!("{name}.{namespace}");
     let slices = context.slices.of(namespace, name, context.drafts, context.around);
+    let families = families::of(item.object);
     let settled = |health: Health| if spec.publish_not_ready_addresses { Health::Healthy } else { health };
     let mut found: BTreeMap<WorkloadRef, Endpoint> = BTreeMap::new();
     for draft in context.selection.select(namespace, &spec.selector) {
@@ -117,12 +119,15 @@ fn endpoints(item: &Item<'_, kubernetes::Service>, context: &Context<'_>) -> Vec
             let target = port.target_port.as_ref().and_then(target);
             Some((port.port, draft.target_port(&port.name, port.port, target.as_ref())?))
         });
-        found.insert(draft.key.clone(), endpoint(draft, facts, ports.collect(), &id, settled(draft.health)));
+        let addresses = families::addresses(&families, &draft.addresses, &[]);
+        found.insert(draft.key.clone(), endpoint(draft, facts, addresses, ports.collect(), &id, settled(draft.health)));
     }
     for one in slices.into_iter().flatten() {
         let Some(facts) = one.unknown.as_ref().or_else(|| context.facts.get(&one.draft.key)) else { continue };
         let ports = tcp_ports(spec).filter_map(|port| Some((port.port, *one.ports.get(&port.name)?)));
-        found.insert(one.draft.key.clone(), endpoint(&one.draft, facts, ports.collect(), &id, settled(one.health)));
+        let addresses = families::addresses(&families, &one.draft.addresses, &one.addresses);
+        let endpoint = endpoint(&one.draft, facts, addresses, ports.collect(), &id, settled(one.health));
+        found.insert(one.draft.key.clone(), endpoint);
     }
     found.into_values().collect()
 }

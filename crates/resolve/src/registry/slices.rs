@@ -1,7 +1,7 @@
 //! EndpointSlices: endpoints as a Kubernetes control plane has computed them.
 //!
-//! Never merges two Services' slices. Invariant: one endpoint a workload; a slice whose Pod is not among the objects still
-//! gives an endpoint, without identity.
+//! Never merges two Services' slices. Invariant: one endpoint a workload, also where it stands in a slice of each address family; a slice
+//! whose Pod is not among the objects still gives an endpoint, without identity.
 
 use super::draft::{Draft, Written};
 use super::endpoint::Facts;
@@ -26,6 +26,8 @@ pub(super) struct SliceWorkload<'d> {
     /// Facts of a workload that is not among the drafts.
     pub unknown: Option<Facts>,
     pub health: Health,
+    /// Its addresses as the slices have them: one slice has those of one family.
+    pub addresses: Vec<IpAddr>,
     pub ports: BTreeMap<String, u16>,
 }
 
@@ -60,7 +62,10 @@ impl<'a> Slices<'a> {
             for endpoint in &slice.object.endpoints {
                 let Some(one) = workload(endpoint, slice, drafts, around, ports.clone()) else { continue };
                 match found.get_mut(&one.draft.key) {
-                    Some(known) => known.ports.extend(one.ports),
+                    Some(known) => {
+                        known.ports.extend(one.ports);
+                        known.addresses.extend(one.addresses);
+                    }
                     None => drop(found.insert(one.draft.key.clone(), one)),
                 }
             }
@@ -86,7 +91,7 @@ fn workload<'d>(
     if let Some(draft) = drafts.get(&key) {
         // What was observed beats what the slice says.
         let health = if draft.health == Health::Healthy { health } else { draft.health };
-        return Some(SliceWorkload { draft: Cow::Borrowed(draft), unknown: None, health, ports });
+        return Some(SliceWorkload { draft: Cow::Borrowed(draft), unknown: None, health, addresses, ports });
     }
     let mut labels = BTreeMap::new();
     let network = around.network.clone();
@@ -100,7 +105,7 @@ fn workload<'d>(
         written: Written::Pod,
         labels,
         service_account: "default".to_owned(),
-        addresses,
+        addresses: addresses.clone(),
         network,
         locality,
         weight: 1,
@@ -111,7 +116,7 @@ fn workload<'d>(
     };
     let unknown =
         Facts { security: WorkloadSecurity::default(), gateway: None, mutual_ports: BTreeSet::new(), identity: None };
-    Some(SliceWorkload { draft: Cow::Owned(draft), unknown: Some(unknown), health, ports })
+    Some(SliceWorkload { draft: Cow::Owned(draft), unknown: Some(unknown), health, addresses, ports })
 }
 
 fn health(endpoint: &SliceEndpoint) -> Health {

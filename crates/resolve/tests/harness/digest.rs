@@ -67,7 +67,7 @@ fn service(service: &Service) -> Value {
 
 fn endpoint(endpoint: &Endpoint) -> Value {
     json!({
-        "address": endpoint.address, "hostname": endpoint.hostname, "network": endpoint.network, "locality": endpoint.locality.to_string(),
+        "address": endpoint.address, "additionalAddresses": endpoint.additional_addresses, "hostname": endpoint.hostname, "network": endpoint.network, "locality": endpoint.locality.to_string(),
         "ports": endpoint.ports, "labels": endpoint.labels, "identity": endpoint.identity, "mutualTls": endpoint.mutual_tls,
         "weight": endpoint.weight, "health": endpoint.health,
     })

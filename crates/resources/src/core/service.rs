@@ -28,6 +28,8 @@ message! {
         cluster_ip: String = "clusterIP",
         /// Virtual IPs of all families.
         cluster_ips: Vec<String> = "clusterIPs",
+        /// `IPv4`, `IPv6`: its families, the first of which its endpoints are dialled by.
+        ip_families: Vec<String>,
         /// Further addresses.
         external_ips: Vec<String> = "externalIPs",
         /// The name an `ExternalName` service points to.

@@ -99,7 +99,7 @@ fn virtual_host(scope: &Scope<'_>, service: &Service, port: u16) -> HostInput {
 /// Pods of a headless service by name: each leads to that pod and nobody else.
 fn pod_hosts(scope: &Scope<'_>, service: &Service, port: u16, domains: &mut Domains) -> Vec<HostInput> {
     let mut hosts = Vec::new();
-    for (pod, (endpoint, _)) in pod_names(scope, service) {
+    for (pod, endpoint) in pod_names(scope, service) {
         let to = ResourceName::endpoint(port, &endpoint.id, &service.key.host);
         let rules = vec![rules::service_entry(scope, service, to)];
         let name = format!("{pod}.{}", service.key.host);

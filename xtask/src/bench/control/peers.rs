@@ -319,6 +319,7 @@ fn summary(
                 network: Default::default(),
                 locality: Locality::default(),
                 address: Some([11 + a, b, c, 1].into()),
+                additional_addresses: Vec::new(),
                 hostname: None,
                 ports: BTreeMap::from([(80, 8080)]),
                 labels: BTreeMap::from([("app".to_owned(), name.clone())]),
