@@ -8,8 +8,10 @@ mod support;
 
 use api_server::{ApiServer, Handle};
 use fairlead_control::{ControlTimings, KubernetesOptions, Source};
+use fairlead_proto::ResourceType;
 use serde_json::{Value, json};
 use std::time::Instant;
+use support::proxy::{Identity, Received};
 use support::{Mesh, Plane, SOON, kubeconfig, rows, service};
 
 const SETTINGS: &str = "apiVersion: fairlead.dev/v1alpha1\nkind: Mesh\n\
@@ -177,6 +179,89 @@ status: {{loadBalancer: {{ingress: [{{ip: {host}}}]}}}}
 }
 
 /// One object of the API server, by its path.
+/// A pod as injection makes it of the template `gateway`.
+const GATEWAY: &str = "apiVersion: v1
+kind: Pod
+metadata:
+  name: ingress-1
+  namespace: edge
+  labels: {istio: ingressgateway, fairlead.dev/proxy: gateway, sidecar.istio.io/inject: \"true\"}
+spec:
+  serviceAccountName: ingress
+  containers: [{name: fairlead-proxy, image: fairlead, ports: [{name: web, containerPort: 8080}]}]
+status: {phase: Running, podIP: 10.1.0.7, conditions: [{type: Ready, status: \"False\"}]}
+";
+
+/// What leads to it, and what it is told to do: the Gateway's port is the Service's.
+const EDGE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: ingress, namespace: edge}
+spec: {type: LoadBalancer, selector: {istio: ingressgateway}, ports: [{name: http2, port: 80, targetPort: web}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: ingress-x, namespace: edge, labels: {kubernetes.io/service-name: ingress}}
+addressType: IPv4
+endpoints:
+- {addresses: [10.1.0.7], conditions: {ready: false}, targetRef: {kind: Pod, name: ingress-1, namespace: edge}}
+ports: [{name: http2, port: 8080}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: shop, namespace: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.example.com]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop, namespace: shop}
+spec:
+  hosts: [shop.example.com]
+  gateways: [shop]
+  http: [{match: [{uri: {prefix: /reviews}}], route: [{destination: {host: reviews}}]}]
+";
+
+fn has(received: &Received, kind: ResourceType, name: &str) -> bool {
+    received.versions.contains_key(&(kind.url().to_owned(), name.to_owned()))
+}
+
+#[test]
+fn a_gateway_pod_is_one_before_a_gateway_selects_it_and_listens_where_its_service_leads() {
+    let mesh = Mesh::new("");
+    let (mut plane, server) = east(&mesh);
+    let api = server.handle();
+    api.apply(SETTINGS);
+    api.apply(GATEWAY);
+    plane.start();
+    plane.until("/endpoints", "with reviews", |all| !rows(all, "workload", "east/shop/reviews-1").is_empty());
+    // It can begin, and be ready, while nobody has said what it is to listen for.
+    let proxy = Identity::of(&plane, "east/edge/ingress-1").subscribe(None);
+    proxy.synced();
+    let listing =
+        plane.until("/proxies", "with the gateway", |all| !rows(all, "workload", "east/edge/ingress-1").is_empty());
+    assert_eq!(rows(&listing, "workload", "east/edge/ingress-1")[0]["role"], "gateway");
+    let listeners = |received: &Received| -> Vec<String> {
+        let of_type = |(kind, name): &(String, String)| (kind == ResourceType::Listener.url()).then(|| name.clone());
+        received.versions.keys().filter_map(of_type).collect()
+    };
+    assert_eq!(listeners(&proxy.received.lock().unwrap()), [""; 0]);
+    api.apply(EDGE);
+    proxy.until("told to listen", |r| {
+        listeners(r) == ["0.0.0.0_8080"]
+            && has(r, ResourceType::RouteConfiguration, "http.8080")
+            && has(r, ResourceType::ClusterLoadAssignment, &format!("outbound|80||{REVIEWS}"))
+    });
+    let routes = proxy.received.lock().unwrap().bodies
+        [&(ResourceType::RouteConfiguration.url().to_owned(), "http.8080".to_owned())]
+        .clone();
+    let text = String::from_utf8_lossy(&routes).into_owned();
+    assert!(text.contains("shop.example.com") && text.contains("/reviews") && text.contains(REVIEWS), "{text}");
+    // What a caller in the mesh is told of it: no mutual TLS, and the account's identity.
+    let endpoint = plane.rows("/endpoints", "workload", "east/edge/ingress-1").remove(0);
+    assert_eq!(endpoint["identity"], "spiffe://east.shop.example/ns/edge/sa/ingress");
+}
+
 fn object(server: &ApiServer, path: &str) -> Option<Value> {
     use std::io::{Read as _, Write as _};
     let address = server.address();

@@ -7,6 +7,8 @@
 mod admissible;
 #[path = "injection/changes.rs"]
 mod changes;
+#[path = "injection/gateway.rs"]
+mod gateway;
 #[path = "injection/generated.rs"]
 mod generated;
 #[path = "injection/restricted.rs"]
@@ -288,9 +290,17 @@ fn goldens() {
         ("hold the program", MODES[2], "ordinary-held.yaml"),
         ("three init containers in order", MODES[2], "ordinary-init-containers.yaml"),
     ];
-    for (name, mode, file) in chosen {
-        let case = table.iter().find(|case| case.name == *name).unwrap();
-        let Decision::Inject { pod, .. } = decide(case, &settings(*mode)) else { panic!("{name}") };
+    let in_shop = |pod: &Value, mode: Mode| {
+        let Decision::Inject { pod, .. } = inject(pod, Namespace { name: "shop", labels: None }, &settings(mode))
+        else {
+            panic!("{pod}")
+        };
+        pod
+    };
+    let pod = |name: &str| &table.iter().find(|case| case.name == name).unwrap().pod;
+    let mut pods: Vec<_> = chosen.iter().map(|(name, mode, file)| (in_shop(pod(name), *mode), *file)).collect();
+    pods.push((in_shop(&gateway::of_a_chart(), MODES[1]), "gateway.yaml"));
+    for (pod, file) in pods {
         let written = serde_saphyr::to_string(&pod).unwrap();
         let path = folder.join(file);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {

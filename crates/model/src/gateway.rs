@@ -21,6 +21,9 @@ pub struct GatewayConfig {
 /// Where the mesh's own gateways run.
 pub const MESH_NAMESPACE: &str = "fairlead-system";
 
+/// Label and value of a pod that injection made a gateway: it is one whether or not a Gateway selects it.
+pub const GATEWAY_POD: (&str, &str) = ("fairlead.dev/proxy", "gateway");
+
 impl GatewayConfig {
     /// Whether it is for this proxy, by labels and namespace. Gateways select in every namespace (Istio); but what the mesh's own
     /// gateways listen for is written in their namespace or in the root namespace, and what is written in theirs is for them alone.

@@ -4,6 +4,7 @@
 
 use super::codes;
 use super::findings::Findings;
+use super::options::Template;
 use serde_json::Value;
 
 /// What an annotation does here.
@@ -120,12 +121,32 @@ pub const ANNOTATIONS: &[Known] = &[
     not("ambient.istio.io/dns-capture", AMBIENT),
 ];
 
+/// What says nothing of a gateway, which captures nothing and has no program beside it.
+const OF_SIDECARS: &[&str] = &[
+    INCLUDE_OUTBOUND_RANGES,
+    EXCLUDE_OUTBOUND_RANGES,
+    INCLUDE_OUTBOUND_PORTS,
+    EXCLUDE_OUTBOUND_PORTS,
+    INCLUDE_INBOUND_PORTS,
+    EXCLUDE_INBOUND_PORTS,
+    EXCLUDE_INTERFACES,
+    REROUTE_INTERFACES,
+    KUBEVIRT_INTERFACES,
+    REWRITE_PROBES,
+    NATIVE,
+    INTERCEPTION,
+];
+
 /// Names what is not honoured.
-pub(super) fn unheeded(pod: &Value, findings: &mut Findings) {
+pub(super) fn unheeded(pod: &Value, template: Template, findings: &mut Findings) {
     let Some(annotations) = pod["metadata"]["annotations"].as_object() else { return };
     for name in annotations.keys() {
         let path = format!("metadata.annotations[{name}]");
         match ANNOTATIONS.iter().find(|known| known.name == name).map(|known| known.treatment) {
+            Some(Treatment::Honoured) if template == Template::Gateway && OF_SIDECARS.contains(&name.as_str()) => {
+                let message = format!("annotation {name} has no effect on a gateway");
+                findings.warn(codes::NOT_HONOURED, &path, message, "remove it");
+            }
             Some(Treatment::Honoured | Treatment::Information) => {}
             Some(Treatment::NotHonoured(instead)) => {
                 findings.warn(codes::NOT_HONOURED, &path, format!("annotation {name} is not honoured"), instead);

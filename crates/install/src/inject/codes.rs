@@ -46,8 +46,8 @@ pub const ALL: &[Code] = &[
     },
     Code {
         code: TEMPLATE,
-        meaning: "`inject.istio.io/templates` names a template that does not exist here; the only one is `sidecar`.",
-        remedy: "Remove the annotation; gateways are installed by `fairlead install`.",
+        meaning: "`inject.istio.io/templates` names a template that does not exist here, or not what the pod's containers are.",
+        remedy: "Write `gateway` for pods that are nothing but a gateway; else `sidecar`, or remove the annotation.",
     },
     Code {
         code: NOT_INJECTED,

@@ -4,7 +4,7 @@
 
 use super::app_probes::AppProbes;
 use super::metadata::Canonical;
-use super::options::Options;
+use super::options::{Options, Template};
 use super::settings::InjectSettings;
 use super::{PROXY, PROXY_UID, volumes};
 use serde_json::{Value, json};
@@ -57,9 +57,9 @@ pub(super) fn proxy(settings: &InjectSettings, options: &Options, canonical: &Ca
         container["restartPolicy"] = json!("Always");
         return container;
     }
-    // Everybody is told to end at once: calls that are on their way still arrive for a while.
+    // Everybody is told to end at once, and whoever leads callers here only learns of it: calls still arrive for a while.
     container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": options.termination_drain_seconds}}});
-    if options.hold_application {
+    if options.hold_application && options.template == Template::Sidecar {
         // Containers are started in order, and the next one only after the hook of the one before.
         container["lifecycle"]["postStart"] = json!({"exec": {"command": ["/usr/local/bin/fairlead", "wait"]}});
     }
@@ -72,7 +72,10 @@ fn arguments(settings: &InjectSettings, options: &Options, canonical: &Canonical
     let mut arguments: Vec<String> = [
         "proxy",
         "--role",
-        "sidecar",
+        match options.template {
+            Template::Sidecar => "sidecar",
+            Template::Gateway => "gateway",
+        },
         "--workload",
         "$(CLUSTER)/$(POD_NAMESPACE)/$(POD_NAME)",
         "--canonical-service",

@@ -2,11 +2,14 @@
 //!
 //! Invariant: a label or annotation that the user wrote stays; `sidecar.istio.io/status` names everything that was added.
 
+use super::codes;
 use super::decide::{REVISION, STATUS};
 use super::fields::{label, list, object, text};
-use super::options::Options;
+use super::findings::Findings;
+use super::options::{Options, Template};
 use super::settings::InjectSettings;
 use super::{INIT, PROXY, VALIDATION, volumes};
+use fairlead_model::gateway::GATEWAY_POD;
 use serde_json::{Value, json};
 
 /// Istio's canonical service: what metrics and policies call the workload.
@@ -59,38 +62,60 @@ fn short(mut name: String) -> String {
     name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
 }
 
+/// What says that a pod has a sidecar, that it takes mutual TLS.
+const SIDECAR_POD: (&str, &str) = ("security.istio.io/tlsMode", "istio");
+
+/// Refuses what would say both that the pod is a gateway and that it has a sidecar.
+pub(super) fn contradiction(pod: &Value, options: &Options, findings: &mut Findings) {
+    let ((key, value), what) = match options.template {
+        Template::Sidecar => (GATEWAY_POD, "gets a sidecar and says that it is a gateway"),
+        Template::Gateway => (SIDECAR_POD, "is to be a gateway and says that it has a sidecar"),
+    };
+    if label(pod, key) == Some(value) {
+        let message = format!("the pod {what} by its label {key}");
+        let hint = "remove the label, which injection writes";
+        findings.refuse(codes::TEMPLATE, &format!("metadata.labels[{key}]"), message, hint);
+    }
+}
+
 /// Writes them.
 pub(super) fn mark(pod: &mut Value, settings: &InjectSettings, options: &Options, canonical: &Canonical) {
     if !pod["metadata"].is_object() {
         pod["metadata"] = json!({});
     }
     let program = list(&pod["spec"], "containers").iter().filter_map(|container| text(container, "name"));
-    let program = program.into_iter().find(|name| *name != PROXY).unwrap_or_default().to_owned();
+    let is_gateway = options.template == Template::Gateway;
+    let program = program.into_iter().find(|name| *name != PROXY && !is_gateway).unwrap_or(PROXY).to_owned();
     let labels = object(&mut pod["metadata"], "labels");
     for (key, value) in [
-        ("security.istio.io/tlsMode", "istio"),
+        match options.template {
+            Template::Sidecar => SIDECAR_POD,
+            Template::Gateway => GATEWAY_POD,
+        },
         ("service.istio.io/canonical-name", &canonical.name),
         ("service.istio.io/canonical-revision", &canonical.revision),
         (REVISION, &settings.revision),
     ] {
         labels.entry(key).or_insert_with(|| json!(value));
     }
-    let mut init = vec![if settings.cni { VALIDATION } else { INIT }];
-    if options.native {
-        init.push(PROXY);
-    }
+    let capture = if settings.cni { VALIDATION } else { INIT };
+    let (init, containers) = match options.template {
+        Template::Gateway => (vec![], vec![PROXY]),
+        Template::Sidecar if options.native => (vec![capture, PROXY], vec![]),
+        Template::Sidecar => (vec![capture], vec![PROXY]),
+    };
     let mut added: Vec<&str> = vec![volumes::TOKEN, volumes::TRUST, volumes::STATE];
     added.extend(options.volumes.iter().filter_map(|volume| text(volume, "name")));
     let status = json!({
         "initContainers": init,
-        "containers": if options.native { vec![] } else { vec![PROXY] },
+        "containers": containers,
         "volumes": added,
         "imagePullSecrets": settings.image_pull_secrets,
         "revision": settings.revision,
     });
     let annotations = object(&mut pod["metadata"], "annotations");
     annotations.insert(STATUS.into(), json!(status.to_string()));
-    if settings.cni {
+    if settings.cni && !is_gateway {
         let arguments = options.capture.arguments();
         annotations.insert("fairlead.dev/capture".into(), json!(json!(arguments).to_string()));
     }

@@ -30,8 +30,10 @@ pub(super) fn merge(pod: &mut Value, options: &Options, findings: &mut Findings)
             findings.warn(codes::NOT_HONOURED, &format!("metadata.annotations[{PORT}]"), message, hint);
             return None;
         };
+        // What leads to the proxy itself, as Istio's gateways have it written.
+        let own = super::probes::is_own(port);
         let path = annotation(pod, PATH).filter(|path| !path.is_empty()).unwrap_or("/metrics");
-        Some(format!("{port}/{}", path.trim_start_matches('/')))
+        (!own).then(|| format!("{port}/{}", path.trim_start_matches('/')))
     } else {
         None
     };

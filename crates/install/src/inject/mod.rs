@@ -13,6 +13,7 @@ mod decide;
 pub mod documents;
 mod fields;
 mod findings;
+mod gateway;
 mod hooks;
 mod init;
 mod metadata;
@@ -95,7 +96,12 @@ fn assemble(
     findings: &mut Findings,
 ) -> Option<Value> {
     let mut pod = pod.clone();
-    let written = template::take(&mut pod, findings)?;
+    metadata::contradiction(&pod, options, findings);
+    let written = template::take(&mut pod, options.template, findings)?;
+    if options.template == options::Template::Gateway {
+        gateway::assemble(&mut pod, namespace.name, settings, options, written.proxy.as_ref(), findings);
+        return Some(pod);
+    }
     let probes =
         if options.rewrite_probes { probes::rewrite(&mut pod, options, findings) } else { AppProbes::default() };
     let identity = metadata::Canonical::of(&pod, namespace.name);

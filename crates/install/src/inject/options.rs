@@ -12,8 +12,18 @@ use super::settings::InjectSettings;
 use super::values;
 use serde_json::{Map, Value, json};
 
+/// What the proxy is to the pod: Istio's templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Template {
+    /// It stands beside the program and takes its traffic.
+    Sidecar,
+    /// It is the program.
+    Gateway,
+}
+
 /// One pod's choices.
 pub(super) struct Options {
+    pub template: Template,
     pub native: bool,
     pub image: String,
     pub resources: Value,
@@ -38,15 +48,17 @@ const READY_FAILURES: u32 = 4;
 
 impl Options {
     pub fn read(pod: &Value, settings: &InjectSettings, findings: &mut Findings) -> Self {
-        unheeded(pod, findings);
+        let template = Reader { pod, findings }.template();
+        unheeded(pod, template, findings);
         let config = ProxyConfig::read(pod, findings);
         let mut capture = Capture::read(pod, settings, findings);
         capture.dns = config.dns_capture.unwrap_or(capture.dns);
         let mut reader = Reader { pod, findings };
         reader.interception();
-        reader.templates();
+        let native = reader.value(names::NATIVE, values::boolean).unwrap_or(settings.native_sidecars);
         Self {
-            native: reader.value(names::NATIVE, values::boolean).unwrap_or(settings.native_sidecars),
+            template,
+            native: native && template == Template::Sidecar,
             image: reader
                 .value(names::IMAGE, |text| Ok(text.trim().to_owned()))
                 .unwrap_or_else(|| settings.image.clone()),
@@ -129,15 +141,19 @@ impl Reader<'_> {
         }
     }
 
-    fn templates(&mut self) {
-        let Some(templates) = annotation(self.pod, names::TEMPLATES) else { return };
-        let unknown = templates.split(',').map(str::trim).find(|name| !name.is_empty() && *name != "sidecar");
-        if let Some(name) = unknown {
-            let message = format!("there is no template `{name}`");
-            let hint = "remove the annotation; gateways are installed by `fairlead install`";
-            let path = format!("metadata.annotations[{}]", names::TEMPLATES);
-            self.findings.refuse(codes::TEMPLATE, &path, message, hint);
-        }
+    fn template(&mut self) -> Template {
+        let templates = annotation(self.pod, names::TEMPLATES).unwrap_or_default();
+        let names: Vec<&str> = templates.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let message = match names[..] {
+            [] | ["sidecar"] => return Template::Sidecar,
+            ["gateway"] => return Template::Gateway,
+            [one] => format!("there is no template `{one}`"),
+            _ => format!("a pod has one template, not {}", names.len()),
+        };
+        let hint = "write `sidecar` or `gateway`, or remove the annotation";
+        let path = format!("metadata.annotations[{}]", names::TEMPLATES);
+        self.findings.refuse(codes::TEMPLATE, &path, message, hint);
+        Template::Sidecar
     }
 
     /// A JSON object of things by name, or a list of things with names.

@@ -22,6 +22,7 @@ pub(super) fn place(
     findings: &mut Findings,
 ) {
     warn(pod, options, settings, findings);
+    taken_ports(pod, findings);
     let spec = &mut pod["spec"];
     if options.native {
         let own = items(spec, "initContainers");
@@ -50,13 +51,6 @@ fn warn(pod: &Value, options: &Options, settings: &InjectSettings, findings: &mu
                 format!("container {name} runs as user {PROXY_UID}, the proxy's: its traffic is not captured");
             findings.warn(codes::PROXY_UID, &path, message, "use another runAsUser");
         }
-        for port in list(container, "ports").iter().filter_map(|port| port["containerPort"].as_u64()) {
-            if PROXY_PORTS.contains(&port) {
-                let message = format!("container {name} declares port {port}, which its sidecar listens on");
-                let hint = "use another port; 15000, 15001, 15006, 15020, 15021, 15053 and 15090 are the proxy's";
-                findings.warn(codes::PORT_TAKEN, &format!("spec.containers[{name}].ports"), message, hint);
-            }
-        }
     }
     if options.native {
         return;
@@ -71,6 +65,20 @@ fn warn(pod: &Value, options: &Options, settings: &InjectSettings, findings: &mu
         let message = "its init containers run while traffic is captured and the sidecar does not run yet";
         let hint = "use a native sidecar, or let init containers that need the network run as user 1337";
         findings.warn(codes::BEFORE_PROXY, "spec.initContainers", message, hint);
+    }
+}
+
+/// Names containers beside the proxy that want a port of its.
+pub(super) fn taken_ports(pod: &Value, findings: &mut Findings) {
+    for container in list(&pod["spec"], "containers") {
+        let name = text(container, "name").unwrap_or_default();
+        for port in list(container, "ports").iter().filter_map(|port| port["containerPort"].as_u64()) {
+            if PROXY_PORTS.contains(&port) {
+                let message = format!("container {name} declares port {port}, which the proxy listens on");
+                let hint = "use another port; 15000, 15001, 15006, 15020, 15021, 15053 and 15090 are the proxy's";
+                findings.warn(codes::PORT_TAKEN, &format!("spec.containers[{name}].ports"), message, hint);
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use super::codes;
 use super::fields::{list, text};
 use super::findings::Findings;
+use super::options::Template;
 use super::{INIT, PROXY, VALIDATION};
 use serde_json::{Map, Value, json};
 
@@ -26,7 +27,7 @@ pub(super) struct Written {
 }
 
 /// Takes such containers out of the pod; `None` if they make no sense.
-pub(super) fn take(pod: &mut Value, findings: &mut Findings) -> Option<Written> {
+pub(super) fn take(pod: &mut Value, template: Template, findings: &mut Findings) -> Option<Written> {
     let mut written = Written::default();
     for group in ["containers", "initContainers"] {
         let Some(containers) = pod["spec"].get_mut(group).and_then(Value::as_array_mut) else { continue };
@@ -44,9 +45,14 @@ pub(super) fn take(pod: &mut Value, findings: &mut Findings) -> Option<Written> 
             *slot = Some(container);
         }
     }
-    if list(&pod["spec"], "containers").is_empty() {
+    if template == Template::Gateway && written.init.is_some() {
+        let message = "a gateway captures nothing: it has no init container of the mesh";
+        findings.refuse(codes::TEMPLATE, "spec", message, "remove that container");
+        return None;
+    }
+    if template == Template::Sidecar && list(&pod["spec"], "containers").is_empty() {
         let message = "the pod has no container but its sidecar";
-        let hint = "gateways are installed by `fairlead install`; else add the program's container";
+        let hint = "add the program's container; a gateway's pod has the annotation inject.istio.io/templates: gateway";
         findings.refuse(codes::TEMPLATE, "spec.containers", message, hint);
         return None;
     }

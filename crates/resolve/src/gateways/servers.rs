@@ -5,7 +5,7 @@
 use super::conflicts;
 use crate::registry::{Draft, Item};
 use fairlead_model::diagnostic::Diagnostic;
-use fairlead_model::gateway::{GatewayConfig, GatewayServer, ServerTls};
+use fairlead_model::gateway::{GATEWAY_POD, GatewayConfig, GatewayServer, ServerTls};
 use fairlead_model::matching::Labels;
 use fairlead_model::mesh::GatewayKind;
 use fairlead_resources::istio::{self, ServerTlsMode};
@@ -38,9 +38,9 @@ impl Gateways {
         Self { configs, root_namespace: root_namespace.to_owned() }
     }
 
-    /// What kind of gateway a workload is, if one: only Gateways with a non-empty selector make it one.
+    /// What kind of gateway a workload is, if one: Gateways with a non-empty selector make it one, or injection did.
     pub fn kind(&self, namespace: &str, labels: &Labels) -> Option<GatewayKind> {
-        let mut kind = None;
+        let mut kind = (has(labels, GATEWAY_POD) && !has(labels, INJECTED)).then_some(GatewayKind::Ingress);
         for config in self.selecting(namespace, labels) {
             if config.servers.iter().any(|server| server.tls == Some(ServerTls::AutoPassthrough)) {
                 return Some(GatewayKind::EastWest);
@@ -59,10 +59,14 @@ impl Gateways {
     /// None for a pod with an injected sidecar: a selector, of whatever namespace, must not turn it into a gateway and so take its
     /// mutual TLS and its policies from it.
     pub fn selecting<'a>(&'a self, namespace: &'a str, labels: &'a Labels) -> impl Iterator<Item = &'a GatewayConfig> {
-        let injected = labels.get(INJECTED.0).map(String::as_str) == Some(INJECTED.1);
+        let injected = has(labels, INJECTED);
         let may = move |config: &&GatewayConfig| !injected && !config.selector.is_empty();
         self.configs.iter().filter(may).filter(move |config| config.serves(namespace, labels, &self.root_namespace))
     }
+}
+
+fn has(labels: &Labels, (key, value): (&str, &str)) -> bool {
+    labels.get(key).is_some_and(|found| found == value)
 }
 
 fn config(item: &Item<'_, istio::Gateway>) -> GatewayConfig {
