@@ -11,6 +11,7 @@ pub mod check;
 mod command;
 mod configuration;
 mod diagnosis;
+mod dual_stack;
 mod enter;
 mod faults;
 mod hybrid;

@@ -7,7 +7,8 @@
 use super::bed::{Bed, SUITES, Whose};
 use super::plan::Shape;
 use super::{
-    admission, build, check, diagnosis, hybrid, images, install, mesh, remote, replicas, requirements, start, stop,
+    admission, build, check, diagnosis, dual_stack, hybrid, images, install, mesh, remote, replicas, requirements, start,
+    stop,
 };
 use crate::tally::Tally;
 use anyhow::Context as _;
@@ -46,6 +47,7 @@ const SETS: [&[Step]; SUITES as usize] = [
         nonflat("primary-remote", 2, remote::run),
         nonflat("failures", 2, mesh::failures::run),
         nonflat("replicas", 2, replicas::run),
+        nonflat("dual stack", 2, dual_stack::run),
         nonflat("API server away", 2, check::api_server_away),
     ],
     &[
