@@ -16,6 +16,8 @@ pub const CLOCKS_APART: &str = "FL0504";
 pub const REMOTE_CREDENTIAL: &str = "FL0505";
 /// An object of the control plane's own state is there and cannot be read.
 pub const STATE_UNREADABLE: &str = "FL0506";
+/// The mesh's file is there and cannot be read.
+pub const MESH_UNREADABLE: &str = "FL0507";
 
 /// The table.
 pub const ALL: &[Code] = &[
@@ -48,5 +50,10 @@ pub const ALL: &[Code] = &[
         code: STATE_UNREADABLE,
         meaning: "A Secret in which control planes keep their state is there and cannot be read. It is not written either. If it may say that a cluster was detached, nobody joins, and a control plane that never read it believes no other cluster; its own proxies are served.",
         remedy: "Put the Secret back from a backup; or delete it: control planes that run and knew what was in it write it again, and if none did, detach again every cluster that was detached.",
+    },
+    Code {
+        code: MESH_UNREADABLE,
+        meaning: "mesh.yaml is there and cannot be read (rights, a folder of that name, a bad disk); the settings that it last gave hold, also over a restart.",
+        remedy: "Let the control plane's user read it; or remove it, if the defaults are meant.",
     },
 ];

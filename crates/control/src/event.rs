@@ -23,8 +23,8 @@ pub enum Event {
         mesh: Mesh,
         advertise: Option<Vec<String>>,
     },
-    /// `mesh.yaml` of the mesh directory, if it is there.
-    MeshFile(Option<Vec<u8>>),
+    /// `mesh.yaml` of the mesh directory, if it is there; or why it cannot be read.
+    MeshFile(Result<Option<Vec<u8>>, String>),
     /// A peer's stream told something.
     Peer(PeerUpdate),
     /// A peer's stream stands or ended.

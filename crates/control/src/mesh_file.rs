@@ -3,7 +3,7 @@
 //! Invariant: a file that cannot be read, or not be understood, keeps the last good settings, also over a restart; a file that is gone
 //! means defaults.
 
-use crate::codes::STALE_OBJECT;
+use crate::codes::{MESH_UNREADABLE, STALE_OBJECT};
 use crate::store::{Bucket, Store};
 use crate::world::World;
 use fairlead_model::{ClusterId, Diagnostic, ObjectKey, Origin};
@@ -33,8 +33,22 @@ impl MeshFile {
     }
 
     /// Takes the file as it is now into the world.
-    pub fn take(&mut self, world: &mut World, bytes: Option<Vec<u8>>) {
+    pub fn take(&mut self, world: &mut World, found: Result<Option<Vec<u8>>, String>) {
+        let at = |world: &World| {
+            let object = ObjectKey::new(world.cluster.clone(), "Mesh", "", world.name.as_str());
+            Origin { object, path: String::new(), file: NAME.into(), line: 1 }
+        };
         world.mesh_diagnostics.clear();
+        let bytes = match found {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                let held = if self.last_good.is_some() { "the last good settings serve" } else { "the defaults hold" };
+                let message = format!("mesh.yaml cannot be read: {why}; {held}");
+                let hint = "let the control plane's user read it; or remove it, if the defaults are meant";
+                world.mesh_diagnostics.push(Diagnostic::error(MESH_UNREADABLE, at(world), message).hint(hint));
+                return;
+            }
+        };
         let Some(bytes) = bytes else {
             world.mesh = None;
             self.last_good = None;
@@ -47,10 +61,9 @@ impl MeshFile {
             world.keeper.save_bytes(Bucket::Mesh, NAME, bytes);
             self.last_good = mesh;
         } else if self.last_good.is_some() {
-            let object = ObjectKey::new(world.cluster.clone(), "Mesh", "", world.name.as_str());
-            let at = Origin { object, path: String::new(), file: NAME.into(), line: 1 };
             let message = "mesh.yaml as it is written now was refused; the last good settings serve (stale-object)";
-            let stale = Diagnostic::warning(STALE_OBJECT, at, message).hint("correct what its other diagnostics name");
+            let stale =
+                Diagnostic::warning(STALE_OBJECT, at(world), message).hint("correct what its other diagnostics name");
             world.mesh_diagnostics.push(stale);
         }
         world.mesh = self.last_good.clone();

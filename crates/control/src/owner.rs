@@ -104,7 +104,7 @@ impl Owner {
                     tracing::error!("where peers reach this control plane cannot be kept: {e:#}");
                 }
             }
-            Event::MeshFile(bytes) => self.mesh_file.take(world, bytes),
+            Event::MeshFile(found) => self.mesh_file.take(world, found),
             Event::Peer(update) => return take_summary(world, update, now),
             Event::PeerLink { cluster, connected } => {
                 let Some(peer) = world.peers.get_mut(&cluster) else { return false };

@@ -191,6 +191,21 @@ fn a_mesh_file_that_cannot_be_read_keeps_what_it_said() {
     std::fs::create_dir(mesh.folder.path().join("mesh.yaml")).unwrap();
     east.start();
     assert_eq!(identity(&east), before, "from the first resolution on");
+    code(&east, "FL0507");
+    let told = east.rows("/diagnostics", "code", "FL0507").remove(0);
+    assert!(told["message"].as_str().unwrap().contains("the last good settings serve"), "{told}");
+    assert!(told["hint"].as_str().unwrap().contains("read it"), "{told}");
+    // As it was, it is not said any more.
+    std::fs::remove_dir(mesh.folder.path().join("mesh.yaml")).unwrap();
+    mesh.write("mesh.yaml", MESH);
+    east.until("/diagnostics", "readable again", |all| rows(all, "code", "FL0507").is_empty());
+    // For a moment it may have been seen to be gone.
+    east.until("/endpoints", "as it was", |all| {
+        rows(all, "workload", "east/shop/frontend-1").iter().any(|row| row["identity"] == before)
+    });
+    mesh.remove("mesh.yaml");
+    std::fs::create_dir(mesh.folder.path().join("mesh.yaml")).unwrap();
+    code(&east, "FL0507");
     // Gone is an answer: the defaults.
     std::fs::remove_dir(mesh.folder.path().join("mesh.yaml")).unwrap();
     east.until("/endpoints", "of another domain", |all| {

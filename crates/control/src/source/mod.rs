@@ -139,25 +139,18 @@ fn watch_directory(
 
 async fn watch_mesh(path: PathBuf, events: mpsc::UnboundedSender<Event>) {
     let mut last = None;
-    let mut unreadable = false;
     loop {
         let looked_at = path.clone();
         let Ok(read) = tokio::task::spawn_blocking(move || mesh_file::read(&looked_at)).await else { return };
-        match read {
-            Ok(bytes) => {
-                unreadable = false;
-                if last.as_ref() != Some(&bytes) {
-                    last = Some(bytes.clone());
-                    if events.send(Event::MeshFile(bytes)).is_err() {
-                        return;
-                    }
-                }
+        let found = read.map_err(|e| e.to_string());
+        if last.as_ref() != Some(&found) {
+            if let Err(why) = &found {
+                tracing::error!("{}: {why}; what it said last holds until it can be read", path.display());
             }
-            Err(e) if !unreadable => {
-                unreadable = true;
-                tracing::error!("{}: {e}; what it said last holds until it can be read", path.display());
+            last = Some(found.clone());
+            if events.send(Event::MeshFile(found)).is_err() {
+                return;
             }
-            Err(_) => {}
         }
         tokio::time::sleep(MESH_POLL).await;
     }
