@@ -85,11 +85,8 @@ impl Caller {
 /// Reads `cluster/namespace/name`.
 pub fn workload_ref(text: &str) -> Option<WorkloadRef> {
     let mut parts = text.split('/');
-    let found = WorkloadRef {
-        cluster: parts.next()?.into(),
-        namespace: parts.next()?.to_owned(),
-        name: parts.next()?.to_owned(),
-    };
+    let found =
+        WorkloadRef { cluster: parts.next()?.into(), namespace: parts.next()?.into(), name: parts.next()?.into() };
     parts.next().is_none().then_some(found)
 }
 

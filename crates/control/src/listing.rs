@@ -119,8 +119,8 @@ pub fn endpoints(world: &World) -> Value {
                 locality: endpoint.locality.to_string(),
                 health: format!("{:?}", endpoint.health).to_lowercase(),
                 weight: endpoint.weight,
-                ports: endpoint.ports.clone(),
-                identity: endpoint.identity.clone(),
+                ports: (*endpoint.ports).clone(),
+                identity: endpoint.identity.clone().map(String::from),
                 mutual_tls: !endpoint.mutual_tls.is_empty(),
             });
         }
@@ -192,7 +192,7 @@ pub fn identity(world: &World, workload: &WorkloadRef) -> Option<String> {
         Some(fairlead_model::mesh::GatewayKind::EastWest) => {
             Some(world.authority.ca().trust_domain().gateway().to_string())
         }
-        _ => found.identity.clone(),
+        _ => found.identity.clone().map(String::from),
     }
 }
 

@@ -236,10 +236,10 @@ pub fn describe(
         },
         client,
         network: found.network.clone(),
-        locality: found.locality.clone(),
+        locality: (*found.locality).clone(),
         addresses: found.addresses.clone(),
-        labels: found.labels.clone(),
-        service_account: found.service_account.clone(),
+        labels: found.labels.to_map(),
+        service_account: found.service_account.to_string(),
         identity: identity.to_owned(),
     })
 }

@@ -49,7 +49,7 @@ impl Scale {
         let workload = |n: usize| WorkloadRef {
             cluster: cluster.clone(),
             namespace: "scale".into(),
-            name: format!("s{:04}-0", n % services.max(1)),
+            name: format!("s{:04}-0", n % services.max(1)).into(),
         };
         let proxies = (0..proxies).map(workload).collect();
         Ok(Self { world, cluster, endpoints, proxies })

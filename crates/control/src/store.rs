@@ -18,6 +18,9 @@ use std::time::Duration;
 
 const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 
+/// What is kept is read at the start and written after that; what is read again is small.
+const CACHE: usize = 2 * 1024 * 1024;
+
 /// Between two looks at whether something is passed on.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -182,7 +185,10 @@ impl Store {
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join("state.redb");
-        let database = Database::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Self::with(database)

@@ -46,7 +46,7 @@ pub fn run(args: &ProxyStaticArgs) -> anyhow::Result<()> {
     let workload = fairlead_model::endpoint::WorkloadRef {
         cluster: "static".into(),
         namespace: "static".into(),
-        name: "static".to_owned(),
+        name: "static".into(),
     };
     let mut options = ProxyOptions::new(ProxyRole::Sidecar, workload);
     options.serve = ServeAddresses { admin: None, metrics: None, ready: None, merged: None, dns: None };

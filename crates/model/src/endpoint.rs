@@ -4,9 +4,10 @@
 //! a gateway; nothing of the gateway leaks into it.
 
 use crate::ids::{ClusterId, Locality, NetworkId};
-use crate::matching::Labels;
+use crate::labels::WorkloadLabels;
+use crate::shared::{Shared, Text};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ impl fmt::Display for EndpointId {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkloadRef {
     pub cluster: ClusterId,
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Text,
+    pub name: Text,
 }
 
 impl fmt::Display for WorkloadRef {
@@ -54,7 +55,7 @@ pub struct Endpoint {
     /// The workload; for a static ServiceEntry endpoint that is no workload, `name` is its address.
     pub workload: WorkloadRef,
     pub network: NetworkId,
-    pub locality: Locality,
+    pub locality: Shared<Locality>,
     /// Its address inside its network. A peer does not tell addresses of networks the receiver is not in.
     pub address: Option<IpAddr>,
     /// Its addresses of other families, if the service has those, too: names of headless services mean them. It is one endpoint all the same.
@@ -62,15 +63,15 @@ pub struct Endpoint {
     pub additional_addresses: Vec<IpAddr>,
     /// A DNS name that stands for its address; only where `address` is `None`.
     #[serde(default)]
-    pub hostname: Option<String>,
+    pub hostname: Option<Text>,
     /// Service port number to the port the workload listens on. A port it does not have is absent.
-    pub ports: BTreeMap<u16, u16>,
+    pub ports: Shared<BTreeMap<u16, u16>>,
     /// Workload labels, with `topology.istio.io/cluster`, `…/network`, `topology.kubernetes.io/region|zone` injected.
-    pub labels: Labels,
+    pub labels: WorkloadLabels,
     /// SPIFFE ID of the workload, if it has an identity.
-    pub identity: Option<String>,
+    pub identity: Option<Text>,
     /// Service ports on which its proxy accepts mutual TLS (it has one, and PeerAuthentication there is not DISABLE).
-    pub mutual_tls: std::collections::BTreeSet<u16>,
+    pub mutual_tls: Shared<BTreeSet<u16>>,
     /// Relative to other endpoints; at least 1.
     pub weight: u32,
     pub health: Health,

@@ -3,7 +3,7 @@
 //! Invariant: ports are the Service's, the workload's are looked up by who serves; the servers of all Gateways that select
 //! a workload are in `ResolvedMesh.gateways` oldest first, conflicts already dropped with a diagnostic.
 
-use crate::matching::{Labels, selects};
+use crate::matching::{LabelSource, Labels, selects};
 use crate::origin::Origin;
 use crate::service::Protocol;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub const GATEWAY_POD: (&str, &str) = ("fairlead.dev/proxy", "gateway");
 impl GatewayConfig {
     /// Whether it is for this proxy, by labels and namespace. Gateways select in every namespace (Istio); but what the mesh's own
     /// gateways listen for is written in their namespace or in the root namespace, and what is written in theirs is for them alone.
-    pub fn serves(&self, namespace: &str, labels: &Labels, root_namespace: &str) -> bool {
+    pub fn serves(&self, namespace: &str, labels: &impl LabelSource, root_namespace: &str) -> bool {
         let let_in = match (namespace == MESH_NAMESPACE, self.namespace == MESH_NAMESPACE) {
             (true, own) => own || self.namespace == root_namespace,
             (false, own) => !own,

@@ -39,9 +39,21 @@ impl Visibility {
     }
 }
 
+/// What has labels, in whichever form.
+pub trait LabelSource {
+    /// The value of a label.
+    fn value(&self, key: &str) -> Option<&str>;
+}
+
+impl LabelSource for Labels {
+    fn value(&self, key: &str) -> Option<&str> {
+        self.get(key).map(String::as_str)
+    }
+}
+
 /// Whether every entry of `wanted` is in `labels` (an empty selector selects everything).
-pub fn selects(wanted: &Labels, labels: &Labels) -> bool {
-    wanted.iter().all(|(k, v)| labels.get(k) == Some(v))
+pub fn selects(wanted: &Labels, labels: &impl LabelSource) -> bool {
+    wanted.iter().all(|(k, v)| labels.value(k) == Some(v.as_str()))
 }
 
 /// Whether the host pattern (exact, or with a leading `*`) covers `host`. `*.foo.com` does not cover `foo.com`

@@ -6,11 +6,12 @@
 use crate::endpoint::WorkloadRef;
 use crate::gateway::GatewayConfig;
 use crate::ids::{ClusterId, Locality, NetworkId};
-use crate::matching::Labels;
+use crate::labels::WorkloadLabels;
 use crate::route::RouteSet;
 use crate::security::WorkloadSecurity;
 use crate::service::{Service, ServiceKey};
 use crate::settings::MeshSettings;
+use crate::shared::{Shared, Text};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -69,17 +70,17 @@ pub struct GatewayAddress {
 pub struct Workload {
     pub key: WorkloadRef,
     pub network: NetworkId,
-    pub locality: Locality,
+    pub locality: Shared<Locality>,
     pub addresses: Vec<IpAddr>,
-    pub labels: Labels,
-    pub service_account: String,
-    pub identity: Option<String>,
+    pub labels: WorkloadLabels,
+    pub service_account: Text,
+    pub identity: Option<Text>,
     /// Whether a proxy of ours stands in front of it.
     pub sidecar: bool,
     pub gateway: Option<GatewayKind>,
     /// Ports it is known to listen on: workload port to the services that target it (service, service port).
-    pub ports: BTreeMap<u16, Vec<(ServiceKey, u16)>>,
-    pub security: WorkloadSecurity,
+    pub ports: Shared<BTreeMap<u16, Vec<(ServiceKey, u16)>>>,
+    pub security: Shared<WorkloadSecurity>,
     pub origin: Option<crate::origin::Origin>,
 }
 

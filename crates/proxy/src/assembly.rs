@@ -41,8 +41,8 @@ impl Assembly {
         let registry = Registry::new();
         let families = Arc::new(Families::new(&registry));
         let own = PeerInfo {
-            workload: options.workload.name.clone(),
-            namespace: options.workload.namespace.clone(),
+            workload: options.workload.name.to_string(),
+            namespace: options.workload.namespace.to_string(),
             cluster: options.workload.cluster.to_string(),
             canonical_service: options.canonical_service.clone(),
             canonical_revision: options.canonical_revision.clone(),
@@ -62,7 +62,7 @@ impl Assembly {
             addresses: BoundAddresses::default(),
             mark: options.mark,
             resolvers: Upstreams { servers: options.resolvers.clone(), mark: options.mark },
-            hostname: options.workload.name.clone(),
+            hostname: options.workload.name.to_string(),
             in_flight: AtomicUsize::new(0),
             trouble,
             paths: Paths::default(),

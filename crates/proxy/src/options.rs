@@ -183,7 +183,7 @@ impl ProxyOptions {
     pub fn new(role: ProxyRole, workload: WorkloadRef) -> Self {
         Self {
             role,
-            canonical_service: workload.name.clone(),
+            canonical_service: workload.name.to_string(),
             canonical_revision: "latest".to_owned(),
             workload,
             control: Vec::new(),

@@ -113,7 +113,7 @@ fn world(given: &Given) -> World {
     {
         let mut parts = text.splitn(3, '/');
         let mut next = || parts.next().unwrap_or_default().to_owned();
-        let workload = WorkloadRef { cluster: next().into(), namespace: next(), name: next() };
+        let workload = WorkloadRef { cluster: next().into(), namespace: next().into(), name: next().into() };
         world.health.insert(workload, health);
     }
     world.kubelets = given.kubelets;

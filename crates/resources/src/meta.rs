@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::field::Timestamp;
+use fairlead_model::Shared;
 
 message! {
     /// Kubernetes `ObjectMeta`, as far as a mesh needs it.
@@ -14,9 +15,9 @@ message! {
         /// The namespace; `default` if a namespaced object names none, empty for cluster-scoped kinds.
         namespace: String,
         /// Labels.
-        labels: BTreeMap<String, String>,
+        labels: Shared<BTreeMap<String, String>>,
         /// Annotations.
-        annotations: BTreeMap<String, String>,
+        annotations: Shared<BTreeMap<String, String>>,
         /// When the API server created it; absent in files. Objects without it sort as the youngest, by namespace and name.
         creation_timestamp: Option<Timestamp>,
         /// The API server's unique id; empty in files.

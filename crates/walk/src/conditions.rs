@@ -177,11 +177,7 @@ impl Conditions {
 /// Reads `cluster/namespace/name`.
 pub fn workload_ref(name: &str) -> Option<WorkloadRef> {
     let mut parts = name.split('/');
-    Some(WorkloadRef {
-        cluster: parts.next()?.into(),
-        namespace: parts.next()?.to_owned(),
-        name: parts.next()?.to_owned(),
-    })
+    Some(WorkloadRef { cluster: parts.next()?.into(), namespace: parts.next()?.into(), name: parts.next()?.into() })
 }
 
 fn pair(a: ClusterId, b: ClusterId) -> (ClusterId, ClusterId) {

@@ -191,7 +191,7 @@ impl World {
             let member = mesh.members.get(&workload.key.cluster)?;
             return Some(format!("spiffe://{}/fairlead/gateway", member.trust_domain));
         }
-        workload.identity.clone()
+        workload.identity.as_ref().map(ToString::to_string)
     }
 
     /// `west/east-west@ADDRESS`, or the workload's name.

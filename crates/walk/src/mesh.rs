@@ -201,8 +201,8 @@ fn declared_ports(clusters: &BTreeMap<ClusterId, Cluster>) -> DeclaredPorts {
         for (decoded, _) in &read.objects {
             let key = |name: String| WorkloadRef {
                 cluster: cluster.clone(),
-                namespace: decoded.key.namespace.to_string(),
-                name,
+                namespace: decoded.key.namespace.clone().into(),
+                name: name.into(),
             };
             let name = decoded.key.name.to_string();
             match &decoded.object {

@@ -119,11 +119,11 @@ impl World {
             },
             client: ClientKind::Fairlead,
             network: workload.network.clone(),
-            locality: workload.locality.clone(),
+            locality: (*workload.locality).clone(),
             addresses: workload.addresses.clone(),
-            labels: workload.labels.clone(),
-            service_account: workload.service_account.clone(),
-            identity: workload.identity.clone().unwrap_or_default(),
+            labels: workload.labels.to_map(),
+            service_account: workload.service_account.to_string(),
+            identity: workload.identity.clone().unwrap_or_default().into(),
         }
     }
 

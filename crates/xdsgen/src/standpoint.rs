@@ -16,7 +16,7 @@ use fairlead_model::matching::Labels;
 use fairlead_model::policy::PolicyBlocks;
 use fairlead_model::route::RouteSet;
 use fairlead_model::{
-    ClientKind, ClusterId, NetworkId, ProxyDescription, ProxyRole, ResolvedMesh, Service, WorkloadRef,
+    ClientKind, ClusterId, NetworkId, ProxyDescription, ProxyRole, ResolvedMesh, Service, Text, WorkloadRef,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub struct Standpoint {
     client: ClientKind,
     cluster: ClusterId,
-    namespace: String,
+    namespace: Text,
     network: NetworkId,
     locality: Locality,
     /// Those of the labels that something in the mesh asks for.
@@ -105,7 +105,7 @@ impl Standpoint {
             workload: WorkloadRef {
                 cluster: self.cluster.clone(),
                 namespace: self.namespace.clone(),
-                name: String::new(),
+                name: Text::default(),
             },
             role: ProxyRole::Sidecar,
             client: self.client,

@@ -139,7 +139,7 @@ fn workload(
     entrances: &[fairlead_model::mesh::GatewayAddress],
     network: &str,
 ) -> MeshWorkload {
-    let key = |name: &str| (cluster.to_string(), one.key.namespace.clone(), name.to_owned());
+    let key = |name: &str| (cluster.to_string(), one.key.namespace.to_string(), name.to_owned());
     // Replica N of `w` is the workload `w-N`.
     let replica = one.key.name.rsplit_once('-').filter(|(_, n)| n.parse::<u32>().is_ok()).map(|(name, _)| name);
     let process = replica.and_then(|name| programs.processes.get(&key(name)));
@@ -156,16 +156,16 @@ fn workload(
     };
     let label = |names: &[&str]| names.iter().find_map(|name| one.labels.get(*name)).cloned();
     let mut found = MeshWorkload {
-        namespace: one.key.namespace.clone(),
-        name: one.key.name.clone(),
+        namespace: one.key.namespace.to_string(),
+        name: one.key.name.to_string(),
         addresses: one.addresses.clone(),
         network: Some(one.network.to_string()).filter(|n| n != network),
         locality: Some(one.locality.to_string()).filter(|l| !l.is_empty()),
         part,
-        identity: one.identity.clone(),
+        identity: one.identity.clone().map(String::from),
         canonical: (
             label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
-                .unwrap_or_else(|| one.key.name.clone()),
+                .unwrap_or_else(|| one.key.name.to_string()),
             label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"])
                 .unwrap_or_else(|| "latest".into()),
         ),
@@ -242,7 +242,7 @@ fn externals(spec: &MeshSpec, world: &World, calls: &[TableCall]) -> Vec<Externa
                     .as_ref()
                     .filter(|h| !h.ends_with(".cluster.local") && !h.ends_with(".clusterset.local"))
                 {
-                    hosts.entry(host.clone()).or_default().extend(endpoint.ports.values());
+                    hosts.entry(host.to_string()).or_default().extend(endpoint.ports.values());
                 }
                 if let Some(address) = endpoint.address {
                     found.entry(address).or_default().extend(endpoint.ports.values());

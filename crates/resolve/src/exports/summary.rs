@@ -48,7 +48,7 @@ fn service(own: &OwnService, rule: &ExportRule) -> ServiceSummary {
         let (ready, total) = capacity.entry(endpoint.locality.to_string()).or_default();
         *total += 1;
         *ready += u32::from(endpoint.health == Health::Healthy);
-        service_accounts.extend(endpoint.identity.clone());
+        service_accounts.extend(endpoint.identity.as_ref().map(ToString::to_string));
     }
     ServiceSummary {
         namespace: service.key.namespace.clone(),

@@ -4,9 +4,9 @@
 //! unless a host is already served; anything else on a port that is taken is skipped.
 
 use crate::analyze::codes;
+use fairlead_model::WorkloadLabels;
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::gateway::{GatewayConfig, GatewayServer, ServerTls};
-use fairlead_model::matching::Labels;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What shares a port.
@@ -28,7 +28,7 @@ struct Taken {
 /// Removes younger servers that cannot stand beside older ones on some workload that both are on.
 pub(super) fn drop_conflicting(
     configs: &mut [GatewayConfig],
-    workloads: &BTreeSet<(&str, &Labels)>,
+    workloads: &BTreeSet<(&str, &WorkloadLabels)>,
     root_namespace: &str,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
@@ -36,7 +36,7 @@ pub(super) fn drop_conflicting(
     for (namespace, labels) in workloads {
         let mut ports: BTreeMap<(Option<String>, u16), Taken> = BTreeMap::new();
         for (at, config) in configs.iter().enumerate() {
-            if config.selector.is_empty() || !config.serves(namespace, labels, root_namespace) {
+            if config.selector.is_empty() || !config.serves(namespace, *labels, root_namespace) {
                 continue;
             }
             for (number, server) in config.servers.iter().enumerate() {

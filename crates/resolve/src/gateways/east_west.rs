@@ -65,8 +65,8 @@ impl EastWest {
         if needed && !found.has(network) {
             let workload = WorkloadRef {
                 cluster: cluster.clone(),
-                namespace: BUILT_IN_NAMESPACE.to_owned(),
-                name: BUILT_IN_NAME.to_owned(),
+                namespace: BUILT_IN_NAMESPACE.into(),
+                name: BUILT_IN_NAME.into(),
             };
             let addresses = if written.is_empty() { vec![gateway_address(settings, cluster)] } else { written };
             found.add(network, &addresses, port, &workload);

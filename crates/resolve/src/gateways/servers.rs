@@ -6,7 +6,7 @@ use super::conflicts;
 use crate::registry::{Draft, Item};
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::gateway::{GATEWAY_POD, GatewayConfig, GatewayServer, ServerTls};
-use fairlead_model::matching::Labels;
+use fairlead_model::matching::LabelSource;
 use fairlead_model::mesh::GatewayKind;
 use fairlead_resources::istio::{self, ServerTlsMode};
 use fairlead_resources::protocol;
@@ -39,7 +39,7 @@ impl Gateways {
     }
 
     /// What kind of gateway a workload is, if one: Gateways with a non-empty selector make it one, or injection did.
-    pub fn kind(&self, namespace: &str, labels: &Labels) -> Option<GatewayKind> {
+    pub fn kind(&self, namespace: &str, labels: &impl LabelSource) -> Option<GatewayKind> {
         let mut kind = (has(labels, GATEWAY_POD) && !has(labels, INJECTED)).then_some(GatewayKind::Ingress);
         for config in self.selecting(namespace, labels) {
             if config.servers.iter().any(|server| server.tls == Some(ServerTls::AutoPassthrough)) {
@@ -51,22 +51,26 @@ impl Gateways {
     }
 
     /// Service ports on which a gateway workload terminates mutual TLS with the mesh's certificate.
-    pub fn mutual_ports(&self, namespace: &str, labels: &Labels) -> BTreeSet<u16> {
+    pub fn mutual_ports(&self, namespace: &str, labels: &impl LabelSource) -> BTreeSet<u16> {
         let servers = self.selecting(namespace, labels).flat_map(|config| &config.servers);
         servers.filter(|server| server.tls == Some(ServerTls::IstioMutual)).map(|server| server.port).collect()
     }
 
     /// None for a pod with an injected sidecar: a selector, of whatever namespace, must not turn it into a gateway and so take its
     /// mutual TLS and its policies from it.
-    pub fn selecting<'a>(&'a self, namespace: &'a str, labels: &'a Labels) -> impl Iterator<Item = &'a GatewayConfig> {
+    pub fn selecting<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a impl LabelSource,
+    ) -> impl Iterator<Item = &'a GatewayConfig> {
         let injected = has(labels, INJECTED);
         let may = move |config: &&GatewayConfig| !injected && !config.selector.is_empty();
         self.configs.iter().filter(may).filter(move |config| config.serves(namespace, labels, &self.root_namespace))
     }
 }
 
-fn has(labels: &Labels, (key, value): (&str, &str)) -> bool {
-    labels.get(key).is_some_and(|found| found == value)
+fn has(labels: &impl LabelSource, (key, value): (&str, &str)) -> bool {
+    labels.value(key) == Some(value)
 }
 
 fn config(item: &Item<'_, istio::Gateway>) -> GatewayConfig {

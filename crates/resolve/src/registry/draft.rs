@@ -4,8 +4,8 @@
 
 use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::ids::{Locality, NetworkId};
-use fairlead_model::matching::Labels;
 use fairlead_model::origin::Origin;
+use fairlead_model::{Shared, Text, WorkloadLabels};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -22,11 +22,11 @@ pub(crate) enum Written {
 pub(crate) struct Draft {
     pub key: WorkloadRef,
     pub written: Written,
-    pub labels: Labels,
-    pub service_account: String,
+    pub labels: WorkloadLabels,
+    pub service_account: Text,
     pub addresses: Vec<IpAddr>,
     pub network: NetworkId,
-    pub locality: Locality,
+    pub locality: Shared<Locality>,
     pub weight: u32,
     pub sidecar: bool,
     /// Port names it declares.

@@ -11,17 +11,18 @@ use fairlead_model::endpoint::{Endpoint, Health, WorkloadRef};
 use fairlead_model::mesh::GatewayKind;
 use fairlead_model::security::{MtlsMode, WorkloadSecurity};
 use fairlead_model::settings::{MeshSettings, Profile};
+use fairlead_model::{Shared, Text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// What one workload is, beyond its draft.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
-    pub security: WorkloadSecurity,
+    pub security: Shared<WorkloadSecurity>,
     pub gateway: Option<GatewayKind>,
     /// Service ports that a gateway workload terminates with the mesh's certificate.
     pub mutual_ports: BTreeSet<u16>,
-    pub identity: Option<String>,
+    pub identity: Option<Text>,
 }
 
 /// Facts of all workloads of a cluster.
@@ -35,10 +36,11 @@ pub(super) fn facts(
 ) -> AllFacts {
     let one = |draft: &Draft| {
         let gateway = gateways.kind(&draft.key.namespace, &draft.labels);
-        let identity = (draft.sidecar || gateway.is_some())
-            .then(|| settings.spiffe_id(&draft.key.cluster, &draft.key.namespace, &draft.service_account));
+        let identity = (draft.sidecar || gateway.is_some()).then(|| {
+            Text::pooled(&settings.spiffe_id(&draft.key.cluster, &draft.key.namespace, &draft.service_account))
+        });
         Facts {
-            security: peers.of(&draft.key.namespace, &draft.labels),
+            security: Shared::pooled(peers.of(&draft.key.namespace, &draft.labels)),
             gateway,
             mutual_ports: gateway
                 .map(|_| gateways.mutual_ports(&draft.key.namespace, &draft.labels))
@@ -62,6 +64,8 @@ pub(super) fn endpoint(
         Some(_) => facts.mutual_ports.contains(&number),
         None => draft.sidecar && facts.security.mtls_on(target) != MtlsMode::Disable,
     };
+    let mutual_tls: BTreeSet<u16> =
+        ports.iter().filter(|(number, target)| accepts(**number, **target)).map(|(number, _)| *number).collect();
     Endpoint {
         id: endpoint_id(&draft.key, service),
         workload: draft.key.clone(),
@@ -70,12 +74,8 @@ pub(super) fn endpoint(
         address: addresses.first().copied(),
         additional_addresses: addresses.into_iter().skip(1).collect(),
         hostname: None,
-        mutual_tls: ports
-            .iter()
-            .filter(|(number, target)| accepts(**number, **target))
-            .map(|(number, _)| *number)
-            .collect(),
-        ports,
+        mutual_tls: Shared::pooled(mutual_tls),
+        ports: Shared::pooled(ports),
         labels: draft.labels.clone(),
         identity: facts.identity.clone(),
         weight: draft.weight.max(1),

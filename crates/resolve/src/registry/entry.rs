@@ -16,6 +16,7 @@ use crate::settings::export_defaults::visibility;
 use fairlead_model::endpoint::{Endpoint, Health, WorkloadRef};
 use fairlead_model::security::MtlsMode;
 use fairlead_model::service::{Resolution, Service, ServiceKey, ServicePort, ServiceSource};
+use fairlead_model::{Shared, Text};
 use fairlead_resources::istio::{self, Port, ServiceEntry, ServiceLocation, WorkloadEntrySpec};
 use fairlead_resources::protocol;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -73,7 +74,7 @@ pub(super) fn services(
             exported: BTreeSet::new(),
             clusters: BTreeSet::from([context.around.cluster.clone()]),
             traffic_distribution: None,
-            labels: item.meta.labels.clone(),
+            labels: (*item.meta.labels).clone(),
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
             subject_alt_names: spec.subject_alt_names.clone(),
             policies: Vec::new(),
@@ -159,10 +160,9 @@ fn inline(
     }
     let around = context.around;
     let namespace = item.meta.namespace.as_str();
-    let mut labels = written.labels.clone();
-    let network = around.network(&written.network, &labels, address);
+    let network = around.network(&written.network, &written.labels, address);
     let locality = around.locality(&written.locality);
-    around.inject(&mut labels, &network, &locality, None);
+    let labels = around.inject(written.labels.clone().into(), &network, &locality, None);
     let known = address.and_then(|address| by_address.get(&address)).filter(|draft| draft.network == network);
     let name = if written.address.is_empty() { format!("network-{network}") } else { written.address.clone() };
     let workload: WorkloadRef = known.map_or_else(|| around.key(namespace, &name), |draft| draft.key.clone());
@@ -183,24 +183,27 @@ fn inline(
         None => !written.service_account.is_empty() || known.is_some_and(|draft| draft.sidecar),
     };
     let account = match (written.service_account.as_str(), known) {
-        ("", Some(draft)) => draft.service_account.as_str(),
+        ("", Some(draft)) => &*draft.service_account,
         ("", None) => "default",
         (account, _) => account,
     };
-    let security = peers.of(&workload.namespace, known.map_or(&written.labels, |draft| &draft.labels));
+    let security = match known {
+        Some(draft) => peers.of(&workload.namespace, &draft.labels),
+        None => peers.of(&workload.namespace, &written.labels),
+    };
     let accepts = |port: u16| internal && speaks && security.mtls_on(port) != MtlsMode::Disable;
     Some(Endpoint {
         id: endpoint_id(&workload, host),
         identity: (internal && speaks)
-            .then(|| context.settings.spiffe_id(around.cluster, &workload.namespace, account)),
+            .then(|| Text::pooled(&context.settings.spiffe_id(around.cluster, &workload.namespace, account))),
         mutual_tls: ports.iter().filter(|(_, target)| accepts(**target)).map(|(number, _)| *number).collect(),
         workload,
         network,
         locality,
         address,
         additional_addresses: Vec::new(),
-        hostname: dns,
-        ports,
+        hostname: dns.map(Text::from),
+        ports: Shared::pooled(ports),
         labels,
         weight: written.weight.max(1),
         health: known.map_or(Health::Healthy, |draft| draft.health),

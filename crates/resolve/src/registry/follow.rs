@@ -138,7 +138,7 @@ fn moves<'a>(new: &[ObjectRef<'a>], old: &[ObjectRef<'a>]) -> Option<Moves<'a>> 
 }
 
 fn labels<'a>(object: Option<&ObjectRef<'a>>) -> Option<&'a Labels> {
-    object.map(|object| &object.decoded.object.meta().labels)
+    object.map(|object| &*object.decoded.object.meta().labels)
 }
 
 /// Whether nothing outside the namespaces can follow from what happened in them.

@@ -4,7 +4,7 @@
 //! without a creation time last (Istio's tie-break); namespaces that `discoverySelectors` leave out are not here.
 
 use fairlead_model::ids::ClusterId;
-use fairlead_model::origin::Origin;
+use fairlead_model::origin::{ObjectKey, Origin};
 use fairlead_resources::core as kubernetes;
 use fairlead_resources::istio::{self, DiscoverySelector};
 use fairlead_resources::{Decoded, Meta, Object, fairlead, mcs};
@@ -38,6 +38,11 @@ impl<'a, T> Item<'a, T> {
     /// The origin of a path in it.
     pub fn origin(&self, path: &str) -> Origin {
         self.source.decoded.origin(path, self.source.file)
+    }
+
+    /// Its identity.
+    pub fn key(&self) -> &'a ObjectKey {
+        &self.source.decoded.key
     }
 
     /// Unix seconds; objects without a creation time are the youngest.
@@ -141,7 +146,7 @@ fn hidden_namespaces<'a>(all: &[ObjectRef<'a>], discovery: &[DiscoverySelector])
     let labels: BTreeMap<&str, &BTreeMap<String, String>> = all
         .iter()
         .filter_map(|object| match &object.decoded.object {
-            Object::Namespace(namespace) => Some((namespace.metadata.name.as_str(), &namespace.metadata.labels)),
+            Object::Namespace(namespace) => Some((namespace.metadata.name.as_str(), &*namespace.metadata.labels)),
             _ => None,
         })
         .collect();

@@ -87,7 +87,7 @@ pub(super) fn service(item: &Item<'_, kubernetes::Service>, context: &Context<'_
             .filter(|word| !word.is_empty())
             .or_else(|| item.meta.annotation(TRAFFIC_DISTRIBUTION))
             .map(str::to_owned),
-        labels: item.meta.labels.clone(),
+        labels: (*item.meta.labels).clone(),
         endpoints: endpoints(item, context).into_iter().map(Arc::new).collect(),
         subject_alt_names: Vec::new(),
         policies: Vec::new(),

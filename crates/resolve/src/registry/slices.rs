@@ -8,6 +8,7 @@ use super::endpoint::Facts;
 use super::objects::{Item, Objects};
 use super::proxy_address::is_refused_in_slices;
 use super::workloads::Surroundings;
+use fairlead_model::Shared;
 use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::security::WorkloadSecurity;
 use fairlead_resources::core::{EndpointSlice, SliceEndpoint};
@@ -93,18 +94,17 @@ fn workload<'d>(
         let health = if draft.health == Health::Healthy { health } else { draft.health };
         return Some(SliceWorkload { draft: Cow::Borrowed(draft), unknown: None, health, addresses, ports });
     }
-    let mut labels = BTreeMap::new();
     let network = around.network.clone();
     let mut locality = around.locality.clone();
     if let Some(zone) = &endpoint.zone {
-        locality.zone.clone_from(zone);
+        locality.zone = zone.as_str().to_owned();
+        locality.pool();
     }
-    around.inject(&mut labels, &network, &locality, endpoint.node_name.as_deref());
     let draft = Draft {
         key,
         written: Written::Pod,
-        labels,
-        service_account: "default".to_owned(),
+        labels: around.inject(Default::default(), &network, &locality, endpoint.node_name.as_deref()),
+        service_account: "default".into(),
         addresses: addresses.clone(),
         network,
         locality,
@@ -114,8 +114,12 @@ fn workload<'d>(
         health,
         origin: slice.origin("endpoints"),
     };
-    let unknown =
-        Facts { security: WorkloadSecurity::default(), gateway: None, mutual_ports: BTreeSet::new(), identity: None };
+    let unknown = Facts {
+        security: Shared::pooled(WorkloadSecurity::default()),
+        gateway: None,
+        mutual_ports: BTreeSet::new(),
+        identity: None,
+    };
     Some(SliceWorkload { draft: Cow::Owned(draft), unknown: Some(unknown), health, addresses, ports })
 }
 

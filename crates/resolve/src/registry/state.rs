@@ -25,10 +25,10 @@ use fairlead_model::ids::{ClusterId, NetworkId};
 use fairlead_model::matching::Labels;
 use fairlead_model::mesh::{GatewayKind, MemberState, Workload};
 use fairlead_model::route::RouteSet;
-use fairlead_model::security::WorkloadSecurity;
 use fairlead_model::service::ServiceKey;
 use fairlead_model::settings::MeshSettings;
 use fairlead_model::summary::MemberSummary;
+use fairlead_model::{Shared, Text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -140,7 +140,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
             trust_domain: settings.trust_domain_of(input.cluster),
             networks: networks.into_iter().collect(),
             gateways: entrances.addresses,
-            locality: around.locality.clone(),
+            locality: (*around.locality).clone(),
             version: input.observed.version.clone(),
         },
         workloads: known,
@@ -237,7 +237,7 @@ fn finished_workloads(
             identity: facts.identity,
             sidecar: draft.sidecar && facts.gateway.is_none(),
             gateway: facts.gateway,
-            ports: ports.remove(&key).unwrap_or_default(),
+            ports: Shared::pooled(ports.remove(&key).unwrap_or_default()),
             security: facts.security,
             origin: Some(draft.origin),
             key: key.clone(),
@@ -249,21 +249,20 @@ fn finished_workloads(
 
 /// The built-in east-west gateway.
 fn built_in(around: &Surroundings<'_>, settings: &MeshSettings, addresses: &[IpAddr]) -> Workload {
-    let mut labels = Labels::from([("app".to_owned(), BUILT_IN_NAME.to_owned())]);
-    around.inject(&mut labels, &around.network, &around.locality, None);
+    let labels = Labels::from([("app".to_owned(), BUILT_IN_NAME.to_owned())]);
     Workload {
         key: around.key(BUILT_IN_NAMESPACE, BUILT_IN_NAME),
         network: around.network.clone(),
         locality: around.locality.clone(),
         addresses: addresses.to_vec(),
-        labels,
-        service_account: String::new(),
+        labels: around.inject(labels.into(), &around.network, &around.locality, None),
+        service_account: Text::default(),
         // Reserved: no service account can have it.
-        identity: Some(format!("spiffe://{}/fairlead/gateway", settings.trust_domain_of(around.cluster))),
+        identity: Some(format!("spiffe://{}/fairlead/gateway", settings.trust_domain_of(around.cluster)).into()),
         sidecar: false,
         gateway: Some(GatewayKind::EastWest),
-        ports: BTreeMap::new(),
-        security: WorkloadSecurity::default(),
+        ports: Shared::default(),
+        security: Shared::default(),
         origin: None,
     }
 }

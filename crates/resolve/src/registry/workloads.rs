@@ -13,6 +13,7 @@ use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::ids::{ClusterId, Locality, NetworkId};
 use fairlead_model::matching::Labels;
 use fairlead_model::settings::MeshSettings;
+use fairlead_model::{ObjectKey, Shared, Text, WorkloadLabels};
 use fairlead_resources::core as kubernetes;
 use fairlead_resources::{fairlead, istio};
 use ipnet::IpNet;
@@ -35,7 +36,7 @@ const SYSTEM: &str = "istio-system";
 pub(crate) struct Surroundings<'a> {
     pub cluster: &'a ClusterId,
     pub network: NetworkId,
-    pub locality: Locality,
+    pub locality: Shared<Locality>,
     /// MeshNetworks `fromCidr`.
     ranges: Vec<(IpNet, NetworkId)>,
 }
@@ -61,7 +62,7 @@ impl<'a> Surroundings<'a> {
         Self {
             cluster,
             network: label.clone().or(registry).unwrap_or_else(|| network_of(mesh, cluster)),
-            locality: mesh.clusters.get(cluster).map(|member| member.locality.clone()).unwrap_or_default(),
+            locality: mesh.clusters.get(cluster).map(|member| member.locality.clone()).unwrap_or_default().into(),
             ranges: if label.is_some() { Vec::new() } else { ranges },
         }
     }
@@ -73,7 +74,16 @@ impl<'a> Surroundings<'a> {
     }
 
     pub fn key(&self, namespace: &str, name: &str) -> WorkloadRef {
-        WorkloadRef { cluster: self.cluster.clone(), namespace: namespace.to_owned(), name: name.to_owned() }
+        WorkloadRef { cluster: self.cluster.clone(), namespace: Text::pooled(namespace), name: name.into() }
+    }
+
+    /// The workload that an object is, by the object's own names.
+    fn key_of<T>(&self, item: &Item<'_, T>) -> WorkloadRef {
+        let ObjectKey { namespace, name, .. } = item.key();
+        if **namespace != *item.meta.namespace || **name != *item.meta.name {
+            return self.key(&item.meta.namespace, &item.meta.name);
+        }
+        WorkloadRef { cluster: self.cluster.clone(), namespace: namespace.clone().into(), name: name.clone().into() }
     }
 
     /// A label's network, a written one, that of the address, or the cluster's.
@@ -84,12 +94,18 @@ impl<'a> Surroundings<'a> {
     }
 
     /// A written `region/zone/subzone`, or the cluster's.
-    pub fn locality(&self, written: &str) -> Locality {
-        if written.is_empty() { self.locality.clone() } else { Locality::parse(written) }
+    pub fn locality(&self, written: &str) -> Shared<Locality> {
+        if written.is_empty() { self.locality.clone() } else { Shared::pooled(Locality::parse(written)) }
     }
 
-    /// Adds the labels that subsets and `failoverPriority` may name.
-    pub fn inject(&self, labels: &mut Labels, network: &NetworkId, locality: &Locality, node: Option<&str>) {
+    /// With the labels of its place, which subsets and `failoverPriority` may name.
+    pub fn inject(
+        &self,
+        written: Shared<Labels>,
+        network: &NetworkId,
+        locality: &Locality,
+        node: Option<&str>,
+    ) -> WorkloadLabels {
         let values = [
             (CLUSTER, self.cluster.as_str()),
             (NETWORK, network.as_str()),
@@ -98,7 +114,8 @@ impl<'a> Surroundings<'a> {
             (SUBZONE, locality.subzone.as_str()),
             (HOSTNAME, node.unwrap_or_default()),
         ];
-        labels.extend(values.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.to_owned())));
+        let place = values.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.to_owned()));
+        WorkloadLabels::new(written, place.collect())
     }
 }
 
@@ -148,16 +165,15 @@ fn give_addresses(found: &mut BTreeMap<WorkloadRef, Draft>, block: u8, observed:
 
 fn entry(item: &Item<'_, istio::WorkloadEntry>, around: &Surroundings<'_>) -> Draft {
     let spec = &item.object.spec;
-    let mut labels = item.object.all_labels();
+    let labels = item.object.all_labels();
     let network = around.network(&spec.network, &labels, spec.address.parse().ok());
     let locality = around.locality(&spec.locality);
     let sidecar = has_sidecar(&labels, item.meta.annotation(INJECT));
-    around.inject(&mut labels, &network, &locality, None);
     Draft {
-        key: around.key(&item.meta.namespace, &item.meta.name),
+        key: around.key_of(item),
         written: Written::WorkloadEntry,
         sidecar,
-        labels,
+        labels: around.inject(labels.into(), &network, &locality, None),
         service_account: account(&spec.service_account),
         addresses: spec.address.parse().into_iter().collect(),
         network,
@@ -178,17 +194,16 @@ pub(super) fn entry_ports(written: &BTreeMap<String, u32>) -> BTreeMap<String, u
 
 fn replicas(item: &Item<'_, fairlead::Workload>, around: &Surroundings<'_>) -> Vec<Draft> {
     let spec = &item.object.spec;
-    let mut labels = item.object.all_labels();
+    let labels = item.object.all_labels();
     let network = around.network(spec.network.as_deref().unwrap_or_default(), &labels, None);
     let locality = around.locality(spec.locality.as_deref().unwrap_or_default());
     let sidecar = spec.sidecar.unwrap_or(true) && has_sidecar(&labels, item.meta.annotation(INJECT));
-    around.inject(&mut labels, &network, &locality, None);
     let named = spec.ports.iter().filter(|port| !port.name.is_empty());
     let one = Draft {
-        key: around.key(&item.meta.namespace, &item.meta.name),
+        key: around.key_of(item),
         written: Written::Process,
         sidecar,
-        labels,
+        labels: around.inject(labels.into(), &network, &locality, None),
         service_account: account(spec.service_account.as_deref().unwrap_or_default()),
         addresses: Vec::new(),
         network,
@@ -216,7 +231,7 @@ fn pod(item: &Item<'_, kubernetes::Pod>, around: &Surroundings<'_>, objects: &Ob
             addresses.push(address);
         }
     }
-    let mut labels = item.meta.labels.clone();
+    let labels = &item.meta.labels;
     let node = objects.nodes.get(pod.spec.node_name.as_str());
     let from_node = node.map(|node| {
         let label = |key| node.meta.label(key).unwrap_or_default().to_owned();
@@ -224,22 +239,24 @@ fn pod(item: &Item<'_, kubernetes::Pod>, around: &Surroundings<'_>, objects: &Ob
     });
     let locality = match labels.get(POD_LOCALITY) {
         // A label cannot hold slashes.
-        Some(label) => Locality::parse(&label.replace('.', "/")),
-        None => from_node.filter(|locality| !locality.is_unset()).unwrap_or_else(|| around.locality.clone()),
+        Some(label) => Shared::pooled(Locality::parse(&label.replace('.', "/"))),
+        None => match from_node.filter(|locality| !locality.is_unset()) {
+            Some(locality) => Shared::pooled(locality),
+            None => around.locality.clone(),
+        },
     };
-    let network = around.network("", &labels, addresses.first().copied());
-    let sidecar = !pod.spec.host_network && has_sidecar(&labels, item.meta.annotation(INJECT));
-    around.inject(&mut labels, &network, &locality, Some(&pod.spec.node_name));
+    let network = around.network("", labels, addresses.first().copied());
+    let sidecar = !pod.spec.host_network && has_sidecar(labels, item.meta.annotation(INJECT));
     let containers = pod.spec.init_containers.iter().chain(&pod.spec.containers);
     let mut named_ports = BTreeMap::new();
     for port in containers.flat_map(|container| &container.ports).filter(|port| !port.name.is_empty()) {
         named_ports.entry(port.name.clone()).or_insert(port.container_port);
     }
     Some(Draft {
-        key: around.key(&item.meta.namespace, &item.meta.name),
+        key: around.key_of(item),
         written: Written::Pod,
         sidecar,
-        labels,
+        labels: around.inject(labels.clone(), &network, &locality, Some(&pod.spec.node_name)),
         service_account: account(&pod.spec.service_account_name),
         addresses,
         network,
@@ -257,6 +274,6 @@ fn has_sidecar(labels: &Labels, annotation: Option<&str>) -> bool {
     inject != Some("false") && labels.get(TLS_MODE).map(String::as_str) != Some("disabled")
 }
 
-fn account(written: &str) -> String {
-    if written.is_empty() { "default".to_owned() } else { written.to_owned() }
+fn account(written: &str) -> Text {
+    Text::pooled(if written.is_empty() { "default" } else { written })
 }

@@ -6,7 +6,7 @@
 use super::TrustDomains;
 use super::conditions::{operation, source, when};
 use crate::registry::Item;
-use fairlead_model::matching::{Labels, selects};
+use fairlead_model::matching::{LabelSource, Labels, selects};
 use fairlead_model::security::{Action, Attribute, AuthorizationPolicy, AuthorizationRule, Value};
 use fairlead_resources::istio::{self as written, AuthorizationAction};
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ impl PolicyIndex {
     }
 
     /// Positions in `policies` of those that hold for a workload, in their order.
-    pub fn select(&self, namespace: &str, labels: &Labels) -> Vec<usize> {
+    pub fn select(&self, namespace: &str, labels: &impl LabelSource) -> Vec<usize> {
         let of = |namespace: &str| self.by_namespace.get(namespace).into_iter().flatten().copied();
         let own = of(namespace).filter(|_| namespace != self.root);
         let mut found: Vec<usize> =

@@ -4,7 +4,7 @@
 //! STRICT for everything it may have selected.
 
 use crate::registry::Item;
-use fairlead_model::matching::{Labels, selects};
+use fairlead_model::matching::{LabelSource, Labels, selects};
 use fairlead_model::origin::Origin;
 use fairlead_model::security::{MtlsMode, WorkloadSecurity};
 use fairlead_resources::istio::{MutualTlsMode, PeerAuthentication};
@@ -58,7 +58,7 @@ impl PeerAuthentications {
     }
 
     /// Mode, modes by workload port, and the objects that decided.
-    pub fn of(&self, namespace: &str, labels: &Labels) -> WorkloadSecurity {
+    pub fn of(&self, namespace: &str, labels: &impl LabelSource) -> WorkloadSecurity {
         let mut security = WorkloadSecurity::default();
         let in_namespace = self.namespaces.get(namespace);
         let workload = in_namespace

@@ -44,7 +44,7 @@ pub fn digest(mesh: &ResolvedMesh, diagnostics: &[Diagnostic]) -> Value {
 
 /// A caller in a namespace that is no workload.
 pub fn viewer(mesh: &ResolvedMesh, namespace: &str) -> WorkloadRef {
-    WorkloadRef { cluster: mesh.cluster.clone(), namespace: namespace.into(), name: String::new() }
+    WorkloadRef { cluster: mesh.cluster.clone(), namespace: namespace.into(), name: Default::default() }
 }
 
 fn service(service: &Service) -> Value {

@@ -3,6 +3,7 @@
 //! Never merges slices: that is resolving.
 
 use crate::meta::Meta;
+use fairlead_model::Text;
 
 /// The label that names the Service a slice belongs to.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -29,11 +30,11 @@ message! {
         /// Readiness.
         conditions: EndpointConditions,
         /// Its host name in a headless service.
-        hostname: Option<String>,
+        hostname: Option<Text>,
         /// Its node.
-        node_name: Option<String>,
+        node_name: Option<Text>,
         /// Its zone.
-        zone: Option<String>,
+        zone: Option<Text>,
         /// The Pod behind it.
         target_ref: Option<TargetRef>,
     }
@@ -55,11 +56,11 @@ message! {
     /// What an endpoint's address belongs to.
     pub struct TargetRef {
         /// `Pod`, normally.
-        kind: String,
+        kind: Text,
         /// Its name.
         name: String,
         /// Its namespace.
-        namespace: String,
+        namespace: Text,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Never decides whether a pod is in the mesh: that is resolving.
 
 use crate::meta::Meta;
+use fairlead_model::{Shared, Text};
 
 message! {
     /// A Kubernetes Pod.
@@ -20,19 +21,19 @@ message! {
     /// `Pod.spec`.
     pub struct PodSpec {
         /// The account it runs as; empty means `default`.
-        service_account_name: String,
+        service_account_name: Text,
         /// Its node.
-        node_name: String,
+        node_name: Text,
         /// Whether it uses its node's network.
         host_network: bool,
         /// Its host name.
-        hostname: String,
+        hostname: Text,
         /// The headless service its name is under.
-        subdomain: String,
+        subdomain: Text,
         /// Its containers.
-        containers: Vec<Container>,
+        containers: Shared<Vec<Container>>,
         /// Containers that run before, or beside with `restartPolicy: Always`.
-        init_containers: Vec<Container>,
+        init_containers: Shared<Vec<Container>>,
     }
 }
 
@@ -62,15 +63,15 @@ message! {
     /// `Pod.status`.
     pub struct PodStatus {
         /// `Pending`, `Running`, `Succeeded`, `Failed`, `Unknown`.
-        phase: String,
+        phase: Text,
         /// Its address.
         pod_ip: String = "podIP",
         /// Addresses of all families.
         pod_ips: Vec<PodIp> = "podIPs",
         /// Its node's address.
-        host_ip: String = "hostIP",
+        host_ip: Text = "hostIP",
         /// `Ready` and others.
-        conditions: Vec<PodCondition>,
+        conditions: Shared<Vec<PodCondition>>,
     }
 }
 
@@ -103,7 +104,7 @@ impl Pod {
         self.spec
             .init_containers
             .iter()
-            .chain(&self.spec.containers)
+            .chain(self.spec.containers.iter())
             .flat_map(|container| &container.ports)
             .find(|port| port.name == name)
             .map(|port| port.container_port)

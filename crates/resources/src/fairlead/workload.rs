@@ -186,7 +186,7 @@ impl crate::field::FromNode for WorkloadPort {
 impl Workload {
     /// All labels: the spec's over the metadata's.
     pub fn all_labels(&self) -> BTreeMap<String, String> {
-        let mut labels = self.metadata.labels.clone();
+        let mut labels = (*self.metadata.labels).clone();
         labels.extend(self.spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
         labels
     }

@@ -4,11 +4,13 @@
 //! Invariant: a path in a finding names the field as it is written on the wire.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 
 use super::{Cost, FieldPath, Finding, Level, Step};
 use crate::codes;
 use crate::limits;
 use crate::yaml::{Node, Value};
+use fairlead_model::Shared;
 
 /// What a reader does with a field it does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,6 +288,19 @@ impl<T: FromNode> FromNode for Option<T> {
 impl<T: FromNode> FromNode for Box<T> {
     fn from_node(node: &Node, reading: &mut Reading) -> Self {
         Box::new(T::from_node(node, reading))
+    }
+
+    fn shape() -> Shape {
+        T::shape()
+    }
+}
+
+impl<T: FromNode + Eq + Hash + Send + Sync + 'static> FromNode for Shared<T> {
+    const NULLABLE: bool = T::NULLABLE;
+    const WRAPPER: bool = T::WRAPPER;
+
+    fn from_node(node: &Node, reading: &mut Reading) -> Self {
+        Self::pooled(T::from_node(node, reading))
     }
 
     fn shape() -> Shape {

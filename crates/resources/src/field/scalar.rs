@@ -3,6 +3,7 @@
 //! Never rounds or truncates silently: what does not fit is a finding. Invariant: all are `Eq + Hash`, so that whatever
 //! is derived from them can be memoised.
 
+use fairlead_model::Text;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -187,6 +188,19 @@ impl FromNode for String {
                 reading.wrong(format!("must be text, is {}", other.kind()), "put it in quotes");
                 Self::new()
             }
+        }
+    }
+
+    fn shape() -> Shape {
+        Shape::String
+    }
+}
+
+impl FromNode for Text {
+    fn from_node(node: &Node, reading: &mut Reading) -> Self {
+        match &node.value {
+            Value::String(text) => Self::pooled(text),
+            _ => String::from_node(node, reading).into(),
         }
     }
 

@@ -37,7 +37,7 @@ message! {
 impl WorkloadEntry {
     /// All labels: the spec's, then those of the metadata that the spec does not have.
     pub fn all_labels(&self) -> BTreeMap<String, String> {
-        let mut labels = self.metadata.labels.clone();
+        let mut labels = (*self.metadata.labels).clone();
         labels.extend(self.spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
         labels
     }

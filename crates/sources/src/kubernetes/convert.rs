@@ -105,6 +105,7 @@ fn compact(object: &mut Object) {
     let meta = object.meta_mut();
     meta.resource_version = String::new();
     meta.annotations.remove(LAST_APPLIED);
+    meta.annotations.pool();
 }
 
 fn compact_pod(pod: &mut Pod) {
@@ -118,9 +119,12 @@ fn compact_pod(pod: &mut Pod) {
     for containers in [&mut pod.spec.containers, &mut pod.spec.init_containers] {
         containers.retain(|container| container.ports.iter().any(|port| !port.name.is_empty()));
         containers.shrink_to_fit();
+        containers.pool();
     }
     pod.status.conditions.retain(|condition| condition.condition == "Ready");
     pod.status.conditions.shrink_to_fit();
+    pod.status.conditions.pool();
+    pod.metadata.labels.pool();
     if let [only] = pod.status.pod_ips.as_slice()
         && only.ip == pod.status.pod_ip
     {

@@ -216,8 +216,8 @@ fn encryption(
         if scope.proxy.client == ClientKind::Fairlead {
             return Vec::new();
         }
-        let set: BTreeSet<&String> = endpoints.iter().filter_map(|e| e.identity.as_ref()).collect();
-        set.into_iter().cloned().collect()
+        let set: BTreeSet<&str> = endpoints.iter().filter_map(|e| e.identity.as_deref()).collect();
+        set.into_iter().map(str::to_owned).collect()
     };
     match blocks.and_then(|b| b.tls.as_ref()) {
         Some(ClientTls::Disable) => (UpstreamTls::Plaintext, Encryption::Never),

@@ -135,7 +135,7 @@ fn first_weights(input: &EndpointsInput, placed: &[Placed<'_>]) -> Option<BTreeM
     let LocalityRule::Distribute { to, exact, .. } = &input.rule else { return None };
     let mut present: BTreeMap<Locality, u64> = BTreeMap::new();
     for p in placed.iter().filter(|p| p.rank == 0) {
-        *present.entry(p.endpoint.locality.clone()).or_default() += u64::from(p.endpoint.weight.max(1));
+        *present.entry((*p.endpoint.locality).clone()).or_default() += u64::from(p.endpoint.weight.max(1));
     }
     Some(distribute(to, &present, *exact))
 }
@@ -210,14 +210,14 @@ fn labels(input: &EndpointsInput, p: &Placed<'_>) -> Option<core::Metadata> {
     let mut ours = fields([
         ("id", text(&*endpoint.id.0)),
         ("cluster", text(workload.cluster.as_str())),
-        ("namespace", text(&workload.namespace)),
-        ("workload", text(&workload.name)),
+        ("namespace", text(&*workload.namespace)),
+        ("workload", text(&*workload.name)),
     ]);
     if !endpoint.network.as_str().is_empty() {
         ours.fields.insert("network".to_owned(), text(endpoint.network.as_str()));
     }
     if let Some(identity) = endpoint.identity.as_ref().filter(|_| p.mutual) {
-        ours.fields.insert("identity".to_owned(), text(identity));
+        ours.fields.insert("identity".to_owned(), text(&**identity));
     }
     if let (Reach::Gateway { .. }, Some(address)) = (&p.reach, endpoint.address) {
         ours.fields.insert("address".to_owned(), text(address.to_string()));

@@ -22,7 +22,7 @@ pub enum Reach {
 /// is dialled directly, as Istio does, if its address is known.
 pub fn reach(from: &NetworkId, endpoint: &Endpoint, hops: &BTreeSet<(NetworkId, ClusterId)>) -> Reach {
     if let (None, Some(name)) = (endpoint.address, &endpoint.hostname) {
-        return Reach::Named(name.clone());
+        return Reach::Named(name.to_string());
     }
     let direct = endpoint.address.map_or(Reach::No, Reach::Direct);
     if from.reaches(&endpoint.network) && endpoint.address.is_some() {

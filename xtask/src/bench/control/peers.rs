@@ -311,20 +311,20 @@ fn summary(
         };
         let endpoint = |pod: usize| {
             let workload =
-                WorkloadRef { cluster: id.clone(), namespace: namespace.clone(), name: format!("{name}-{pod}") };
+                WorkloadRef { cluster: id.clone(), namespace: namespace.as_str().into(), name: format!("{name}-{pod}").into() };
             let [_, a, b, c] = ((number * pods + pod) as u32).to_be_bytes();
             Arc::new(Endpoint {
                 id: fairlead_resolve::registry::endpoint_id(&workload, &format!("{name}.{namespace}")),
                 workload,
                 network: Default::default(),
-                locality: Locality::default(),
+                locality: Locality::default().into(),
                 address: Some([11 + a, b, c, 1].into()),
                 additional_addresses: Vec::new(),
                 hostname: None,
-                ports: BTreeMap::from([(80, 8080)]),
-                labels: BTreeMap::from([("app".to_owned(), name.clone())]),
-                identity: Some(identity.clone()),
-                mutual_tls: BTreeSet::from([80]),
+                ports: BTreeMap::from([(80, 8080)]).into(),
+                labels: BTreeMap::from([("app".to_owned(), name.clone())]).into(),
+                identity: Some(identity.as_str().into()),
+                mutual_tls: BTreeSet::from([80]).into(),
                 weight: 1,
                 health: Health::Healthy,
             })
