@@ -3,9 +3,11 @@
 //! It stands in for generated code, so it knows tonic and nothing else. Invariant: every message that comes in
 //! is bounded by the limit its service states.
 
+use crate::outgoing::{Answer, Outgoing};
 use prost::Message;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::client::Grpc as ClientGrpc;
@@ -42,14 +44,20 @@ where
 pub(crate) fn streaming<Req, Res, F>(request: http::Request<Body>, limit: usize, call: F) -> HttpReply
 where
     Req: Message + Default + Send + 'static,
-    Res: Message + Send + 'static,
+    Res: Message + Outgoing,
     F: FnMut(Request<Streaming<Req>>) -> Reply<BoxStream<Res>> + Send + 'static,
 {
     Box::pin(async move {
-        let mut grpc = ServerGrpc::new(ProstCodec::<Res, Req>::default())
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX);
-        Ok(grpc.streaming(Bidirectional(call), request).await)
+        let mut grpc = ServerGrpc::new(ProstCodec::<Res, Req>::default()).max_decoding_message_size(limit);
+        let answers = Arc::default();
+        let service = Bidirectional { call, answers: Arc::clone(&answers) };
+        let response = grpc.streaming(service, request).await;
+        // tonic's own body keeps a buffer as long as the longest message for as long as the stream stands.
+        let taken = answers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(match taken {
+            Some(messages) => response.map(|_| Body::new(Answer::new(messages))),
+            None => response,
+        })
     })
 }
 
@@ -118,10 +126,15 @@ where
     }
 }
 
-struct Bidirectional<F>(F);
+/// Its answers are put aside, to be written by [`Answer`].
+struct Bidirectional<F, Res> {
+    call: F,
+    answers: Arc<Mutex<Option<BoxStream<Res>>>>,
+}
 
-impl<Req, Res, F> StreamingService<Req> for Bidirectional<F>
+impl<Req, Res, F> StreamingService<Req> for Bidirectional<F, Res>
 where
+    Res: Send + 'static,
     F: FnMut(Request<Streaming<Req>>) -> Reply<BoxStream<Res>>,
 {
     type Response = Res;
@@ -129,6 +142,13 @@ where
     type Future = Reply<BoxStream<Res>>;
 
     fn call(&mut self, request: Request<Streaming<Req>>) -> Self::Future {
-        (self.0)(request)
+        let (reply, answers) = ((self.call)(request), self.answers.clone());
+        Box::pin(async move {
+            let aside = |messages| -> BoxStream<Res> {
+                *answers.lock().unwrap_or_else(PoisonError::into_inner) = Some(messages);
+                Box::pin(tokio_stream::empty())
+            };
+            Ok(reply.await?.map(aside))
+        })
     }
 }

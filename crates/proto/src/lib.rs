@@ -30,6 +30,7 @@ pub mod reports;
 
 mod grpc;
 mod json;
+mod outgoing;
 mod resource_type;
 
 pub use grpc::{BoxStream, Reply};
