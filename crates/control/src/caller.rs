@@ -141,6 +141,7 @@ pub async fn accept(
                 continue;
             }
         };
+        let address = crate::listen::caller(address);
         let source = Source::from(address.ip());
         let place = match door.enter(source, Instant::now()) {
             Ok(place) => place,

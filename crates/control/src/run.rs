@@ -10,6 +10,7 @@ use crate::connections::Connections;
 use crate::discovery::Streams;
 use crate::event::Event;
 use crate::joining::Acceptor;
+use crate::listen::listen;
 use crate::mesh_file::MeshFile;
 use crate::options::ControlOptions;
 use crate::owner::{Owner, Published};
@@ -30,7 +31,6 @@ use fairlead_proto::reports::ReportsServer;
 use fairlead_resources::fairlead::Admission;
 use fairlead_xds::server::{DiscoveryService, ServiceConfig, builder};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -55,20 +55,16 @@ impl Listeners {
     async fn open(options: &ControlOptions) -> anyhow::Result<Self> {
         let mut listeners = Self::default();
         for address in &options.listen {
-            listeners.proxies.push(listen(address).await?);
+            listeners.proxies.push(listen(*address).await?);
         }
         if let Some(address) = &options.status {
-            listeners.status = Some(listen(address).await?);
+            listeners.status = Some(listen(*address).await?);
         }
         if let Some(address) = &options.webhook {
-            listeners.webhook = Some(listen(address).await?);
+            listeners.webhook = Some(listen(*address).await?);
         }
         Ok(listeners)
     }
-}
-
-async fn listen(address: &SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Runs until SIGTERM or SIGINT.

@@ -6,6 +6,7 @@ use crate::world::World;
 use fairlead_model::mesh::Workload;
 use fairlead_model::service::ServiceSource;
 use fairlead_model::{ClusterId, Endpoint, Health, NetworkId, Profile, WorkloadRef};
+use fairlead_resolve::names::virtual_ip::is_virtual;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -86,7 +87,8 @@ impl World {
         let cluster = place.cluster()?;
         let mesh = self.mesh(cluster)?;
         let service = mesh.services.values().find(|s| {
-            s.vips.contains(&address.ip()) && (s.source != ServiceSource::ServiceEntry || allocated(address.ip()))
+            // Of the mesh's own range: what a ServiceEntry itself writes may exist outside.
+            s.vips.contains(&address.ip()) && (s.source != ServiceSource::ServiceEntry || is_virtual(address.ip()))
         })?;
         let ready = service.endpoints.iter().filter(|e| e.workload.cluster == *cluster && e.health == Health::Healthy);
         let alike = |e: &Endpoint| e.addresses().find(|ip| ip.is_ipv4() == address.is_ipv4()).or(e.address);
@@ -120,9 +122,4 @@ impl World {
         let mesh = self.meshes.get(&workload.key.cluster);
         self.conditions.is_down(&workload.key) && mesh.is_some_and(|m| m.settings.profile == Profile::Istio)
     }
-}
-
-/// Of the mesh's own range: what a ServiceEntry itself writes may exist outside.
-fn allocated(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V4(v4) if v4.octets()[..2] == [240, 240])
 }

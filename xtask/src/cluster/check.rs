@@ -12,7 +12,7 @@ use crate::tally::Tally;
 use anyhow::Context as _;
 use base64::Engine as _;
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -154,9 +154,23 @@ impl<'a> Facts<'a> {
         );
         self.expect(&format!("c{c} a pod asks the API server"), "gitVersion", || inside(&["sh", "-c", &ask]));
         let port = self.service(c, "{.spec.ports[0].nodePort}")?;
-        let url = format!("http://{}:{port}/", self.plan.node(c));
-        let result = self.within(|| containing(self.fetch_from_lan(&url)?, &own));
-        self.tally.note(&format!("c{c} NodePort from the lan"), result);
+        for node in self.plan.node_addresses(c) {
+            let url = format!("http://{}/", SocketAddr::new(node, port.parse()?));
+            let result = self.within(|| containing(self.fetch_from_lan(&url)?, &own));
+            self.tally.note(&format!("c{c} NodePort from the lan, {node}"), result);
+        }
+        if self.plan.dual {
+            let path = "jsonpath={.items[0].status.podIPs[1].ip}";
+            let address = self.kubectl(c, &["get", "pods", "-l", "app=web", "-o", path])?;
+            let service = self.service(c, "{.spec.clusterIPs[1]}")?;
+            for (name, url) in [
+                ("pod by its IPv6 address", format!("http://[{address}]:8080/")),
+                ("Service by its IPv6 address", format!("http://[{service}]:{PORT}/")),
+            ] {
+                let result = self.within(|| containing(self.fetch(c, &url)?, &own));
+                self.tally.note(&format!("c{c} {name}"), result);
+            }
+        }
         Ok(())
     }
 
@@ -174,11 +188,15 @@ impl<'a> Facts<'a> {
         let url = format!("http://{}:{port}/", self.plan.node(to));
         let result = self.within(|| containing(self.fetch(from, &url)?, &answer));
         self.tally.note(&format!("c{from} pod reaches c{to} by NodePort"), result);
-        let result = self.within(|| {
-            let address = self.service(to, "{.status.loadBalancer.ingress[0].ip}")?;
-            containing(self.fetch(from, &format!("http://{address}:{PORT}/"))?, &answer)
-        });
-        self.tally.note(&format!("c{from} pod reaches c{to} by its load balancer"), result);
+        for (place, node) in self.plan.node_addresses(to).into_iter().enumerate() {
+            let result = self.within(|| {
+                let told = self.service(to, &format!("{{.status.loadBalancer.ingress[{place}].ip}}"))?;
+                let address: IpAddr = told.parse().with_context(|| format!("load balancer `{told}`"))?;
+                anyhow::ensure!(address == node, "its load balancer has {address}, wanted {node}");
+                containing(self.fetch(from, &format!("http://{}/", SocketAddr::new(address, PORT)))?, &answer)
+            });
+            self.tally.note(&format!("c{from} pod reaches c{to} by its load balancer, {node}"), result);
+        }
         let address = self.pod_address(to)?;
         let url = format!("http://{address}:8080/");
         if self.plan.shape == Shape::Flat {

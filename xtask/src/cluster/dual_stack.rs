@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 const NAMESPACE: &str = "dual-stack";
+const SYSTEM: &str = "fairlead-system";
 const NEAR: &str = "testbed/manifests/dual-stack.yaml";
 const FAR: &str = "testbed/manifests/dual-stack-far.yaml";
 /// How long something may take to become true: pods start, and configuration comes.
@@ -79,7 +80,8 @@ impl Run<'_> {
         self.names()?;
         self.outside()?;
         self.inbound()?;
-        self.other_cluster()
+        self.other_cluster()?;
+        self.control_plane()
     }
 
     fn start(&self) -> anyhow::Result<()> {
@@ -313,7 +315,35 @@ impl Run<'_> {
             "far-0",
             v6,
         )?;
-        self.answered("a Service that is in the other cluster alone", &["http://distant/"], "far-0", gateway)?;
-        self.refused("it has no IPv6 address, which is known at once", &["-6", "http://distant/"])
+        self.answered("a Service that is in the other cluster alone", &["-4", "http://distant/"], "far-0", gateway)?;
+        self.answered("the same over IPv6, by a virtual IP of its own", &["-6", "http://distant/"], "far-0", v6)?;
+        let both = r#"{"spec": {"ipFamilyPolicy": "RequireDualStack"}}"#;
+        self.kubectl(2, &["patch", "service", "fairlead-eastwest", "-n", SYSTEM, "--type=merge", "-p", both])?;
+        let entered = format!("[{}]:15443", self.plan.node6(2));
+        let by_v6 = |record: &Value| gateway(record) && record["gateway"] == *entered;
+        self.answered("through the other cluster's gateway by its IPv6 address", &["http://distant/"], "far-0", by_v6)
+    }
+
+    /// What kubelets and programs ask of the control plane, in clusters whose first family is IPv6.
+    fn control_plane(&mut self) -> anyhow::Result<()> {
+        let path = "jsonpath={.items[0].status.podIPs[1].ip}";
+        let pod = self.kubectl(1, &["get", "pods", "-n", SYSTEM, "-l", "app=fairlead-control", "-o", path])?;
+        let ready = format!("http://[{pod}]:15014/ready");
+        let result = self.within(|| self.program("plain-0", &["curl", "-sSf", "--max-time", "5", &ready]).map(drop));
+        self.tally.note("the control plane answers over IPv6", result);
+        let mut failed = Vec::new();
+        for port in [15012, 15017] {
+            // Whose certificate it is, is no question here: something answers with one.
+            let url = format!("https://[{pod}]:{port}/");
+            let told =
+                self.program("plain-0", &["curl", "-skv", "--max-time", "5", &url, "-o", "/dev/null", "--stderr", "-"]);
+            let text = told.unwrap_or_else(|error| format!("{error:#}"));
+            if !text.contains("Server certificate") {
+                failed.push(format!("{port}: {text}"));
+            }
+        }
+        let result = if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) };
+        self.tally.note("proxies and API servers reach it over IPv6", result);
+        Ok(())
     }
 }

@@ -132,6 +132,7 @@ pub async fn serve(listener: TcpListener, config: Arc<ServerConfig>, routes: Rou
                 continue;
             }
         };
+        let address = crate::listen::caller(address);
         let source = Source::from(address.ip());
         match places.take(source, std::time::Instant::now()) {
             Ok(place) => {

@@ -1,4 +1,5 @@
-//! Virtual IPs: one stable address in 240.240.0.0/16 for every name that has none of its own.
+//! Virtual IPs: one stable address in 240.240.0.0/16 for every name that has none of its own, and where pods have IPv6 one that follows from
+//! it in 2001:2::/48, as Istio's.
 //!
 //! Never looks at who asks or at the order of input. Invariant: a name keeps its address as long as it is in `kept`;
 //! without `kept` the address is a function of the set of names alone, and a name of a lower tier (the cluster's own)
@@ -6,7 +7,7 @@
 
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// First two octets of the range Istio allocates from, too.
 const RANGE: [u8; 2] = [240, 240];
@@ -54,6 +55,20 @@ impl Wanted {
     }
 }
 
+/// The IPv6 address of a name that has this one.
+pub fn second(address: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d] = address.octets();
+    Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+}
+
+/// Whether an address is one that was handed out, of either family.
+pub fn is_virtual(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.octets()[..2] == RANGE,
+        IpAddr::V6(v6) => v6.octets()[..14] == second(Ipv4Addr::new(RANGE[0], RANGE[1], 0, 0)).octets()[..14],
+    }
+}
+
 fn probe(host: &str, used: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
     let digest = Sha256::new().chain_update(KEY).chain_update(host.as_bytes()).finalize();
     let start = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % SIZE;
@@ -98,6 +113,16 @@ mod tests {
         let kept = BTreeMap::from([("a.shop".to_owned(), Ipv4Addr::new(240, 240, 9, 9))]);
         let given = wanted(&[(0, "a.shop"), (0, "b.shop")]).allocate(&kept, &BTreeSet::new());
         assert_eq!(given["a.shop"], Ipv4Addr::new(240, 240, 9, 9));
+    }
+
+    #[test]
+    fn the_second_address_follows_from_the_first() {
+        let first = wanted(&[(0, "a.shop")]).allocate(&BTreeMap::new(), &BTreeSet::new())["a.shop"];
+        assert!(is_virtual(first.into()) && is_virtual(second(first).into()));
+        assert_eq!(second(Ipv4Addr::new(240, 240, 1, 254)).to_string(), "2001:2::f0f0:1fe");
+        for other in ["240.241.0.1", "2001:2::f0f1:1", "2001:2:0:1::f0f0:1", "10.0.0.1"] {
+            assert!(!is_virtual(other.parse().unwrap()), "{other}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod workloads;
 pub(crate) use stand_in::{is_stand_in, stand_in_key};
 
 use crate::analyze;
-use crate::names::virtual_ip::Wanted;
+use crate::names::virtual_ip::{Wanted, second};
 use crate::registry::ClusterState;
 use fairlead_model::diagnostic::Diagnostic;
 use fairlead_model::ids::ClusterId;
@@ -62,7 +62,7 @@ pub fn view_with(input: &ViewInput<'_>) -> (ResolvedMesh, Vec<Diagnostic>) {
     let offers = offers::offers(state, input.peers, &mut diagnostics);
     let mut services = coverage::services(state, &offers, &mut diagnostics);
     stand_in::add(state, &mut services);
-    give_virtual_ips(&mut services, &state.cluster, input.kept);
+    give_virtual_ips(&mut services, state, input.kept);
     for service in services.values_mut() {
         let key = stand_in::policy_key(service);
         service.policies = state.destinations.policies(&key);
@@ -95,7 +95,13 @@ pub fn virtual_ips(mesh: &ResolvedMesh) -> BTreeMap<String, Ipv4Addr> {
     mesh.services.values().filter_map(|service| one(service)).collect()
 }
 
-fn give_virtual_ips(services: &mut BTreeMap<ServiceKey, Service>, own: &ClusterId, kept: &BTreeMap<String, Ipv4Addr>) {
+fn give_virtual_ips(
+    services: &mut BTreeMap<ServiceKey, Service>,
+    state: &ClusterState,
+    kept: &BTreeMap<String, Ipv4Addr>,
+) {
+    // Pods without IPv6 could not dial it; those without IPv4 could dial nothing else.
+    let dual = state.workloads.values().any(|workload| workload.addresses.iter().any(IpAddr::is_ipv6));
     let needs = |service: &Service| {
         service.vips.is_empty()
             && service.cidrs.is_empty()
@@ -108,12 +114,14 @@ fn give_virtual_ips(services: &mut BTreeMap<ServiceKey, Service>, own: &ClusterI
     for service in services.values() {
         taken.extend(service.vips.iter().copied());
         if needs(service) {
-            let declared_here = service.source != ServiceSource::ClusterSet && service.clusters.contains(own);
+            let declared_here =
+                service.source != ServiceSource::ClusterSet && service.clusters.contains(&state.cluster);
             wanted.add(u8::from(!declared_here), &service.key.host);
         }
     }
     let given = wanted.allocate(kept, &taken);
     for service in services.values_mut().filter(|service| needs(service)) {
-        service.vips = given.get(&service.key.host).map(|address| IpAddr::V4(*address)).into_iter().collect();
+        let both = |first: &Ipv4Addr| [Some(IpAddr::V4(*first)), dual.then(|| IpAddr::V6(second(*first)))];
+        service.vips = given.get(&service.key.host).map(both).into_iter().flatten().flatten().collect();
     }
 }
