@@ -1,4 +1,4 @@
-//! Builds Kubernetes, etcd and CoreDNS from Go modules, and the images that every cluster needs.
+//! Builds Kubernetes, etcd, CoreDNS and Helm from Go modules, and the images that every cluster needs.
 //!
 //! Versions are pinned by `testbed/*/go.mod` and `go.sum`. Invariant: what stands in the programs' folder was built from the sources whose
 //! digest stands beside it; nothing is built twice from the same.
@@ -32,6 +32,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "kubectl", module: "kubernetes", package: "k8s.io/kubernetes/cmd/kubectl", also: &[] },
     Program { name: "pause", module: "kubernetes", package: "./pause", also: &[] },
     Program { name: "coredns", module: "coredns", package: ".", also: &[] },
+    Program { name: "helm", module: "helm", package: "helm.sh/helm/v3/cmd/helm", also: &[] },
 ];
 
 /// Makes all that is not there or is old.

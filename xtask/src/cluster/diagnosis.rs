@@ -6,6 +6,7 @@
 
 use super::bed::Bed;
 use super::command::{output, output_of};
+use super::install::{PATIENCE, not_well};
 use super::plan::Plan;
 use super::{enter, requirements};
 use crate::tally::Tally;
@@ -14,10 +15,8 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// How long a fault, or its end, may take to be seen: leases of peers are 15 s.
-const PATIENCE: Duration = Duration::from_secs(60);
 const TABLE: &str = "check-fault";
 /// A captured pod, and one that says it is and was never.
 const PODS: &str = "
@@ -218,11 +217,7 @@ impl Run<'_> {
                 break Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                let shown: Vec<String> = (rows.iter().filter(|r| r["state"] != "ok"))
-                    .map(|r| format!("{} {}: {}", r["code"], r["check"], r["message"]))
-                    .collect();
-                let errors = String::from_utf8_lossy(&said.stderr).into_owned();
-                break Err(format!("{}: {}{errors}", said.status, shown.join("; ")));
+                break Err(format!("{}: {}{}", said.status, not_well(&rows), String::from_utf8_lossy(&said.stderr)));
             }
         };
         self.tally.note(fact, result);

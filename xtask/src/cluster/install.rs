@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::process::Output;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A kubelet makes its Lease when it likes.
 const OF_NODES: &str = "kube-node-lease/";
@@ -18,6 +18,8 @@ const OF_NODES: &str = "kube-node-lease/";
 const TRANSIENT: &[&str] = &["events", "events.events.k8s.io"];
 /// From two empty clusters to two that are ready.
 const BOUND_SECONDS: u64 = 60;
+/// How long a fault, or its end, may take to be seen: leases of peers are 15 s.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Run<'a> {
     bed: &'a Bed,
@@ -68,6 +70,12 @@ pub(super) fn succeeded(said: &Output) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{}: {}{}", said.status, String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr)))
+}
+
+/// Findings of `check` that are not ok, in words.
+pub(super) fn not_well(rows: &[Value]) -> String {
+    let rows = rows.iter().filter(|r| r["state"] != "ok");
+    rows.map(|r| format!("{} {}: {}", r["code"], r["check"], r["message"])).collect::<Vec<_>>().join("; ")
 }
 
 impl Run<'_> {
@@ -196,14 +204,24 @@ impl Run<'_> {
         self.check("check is content again", &["c1"], all_well)
     }
 
+    /// What `check` says within patience: resolvers keep for some seconds that a name was not there.
     fn check(&mut self, fact: &str, contexts: &[&str], holds: impl Fn(&[Value]) -> bool) -> anyhow::Result<()> {
         let mut words = vec!["check", "-o", "json"];
         words.extend(contexts.iter().flat_map(|c| ["--context", c]));
-        let said = self.fairlead(&words)?;
-        let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
-        let told = rows.iter().any(|r| r["state"] == "failed");
-        let code = said.status.code() == Some(i32::from(told));
-        self.tally.note(fact, if !rows.is_empty() && code && holds(&rows) { Ok(()) } else { Err(format!("{said:?}")) });
+        let begun = Instant::now();
+        let result = loop {
+            let said = self.fairlead(&words)?;
+            let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
+            let told = rows.iter().any(|r| r["state"] == "failed");
+            let code = said.status.code() == Some(i32::from(told));
+            if !rows.is_empty() && code && holds(&rows) {
+                break Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                break Err(format!("{}: {}{}", said.status, not_well(&rows), String::from_utf8_lossy(&said.stderr)));
+            }
+        };
+        self.tally.note(fact, result);
         Ok(())
     }
 

@@ -1,11 +1,11 @@
 //! Where a cluster's networks are entered.
 //!
 //! Never lists an address that nobody answers at. Invariant: a cluster with a network of its own, or with other members
-//! beside it, always has a gateway for its network: its own or the built-in one.
+//! beside it, has a gateway for its network, its own or the built-in one, unless its own says that nobody outside reaches it.
 
 use super::Gateways;
 use crate::names::address::gateway_address;
-use crate::registry::{Draft, Item, Surroundings};
+use crate::registry::{Draft, Item, Objects, Surroundings};
 use crate::routes::host;
 use crate::settings::Settings;
 use fairlead_model::endpoint::WorkloadRef;
@@ -16,7 +16,7 @@ use fairlead_model::mesh::{GatewayAddress, GatewayKind};
 use fairlead_model::settings::{MeshSettings, Profile};
 use fairlead_resources::core as kubernetes;
 use fairlead_resources::istio::MeshNetworks;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// Namespace of the built-in gateway's workload.
@@ -26,6 +26,10 @@ pub(crate) const BUILT_IN_NAME: &str = "east-west";
 
 const NETWORK: &str = "topology.istio.io/network";
 const GATEWAY_PORT: &str = "networking.istio.io/gatewayPort";
+/// Labels of the nodes that lead to a gateway of type NodePort (Istio), as JSON; all nodes, where it is not written.
+const NODE_SELECTOR: &str = "traffic.istio.io/nodeSelector";
+/// Addresses of nodes that others are told: a few are enough to be reached.
+const MOST_NODES: usize = 8;
 
 /// A cluster's entrances.
 #[derive(Clone, Debug, Default)]
@@ -33,13 +37,15 @@ pub(crate) struct EastWest {
     pub addresses: Vec<GatewayAddress>,
     /// The built-in gateway's addresses, if the cluster has it.
     pub built_in: Option<Vec<IpAddr>>,
+    /// Networks whose gateway nobody outside reaches.
+    closed: BTreeSet<NetworkId>,
 }
 
 impl EastWest {
     pub fn new(
         around: &Surroundings<'_>,
         all: &Settings,
-        services: &[Item<'_, kubernetes::Service>],
+        objects: &Objects<'_>,
         drafts: &BTreeMap<WorkloadRef, Draft>,
         gateways: &Gateways,
     ) -> Self {
@@ -53,16 +59,16 @@ impl EastWest {
         let written = member.map(|member| member.gateway_addresses.clone()).unwrap_or_default();
         let here: Vec<&Draft> = own.iter().copied().filter(|draft| &draft.network == network).collect();
         if written.is_empty() {
-            found.of_services(services, drafts, &own, port, settings);
-            found.of_mesh_networks(&all.networks, settings, services, drafts, &own);
-            if !found.has(network) {
+            found.of_services(objects, drafts, &own, port, settings);
+            found.of_mesh_networks(&all.networks, settings, objects, drafts, &own);
+            if !found.has(network) && !found.closed.contains(network) {
                 found.of_workloads(&own, network, gateways);
             }
         } else {
             found.share_out(network, &written, port, &here);
         }
         let needed = !network.as_str().is_empty() || settings.clusters.len() > 1;
-        if needed && !found.has(network) {
+        if needed && !found.has(network) && !found.closed.contains(network) {
             let workload = WorkloadRef {
                 cluster: cluster.clone(),
                 namespace: BUILT_IN_NAMESPACE.into(),
@@ -101,7 +107,7 @@ impl EastWest {
         &mut self,
         networks: &MeshNetworks,
         settings: &MeshSettings,
-        services: &[Item<'_, kubernetes::Service>],
+        objects: &Objects<'_>,
         drafts: &BTreeMap<WorkloadRef, Draft>,
         own: &[&Draft],
     ) {
@@ -113,12 +119,12 @@ impl EastWest {
             for gateway in &written.gateways {
                 let Some(port) = u16::try_from(gateway.port).ok().filter(|port| *port > 0) else { continue };
                 let address = gateway.address.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
-                let service = services.iter().find(|item| {
+                let service = objects.services.iter().find(|item| {
                     let host = host::join(&item.meta.name, &item.meta.namespace, &settings.domain);
                     gateway.registry_service_name.as_ref() == Some(&host)
                 });
                 if let Some(item) = service {
-                    self.of_service(item, &network, drafts, port);
+                    self.of_service(item, objects, &network, drafts, port);
                 } else if let (Some(address), Some(first)) = (address, own.first()) {
                     self.add(&network, &[address], port, &first.key);
                 }
@@ -126,12 +132,12 @@ impl EastWest {
         }
     }
 
-    /// Services with the network label (Istio): their load balancer's or external addresses; without any, their workloads'. Whoever may
-    /// make a Service somewhere could lead other clusters' traffic to himself, so that only those count that an east-west gateway is
+    /// Services with the network label (Istio): their load balancer's or external addresses, or nodes with their node port; without any,
+    /// their workloads', but for what says that it is reached only inside. Whoever may make a Service somewhere could lead other clusters' traffic to himself, so that only those count that an east-west gateway is
     /// behind, or that are in the mesh's or the root namespace; in profile `istio` all, as with Istio.
     fn of_services(
         &mut self,
-        services: &[Item<'_, kubernetes::Service>],
+        objects: &Objects<'_>,
         drafts: &BTreeMap<WorkloadRef, Draft>,
         own: &[&Draft],
         default_port: u16,
@@ -144,17 +150,18 @@ impl EastWest {
                 || [BUILT_IN_NAMESPACE, settings.root_namespace.as_str()].contains(&namespace)
                 || (!selector.is_empty() && own.iter().any(behind))
         };
-        for item in services.iter().filter(trusted) {
+        for item in objects.services.iter().filter(trusted) {
             let Some(network) = item.meta.label(NETWORK).filter(|label| !label.is_empty()) else { continue };
             let network = NetworkId::from(network);
             let port = item.meta.label(GATEWAY_PORT).and_then(|port| port.parse().ok()).unwrap_or(default_port);
-            self.of_service(item, &network, drafts, port);
+            self.of_service(item, objects, &network, drafts, port);
         }
     }
 
     fn of_service(
         &mut self,
         item: &Item<'_, kubernetes::Service>,
+        objects: &Objects<'_>,
         network: &NetworkId,
         drafts: &BTreeMap<WorkloadRef, Draft>,
         port: u16,
@@ -168,12 +175,15 @@ impl EastWest {
         let balancer = item.object.status.load_balancer.ingress.iter().map(|ingress| ingress.ip.as_str());
         let texts = balancer.chain(spec.external_ips.iter().map(String::as_str));
         let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
-        if addresses.is_empty() {
-            for draft in &behind {
-                self.add(network, &draft.addresses, port, &draft.key);
-            }
-        } else {
-            self.share_out(network, &addresses, port, &behind);
+        if !addresses.is_empty() {
+            return self.share_out(network, &addresses, port, &behind);
+        }
+        // A load balancer that has names only is known when those were looked up.
+        let named = !item.object.status.load_balancer.ingress.is_empty();
+        match (spec.service_type.as_str(), on_nodes(item, objects, port)) {
+            ("NodePort", Some((nodes, port))) => self.share_out(network, &nodes, port, &behind),
+            (kind, _) if kind == "ClusterIP" || named => drop(self.closed.insert(network.clone())),
+            _ => behind.iter().for_each(|draft| self.add(network, &draft.addresses, port, &draft.key)),
         }
     }
 
@@ -186,4 +196,24 @@ impl EastWest {
             }
         }
     }
+}
+
+/// Nodes that lead to a Service, from outside the cluster if they have such addresses, and the port at which they do.
+fn on_nodes(item: &Item<'_, kubernetes::Service>, objects: &Objects<'_>, port: u16) -> Option<(Vec<IpAddr>, u16)> {
+    let node_port = item.object.spec.ports.iter().find(|written| written.port == port)?.node_port?;
+    let selector: BTreeMap<String, String> = match item.meta.annotation(NODE_SELECTOR) {
+        Some(text) => serde_json::from_str(text).ok()?,
+        None => BTreeMap::new(),
+    };
+    let selected = |node: &&Item<'_, kubernetes::Node>| {
+        selector.iter().all(|(key, value)| node.meta.label(key) == Some(value.as_str()))
+    };
+    let chosen = || objects.nodes.values().filter(selected);
+    let of = |wanted: &str| -> Vec<IpAddr> {
+        let all = chosen().flat_map(|node| &node.object.status.addresses);
+        all.filter(|a| a.address_type == wanted).filter_map(|a| a.address.parse().ok()).take(MOST_NODES).collect()
+    };
+    let outside = of("ExternalIP");
+    let nodes = if outside.is_empty() { of("InternalIP") } else { outside };
+    (!nodes.is_empty()).then_some((nodes, node_port))
 }

@@ -108,7 +108,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
 
     let mut services = services(input, &objects, &around, &drafts, &facts, &peers, &mut diagnostics);
     offers(&mut services, &objects.exports, settings, &mut diagnostics);
-    let entrances = EastWest::new(&around, input.settings, &objects.services, &drafts, &gateways);
+    let entrances = EastWest::new(&around, input.settings, &objects, &drafts, &gateways);
     let mut known = finished_workloads(drafts, facts, &services);
     if let Some(addresses) = &entrances.built_in {
         let workload = built_in(&around, settings, addresses);

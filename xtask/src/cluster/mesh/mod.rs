@@ -108,7 +108,12 @@ pub fn records() -> String {
 
 fn table_of(bed: &Bed, root: &str, members: &[(u8, &str)]) -> anyhow::Result<Tally> {
     let mesh = Mesh::new(bed, Path::new(root), members)?;
-    let result = mesh.start().and_then(|()| table::run(&mesh));
+    let begun = Instant::now();
+    let result = mesh.start().and_then(|()| {
+        println!("     installed, joined, deployed after {:.1} s", begun.elapsed().as_secs_f32());
+        table::run(&mesh)
+    });
+    println!("     the table took until {:.1} s", begun.elapsed().as_secs_f32());
     mesh.finish(result, Mesh::end)
 }
 
