@@ -84,6 +84,10 @@ pub(super) fn merge(made: &Value, own: &Value) -> Value {
         // Istio's word for "the injector's".
         if fields.get("image").and_then(Value::as_str) == Some("auto") {
             fields.remove("image");
+            // The API server's own default for an image without a tag, written before injection is asked.
+            if fields.get("imagePullPolicy").and_then(Value::as_str) == Some("Always") {
+                fields.remove("imagePullPolicy");
+            }
         }
     }
     let mut merged = made.clone();

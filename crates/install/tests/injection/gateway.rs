@@ -25,7 +25,8 @@ pub fn of_a_chart() -> Value {
             "serviceAccountName": "ingress",
             "securityContext": {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}]},
             "containers": [{
-                "name": "istio-proxy", "image": "auto",
+                // As the API server has it for an image without a tag.
+                "name": "istio-proxy", "image": "auto", "imagePullPolicy": "Always",
                 "ports": [{"name": "http-envoy-prom", "containerPort": 15090, "protocol": "TCP"}],
                 "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
                 "securityContext": {
@@ -94,10 +95,17 @@ fn the_proxy_is_the_program() {
 fn what_the_user_wrote_stays() {
     let (pod, _) = injected(&of_a_chart());
     let (proxy, _) = changes::proxy(&pod);
-    assert_eq!(proxy["image"], "fairlead.dev/fairlead:dev");
+    assert_eq!(
+        (&proxy["image"], &proxy["imagePullPolicy"]),
+        (&json!("fairlead.dev/fairlead:dev"), &json!("IfNotPresent"))
+    );
     assert_eq!(proxy["resources"]["requests"], json!({"cpu": "100m", "memory": "128Mi"}));
     assert_eq!(proxy["ports"], json!([{"name": "http-envoy-prom", "containerPort": 15090, "protocol": "TCP"}]));
     assert_eq!(pod["metadata"]["labels"]["service.istio.io/canonical-name"], "ingress");
+
+    let mut pod = bare();
+    pod["spec"]["containers"][0]["imagePullPolicy"] = json!("Never");
+    assert_eq!(changes::proxy(&injected(&pod).0).0["imagePullPolicy"], "Never");
 
     let mut pod = bare();
     pod["spec"]["securityContext"] =
