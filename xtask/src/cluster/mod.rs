@@ -16,6 +16,7 @@ mod enter;
 mod faults;
 mod hybrid;
 mod images;
+mod ingress;
 mod init;
 mod install;
 mod kubeconfig;

@@ -7,8 +7,8 @@
 use super::bed::{Bed, SUITES, Whose};
 use super::plan::Shape;
 use super::{
-    admission, build, check, diagnosis, dual_stack, hybrid, images, install, mesh, remote, replicas, requirements, start,
-    stop,
+    admission, build, check, diagnosis, dual_stack, hybrid, images, ingress, install, mesh, remote, replicas,
+    requirements, start, stop,
 };
 use crate::tally::Tally;
 use anyhow::Context as _;
@@ -54,6 +54,7 @@ const SETS: [&[Step]; SUITES as usize] = [
         nonflat("install", 2, install::run),
         nonflat("check", 2, diagnosis::run),
         nonflat("admission", 2, admission::run),
+        nonflat("ingress", 1, ingress::run),
         nonflat("independent", 2, mesh::independent),
         nonflat("shop", 3, mesh::shop),
         nonflat("hybrid", 3, hybrid::run),
