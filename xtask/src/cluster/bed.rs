@@ -3,7 +3,7 @@
 //! There are several, so that the tests' clusters and those of developers who share a machine run side by side. Invariant: everything a bed makes outside its folder
 //! carries its prefix (network namespaces, cgroups) or lies in its address block (one route).
 
-use super::plan::{MOST_CLUSTERS, Plan, Shape};
+use super::plan::{Families, MOST_CLUSTERS, Plan, Shape};
 use anyhow::{Context as _, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ impl Bed {
             Whose::Suite(number) => [10, 100 + number],
             Whose::Spare(number) => [10, 90 + number],
         };
-        Plan { block, shape, dual: self.families_file().exists() }
+        Plan { block, shape, families: self.families() }
     }
 
     /// Go programs.
@@ -155,21 +155,19 @@ impl Bed {
         write(&self.shape_file(), shape.name())
     }
 
-    /// There while clusters have IPv6 beside IPv4.
     fn families_file(&self) -> PathBuf {
-        self.state.join("dual-stack")
+        self.state.join("families")
     }
 
-    /// Whether clusters that are started get IPv6, too.
-    pub fn set_dual(&self, dual: bool) -> anyhow::Result<()> {
-        let file = self.families_file();
-        if dual {
-            return write(&file, "");
-        }
-        if file.exists() {
-            fs::remove_file(&file).with_context(|| file.display().to_string())?;
-        }
-        Ok(())
+    /// Those of the clusters that run or ran.
+    fn families(&self) -> Families {
+        let text = fs::read_to_string(self.families_file()).unwrap_or_default();
+        let written = [Families::V4V6, Families::V6V4].into_iter().find(|families| families.name() == text.trim());
+        written.unwrap_or(Families::V4)
+    }
+
+    pub fn set_families(&self, families: Families) -> anyhow::Result<()> {
+        write(&self.families_file(), families.name())
     }
 
     /// Clusters with a folder, whether their processes live or not.

@@ -159,7 +159,7 @@ impl<'a> Facts<'a> {
             let result = self.within(|| containing(self.fetch_from_lan(&url)?, &own));
             self.tally.note(&format!("c{c} NodePort from the lan, {node}"), result);
         }
-        if self.plan.dual {
+        if self.plan.has_v6() {
             let path = "jsonpath={.items[0].status.podIPs[1].ip}";
             let address = self.kubectl(c, &["get", "pods", "-l", "app=web", "-o", path])?;
             let service = self.service(c, "{.spec.clusterIPs[1]}")?;

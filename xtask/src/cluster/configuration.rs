@@ -62,7 +62,7 @@ exec "${0%/*}/ptp"
 /// The pod network: `ptp` leads every packet through the node, so that no bridge hides it from the node's rules.
 pub fn cni(plan: Plan, cluster: u8) -> Value {
     let (mut ranges, mut routes) = (vec![json!([{"subnet": plan.pods(cluster)}])], vec![json!({"dst": "0.0.0.0/0"})]);
-    if plan.dual {
+    if plan.has_v6() {
         ranges.push(json!([{"subnet": plan.pods6(cluster)}]));
         routes.push(json!({"dst": "::/0"}));
     }
@@ -142,7 +142,7 @@ pub fn masquerade(plan: Plan, cluster: u8) -> String {
         )
     };
     let mut rules = table("ip", plan.pods(cluster).into(), plan.all().into());
-    if plan.dual {
+    if plan.has_v6() {
         rules += &table("ip6", plan.pods6(cluster).into(), plan.all6().into());
     }
     rules
@@ -162,7 +162,6 @@ pub struct Component {
 pub fn components(bed: &Bed, plan: Plan, cluster: u8) -> Vec<Component> {
     let folder = bed.cluster(cluster);
     let file = |path: &str| folder.join(path).display().to_string();
-    let node = plan.node(cluster).to_string();
     let nodes: Vec<_> = plan.node_addresses(cluster).iter().map(ToString::to_string).collect();
     let kubeconfig = file("kubeconfig");
     let services = plan.all_services(cluster);
@@ -176,7 +175,8 @@ pub fn components(bed: &Bed, plan: Plan, cluster: u8) -> Vec<Component> {
     ];
     let api_server = [
         ("etcd-servers", ETCD.into()),
-        ("advertise-address", node.clone()),
+        ("advertise-address", nodes.first().cloned().unwrap_or_default()),
+        ("bind-address", if plan.has_v6() { "::".into() } else { "0.0.0.0".into() }),
         ("secure-port", API.into()),
         ("allow-privileged", "true".into()),
         ("authorization-mode", "Node,RBAC".into()),
@@ -207,7 +207,7 @@ pub fn components(bed: &Bed, plan: Plan, cluster: u8) -> Vec<Component> {
         ("service-cluster-ip-range", services),
         ("profiling", "false".into()),
     ];
-    if plan.dual {
+    if plan.has_v6() {
         controller_manager.push(("node-cidr-mask-size-ipv6", "64".into()));
     }
     let scheduler =
@@ -250,6 +250,7 @@ fn component(bin: &Path, name: &'static str, needs_api_server: bool, flags: &[(&
 #[cfg(test)]
 mod tests {
     use super::super::bed::Whose;
+    use super::super::plan::Families;
     use super::*;
 
     #[test]
@@ -259,10 +260,10 @@ mod tests {
             masquerade(bed.plan(Shape::Flat), 1)
                 .contains("10.89.10.0/24 oifname \"eth0\" ip daddr != 10.89.0.0/16 masquerade")
         );
-        let single = Plan { dual: false, ..bed.plan(Shape::Nonflat) };
+        let single = Plan { families: Families::V4, ..bed.plan(Shape::Nonflat) };
         assert!(masquerade(single, 2).contains("10.89.200.0/24 oifname \"eth0\" masquerade"));
         assert!(!masquerade(single, 2).contains("ip6"));
-        let dual = Plan { dual: true, ..single };
+        let dual = Plan { families: Families::V4V6, ..single };
         assert!(masquerade(dual, 2).contains("ip6 saddr fd10:89:0:200::/64 oifname \"eth0\" masquerade"));
         let flat = masquerade(Plan { shape: Shape::Flat, ..dual }, 1);
         assert!(flat.contains("fd10:89:0:10::/64 oifname \"eth0\" ip6 daddr != fd10:89::/32 masquerade"), "{flat}");
@@ -271,22 +272,26 @@ mod tests {
     #[test]
     fn programs_of_a_cluster_agree_on_its_ranges() {
         let bed = Bed::open(Whose::Suite(1)).unwrap();
-        for dual in [false, true] {
-            let plan = Plan { dual, ..bed.plan(Shape::Flat) };
+        for families in [Families::V4, Families::V4V6, Families::V6V4] {
+            let plan = Plan { families, ..bed.plan(Shape::Flat) };
             let all = components(&bed, plan, 3);
             let with =
                 |word: String| -> Vec<_> { all.iter().filter(|c| c.words.contains(&word)).map(|c| c.name).collect() };
             let services = format!("--service-cluster-ip-range={}", plan.all_services(3));
             assert_eq!(with(services), ["kube-apiserver", "kube-controller-manager"]);
             assert_eq!(with(format!("--cluster-cidr={}", plan.all_pods(3))), ["kube-controller-manager"]);
-            let second = if dual { format!(",{}", plan.node6(3)) } else { String::new() };
-            assert_eq!(with(format!("--node-ip={}{second}", plan.node(3))), ["kubelet"]);
+            let nodes: Vec<_> = plan.node_addresses(3).iter().map(ToString::to_string).collect();
+            assert_eq!(with(format!("--node-ip={}", nodes.join(","))), ["kubelet"]);
+            assert_eq!(with(format!("--advertise-address={}", nodes[0])), ["kube-apiserver"]);
             assert_eq!(kubelet(&bed, plan, 3)["clusterDNS"][0], plan.dns_service(3).to_string());
             let ranges = cni(plan, 3)["plugins"][0]["ipam"]["ranges"].clone();
             let ranges: Vec<_> =
                 ranges.as_array().unwrap().iter().filter_map(|one| one[0]["subnet"].as_str()).collect();
-            assert_eq!(kube_proxy(&bed, plan, 3)["clusterCIDR"], ranges.join(","));
-            assert_eq!(ranges.len(), 1 + usize::from(dual));
+            let told = kube_proxy(&bed, plan, 3)["clusterCIDR"].as_str().unwrap().to_owned();
+            assert!(
+                told.split(',').count() == ranges.len() && ranges.iter().all(|range| told.contains(range)),
+                "{told}"
+            );
         }
     }
 }

@@ -41,7 +41,7 @@ struct Called {
 pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
     let plan = bed.plan(enter::shape(bed)?);
     let mut run = Run { bed, plan, tally: Tally::default() };
-    if !plan.dual {
+    if !plan.has_v6() {
         println!("skip dual stack: clusters have IPv4 only on this machine");
         run.tally.skipped = 1;
         return Ok(run.tally);
@@ -176,8 +176,8 @@ impl Run<'_> {
     }
 
     fn address(&self, cluster: u8, pod: &str) -> anyhow::Result<String> {
-        let path = "jsonpath={.status.podIPs[1].ip}";
-        self.kubectl(cluster, &["get", "pod", "-n", NAMESPACE, pod, "-o", path])
+        let path = format!("jsonpath={{.status.podIPs[{}].ip}}", self.plan.place_of_v6());
+        self.kubectl(cluster, &["get", "pod", "-n", NAMESPACE, pod, "-o", &path])
     }
 
     /// Services of both families, of IPv6 alone, of IPv4 alone.
@@ -209,7 +209,8 @@ impl Run<'_> {
             let told = self.program("client-0", &["curl", "-sSf", "http://127.0.0.1:15000/clusters?format=json"])?;
             let told: Value = serde_json::from_str(&told)?;
             let clusters = told["cluster_statuses"].as_array().context("no clusters")?;
-            for (service, v6) in [("web", false), ("web6", true)] {
+            let first = self.plan.place_of_v6() == 0;
+            for (service, v6) in [("web", first), ("web4", false), ("web6", true)] {
                 let name = format!("outbound|80||{service}.{NAMESPACE}.svc.cluster.local");
                 let cluster = clusters.iter().find(|cluster| cluster["name"] == *name).context(name)?;
                 let hosts = cluster["host_statuses"].as_array().context("no hosts")?;
@@ -326,8 +327,8 @@ impl Run<'_> {
 
     /// What kubelets and programs ask of the control plane, in clusters whose first family is IPv6.
     fn control_plane(&mut self) -> anyhow::Result<()> {
-        let path = "jsonpath={.items[0].status.podIPs[1].ip}";
-        let pod = self.kubectl(1, &["get", "pods", "-n", SYSTEM, "-l", "app=fairlead-control", "-o", path])?;
+        let path = format!("jsonpath={{.items[0].status.podIPs[{}].ip}}", self.plan.place_of_v6());
+        let pod = self.kubectl(1, &["get", "pods", "-n", SYSTEM, "-l", "app=fairlead-control", "-o", &path])?;
         let ready = format!("http://[{pod}]:15014/ready");
         let result = self.within(|| self.program("plain-0", &["curl", "-sSf", "--max-time", "5", &ready]).map(drop));
         self.tally.note("the control plane answers over IPv6", result);

@@ -85,7 +85,7 @@ fn rules(plan: Plan, peer: u8, fault: Fault) -> String {
         Shape::Nonflat => format!("{{ {node} }}"),
     };
     let mut families = vec![("ip", peers(plan.node(peer).into(), plan.pods(peer).into()))];
-    if plan.dual {
+    if plan.has_v6() {
         families.push(("ip6", peers(plan.node6(peer).into(), plan.pods6(peer).into())));
     }
     // Who sends is told; what still arrives from the peer's side is lost, its sender was told there.
@@ -110,16 +110,17 @@ fn rules(plan: Plan, peer: u8, fault: Fault) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::Families;
     use super::*;
 
     #[test]
     fn pods_are_named_where_they_keep_their_addresses() {
-        let plan = |shape, dual| Plan { block: [10, 89], shape, dual };
-        let flat = rules(plan(Shape::Flat, true), 2, Fault::Blackhole);
+        let plan = |shape, families| Plan { block: [10, 89], shape, families };
+        let flat = rules(plan(Shape::Flat, Families::V4V6), 2, Fault::Blackhole);
         assert!(flat.contains("ip daddr { 10.89.0.12, 10.89.20.0/24 } drop;"), "{flat}");
         assert!(flat.contains("ip6 saddr { fd10:89::12, fd10:89:0:20::/64 } drop;"), "{flat}");
         assert!(flat.starts_with("table inet fault-c2 {"), "{flat}");
-        let nonflat = rules(plan(Shape::Nonflat, false), 1, Fault::Cut);
+        let nonflat = rules(plan(Shape::Nonflat, Families::V4), 1, Fault::Cut);
         assert!(!nonflat.contains("ip6"), "{nonflat}");
         assert!(nonflat.contains("ip daddr { 10.89.0.11 } meta l4proto tcp reject with tcp reset;"), "{nonflat}");
         assert!(!nonflat.contains("10.89.200"), "pods of the own cluster have these addresses: {nonflat}");

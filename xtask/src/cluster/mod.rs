@@ -7,6 +7,7 @@ mod admission;
 mod bed;
 mod build;
 mod cgroup;
+mod chart;
 pub mod check;
 mod command;
 mod configuration;
@@ -46,7 +47,7 @@ use bed::{Bed, BedArgs};
 use clap::{Args, Subcommand};
 use enter::Place;
 use faults::Fault;
-use plan::Shape;
+use plan::{Families, Shape};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,7 +66,7 @@ pub struct ClusterArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Build Kubernetes, etcd and CoreDNS from Go modules (some minutes the first time), and the images clusters need.
+    /// Build Kubernetes, etcd, CoreDNS and Helm from Go modules (some minutes the first time), and the images clusters need.
     Build {
         /// Install Debian packages that are missing.
         #[arg(long)]
@@ -77,6 +78,9 @@ enum What {
         clusters: u8,
         #[arg(long, default_value = "nonflat")]
         shape: Shape,
+        /// Address families, the first that of Services that ask for nothing; by default IPv4, and IPv6 where this machine has it.
+        #[arg(long)]
+        families: Option<Families>,
     },
     /// End all clusters and remove everything of them.
     Down,
@@ -140,7 +144,7 @@ pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
                 println!("to start clusters: {line}");
             }
         }
-        What::Up { clusters, shape } => start::up(&bed, clusters, shape)?,
+        What::Up { clusters, shape, families } => start::up(&bed, clusters, shape, families)?,
         What::Down => stop::down(&bed)?,
         What::Status => status(&bed),
         What::Exec { place, words } => return Err(enter::command(&bed, place, &words)?.exec().into()),

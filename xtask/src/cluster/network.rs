@@ -17,12 +17,12 @@ pub fn make_lan(bed: &Bed, plan: Plan) -> anyhow::Result<()> {
         ip(&format!("-n {lan} link add lan type bridge"))?;
         ip(&format!("-n {lan} addr add {} dev lan", plan.lan()))?;
         ip(&format!("-n {lan} link set lan up"))?;
-        if plan.dual {
+        if plan.has_v6() {
             ip(&format!("-n {lan} addr add {} dev lan nodad", plan.lan6()))?;
         }
     }
     ip(&format!("route replace unreachable {}", plan.all()))?;
-    if plan.dual {
+    if plan.has_v6() {
         ip(&format!("-6 route replace unreachable {}", plan.all6()))?;
     }
     Ok(())
@@ -46,7 +46,7 @@ pub fn make_node(bed: &Bed, plan: Plan, cluster: u8) -> anyhow::Result<()> {
     ip(&format!("-n {node} addr add {}/24 dev eth0", plan.node(cluster)))?;
     // What the node's own programs send to a Service (the API server to webhooks) needs some route before kube-proxy can turn it.
     ip(&format!("-n {node} route add {} dev eth0", plan.services(cluster)))?;
-    if plan.dual {
+    if plan.has_v6() {
         // Nobody else has it: the kernel need not ask for a second whether it may be used.
         ip(&format!("-n {node} addr add {}/64 dev eth0 nodad", plan.node6(cluster)))?;
         ip(&format!("-n {node} -6 route add {} dev eth0", plan.services6(cluster)))?;
@@ -78,7 +78,7 @@ pub fn route(bed: &Bed, plan: Plan, clusters: &[u8]) -> anyhow::Result<()> {
         let others = clusters.iter().filter(|from| *from != to).map(|from| bed.node_name(*from));
         for from in others.chain([bed.lan_name()]) {
             ip(&format!("-n {from} route replace {} via {}", plan.pods(*to), plan.node(*to)))?;
-            if plan.dual {
+            if plan.has_v6() {
                 ip(&format!("-n {from} -6 route replace {} via {}", plan.pods6(*to), plan.node6(*to)))?;
             }
         }

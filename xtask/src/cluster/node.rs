@@ -41,7 +41,7 @@ pub fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let folder = bed.cluster(cluster);
     nix::unistd::sethostname(format!("c{cluster}"))?;
     private_paths(&folder)?;
-    for (name, value) in SETTINGS.iter().chain(if plan.dual { WITH_V6 } else { WITHOUT_V6 }) {
+    for (name, value) in SETTINGS.iter().chain(if plan.has_v6() { WITH_V6 } else { WITHOUT_V6 }) {
         let file = Path::new("/proc/sys/net").join(name);
         if file.exists() {
             write(&file, value)?;

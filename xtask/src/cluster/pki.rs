@@ -37,8 +37,9 @@ pub fn make(folder: &Path, plan: Plan, cluster: u8) -> anyhow::Result<()> {
     for name in API_SERVER_NAMES.iter().copied().chain([format!("c{cluster}").as_str()]) {
         server.subject_alt_names.push(SanType::DnsName(name.try_into().context("a DNS name")?));
     }
-    for address in [plan.node(cluster), plan.api_service(cluster), Ipv4Addr::LOCALHOST] {
-        server.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(address)));
+    let own = [plan.api_service(cluster), Ipv4Addr::LOCALHOST.into()];
+    for address in plan.node_addresses(cluster).into_iter().chain(own) {
+        server.subject_alt_names.push(SanType::IpAddress(address));
     }
     issue(folder, "server", &server, &issuer)?;
     let admin = leaf("admin", Some("system:masters"), &[ExtendedKeyUsagePurpose::ClientAuth]);

@@ -29,13 +29,34 @@ impl Shape {
     }
 }
 
+/// Address families of clusters; the first is that of Services that ask for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Families {
+    #[value(name = "ipv4")]
+    V4,
+    #[value(name = "ipv4-ipv6")]
+    V4V6,
+    #[value(name = "ipv6-ipv4")]
+    V6V4,
+}
+
+impl Families {
+    /// As written on the command line and in the state folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V4V6 => "ipv4-ipv6",
+            Self::V6V4 => "ipv6-ipv4",
+        }
+    }
+}
+
 /// Addresses of one bed.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub block: [u8; 2],
     pub shape: Shape,
-    /// Clusters have IPv4 first and IPv6 second; else IPv4 only.
-    pub dual: bool,
+    pub families: Families,
 }
 
 impl Plan {
@@ -68,8 +89,25 @@ impl Plan {
 
     /// The addresses of a node, one of each family that clusters have.
     pub fn node_addresses(self, cluster: u8) -> Vec<IpAddr> {
-        let second = self.dual.then(|| self.node6(cluster).into());
-        [Some(self.node(cluster).into()), second].into_iter().flatten().collect()
+        self.in_order(self.node(cluster).into(), self.node6(cluster).into())
+    }
+
+    pub fn has_v6(self) -> bool {
+        self.families != Families::V4
+    }
+
+    /// Where IPv6 stands in lists of one address for each family.
+    pub fn place_of_v6(self) -> usize {
+        usize::from(self.families == Families::V4V6)
+    }
+
+    /// What clusters have of two things, one for each family.
+    fn in_order<T>(self, v4: T, v6: T) -> Vec<T> {
+        match self.families {
+            Families::V4 => vec![v4],
+            Families::V4V6 => vec![v4, v6],
+            Families::V6V4 => vec![v6, v4],
+        }
     }
 
     pub fn pods(self, cluster: u8) -> Ipv4Net {
@@ -88,11 +126,7 @@ impl Plan {
 
     /// As programs take ranges of one family or of both.
     pub fn all_pods(self, cluster: u8) -> String {
-        if self.dual {
-            format!("{},{}", self.pods(cluster), self.pods6(cluster))
-        } else {
-            self.pods(cluster).to_string()
-        }
+        self.in_order(self.pods(cluster).to_string(), self.pods6(cluster).to_string()).join(",")
     }
 
     pub fn services(self, cluster: u8) -> Ipv4Net {
@@ -110,23 +144,27 @@ impl Plan {
     }
 
     pub fn all_services(self, cluster: u8) -> String {
-        let (v4, v6) = (self.services(cluster), self.services6(cluster));
-        if self.dual { format!("{v4},{v6}") } else { v4.to_string() }
+        self.in_order(self.services(cluster).to_string(), self.services6(cluster).to_string()).join(",")
     }
 
     /// The Service `kubernetes`: always the first address of the range.
-    pub fn api_service(self, cluster: u8) -> Ipv4Addr {
+    pub fn api_service(self, cluster: u8) -> IpAddr {
         self.service(cluster, 1)
     }
 
     /// The Service that kubelets name to pods as their resolver.
-    pub fn dns_service(self, cluster: u8) -> Ipv4Addr {
+    pub fn dns_service(self, cluster: u8) -> IpAddr {
         self.service(cluster, 10)
     }
 
-    fn service(self, cluster: u8, last: u8) -> Ipv4Addr {
+    /// By its number in the range of the first family.
+    fn service(self, cluster: u8, last: u8) -> IpAddr {
         let [a, b, c, _] = self.services(cluster).addr().octets();
-        Ipv4Addr::new(a, b, c, last)
+        let v6 = self.services6(cluster).addr().to_bits() | u128::from(last);
+        match self.families {
+            Families::V4 | Families::V4V6 => Ipv4Addr::new(a, b, c, last).into(),
+            Families::V6V4 => Ipv6Addr::from_bits(v6).into(),
+        }
     }
 
     fn net(self, third: u8, fourth: u8, length: u8) -> Ipv4Net {
@@ -152,7 +190,7 @@ mod tests {
     use ipnet::IpNet;
 
     fn plan(block: [u8; 2], shape: Shape) -> Plan {
-        Plan { block, shape, dual: true }
+        Plan { block, shape, families: Families::V4V6 }
     }
 
     fn ranges(plan: Plan) -> Vec<IpNet> {
@@ -196,8 +234,12 @@ mod tests {
         for shape in [Shape::Flat, Shape::Nonflat] {
             let plan = plan([10, 90], shape);
             for cluster in 1..=MOST_CLUSTERS {
-                assert!(plan.services(cluster).contains(&plan.api_service(cluster)));
-                assert!(plan.services(cluster).contains(&plan.dns_service(cluster)));
+                for families in [Families::V4, Families::V4V6, Families::V6V4] {
+                    let plan = Plan { families, ..plan };
+                    let ranges = [IpNet::from(plan.services(cluster)), plan.services6(cluster).into()];
+                    let first = ranges[usize::from(families == Families::V6V4)];
+                    assert!(first.contains(&plan.api_service(cluster)) && first.contains(&plan.dns_service(cluster)));
+                }
                 assert!(plan.lan().contains(&plan.node(cluster)) && plan.lan6().contains(&plan.node6(cluster)));
                 assert!(plan.lan().addr() != plan.node(cluster) && plan.lan6().addr() != plan.node6(cluster));
             }
@@ -212,7 +254,10 @@ mod tests {
         assert_eq!(dual.all_services(3), "10.89.130.0/24,fd10:89:0:130::/112");
         let addresses: Vec<_> = dual.node_addresses(3).iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.89.0.13", "fd10:89::13"]);
-        let single = Plan { dual: false, ..dual };
+        let turned = Plan { families: Families::V6V4, ..dual };
+        assert_eq!(turned.all_pods(3), "fd10:89:0:30::/64,10.89.30.0/24");
+        assert_eq!(turned.api_service(3).to_string(), "fd10:89:0:130::1");
+        let single = Plan { families: Families::V4, ..dual };
         assert_eq!((single.all_pods(3), single.all_services(3)), ("10.89.30.0/24".into(), "10.89.130.0/24".into()));
         assert_eq!(single.node_addresses(3), [IpAddr::from([10, 89, 0, 13])]);
     }

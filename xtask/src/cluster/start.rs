@@ -4,7 +4,7 @@
 
 use super::bed::{Bed, write};
 use super::kubeconfig::{self, Entry};
-use super::plan::{MOST_CLUSTERS, Plan, Shape};
+use super::plan::{Families, MOST_CLUSTERS, Plan, Shape};
 use super::{build, cgroup, command, configuration, enter, network, pki, requirements};
 use anyhow::{Context as _, bail};
 use std::fs::{self, File};
@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Between two looks at an API server that does not answer yet.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Starts clusters 1 to `count`.
-pub fn up(bed: &Bed, count: u8, shape: Shape) -> anyhow::Result<()> {
+/// Starts clusters 1 to `count`. Without `families`: IPv4 first, and IPv6 where the machine has it; those that run keep theirs.
+pub fn up(bed: &Bed, count: u8, shape: Shape, families: Option<Families>) -> anyhow::Result<()> {
     if !(1..=MOST_CLUSTERS).contains(&count) {
         bail!("--clusters {count}: there can be 1 to {MOST_CLUSTERS}");
     }
@@ -39,10 +39,14 @@ pub fn up(bed: &Bed, count: u8, shape: Shape) -> anyhow::Result<()> {
     let begun = Instant::now();
     bed.set_shape(shape)?;
     if running.is_empty() {
-        let why = requirements::without_v6();
-        bed.set_dual(why.is_none())?;
-        if let Some(why) = why {
-            println!("clusters have IPv4 only: {why}");
+        let why = if families == Some(Families::V4) { None } else { requirements::without_v6() };
+        match (families, why) {
+            (Some(Families::V4V6 | Families::V6V4), Some(why)) => bail!("clusters cannot have IPv6: {why}"),
+            (_, Some(why)) => {
+                println!("clusters have IPv4 only: {why}");
+                bed.set_families(Families::V4)?;
+            }
+            (wanted, None) => bed.set_families(wanted.unwrap_or(Families::V4V6))?,
         }
     }
     let plan = bed.plan(shape);

@@ -7,7 +7,7 @@
 use super::bed::{Bed, SUITES, Whose};
 use super::plan::Shape;
 use super::{
-    admission, build, check, diagnosis, dual_stack, hybrid, images, ingress, install, mesh, remote, replicas,
+    admission, build, chart, check, diagnosis, dual_stack, hybrid, images, ingress, install, mesh, remote, replicas,
     requirements, start, stop,
 };
 use crate::tally::Tally;
@@ -52,6 +52,7 @@ const SETS: [&[Step]; SUITES as usize] = [
     ],
     &[
         nonflat("install", 2, install::run),
+        nonflat("chart", 2, chart::run),
         nonflat("check", 2, diagnosis::run),
         nonflat("admission", 2, admission::run),
         nonflat("ingress", 1, ingress::run),
@@ -161,7 +162,7 @@ pub fn all(bed: &Bed, file: Option<PathBuf>) -> anyhow::Result<Tally> {
 fn on_clusters(bed: &Bed, step: &Step) -> anyhow::Result<Tally> {
     let running = bed.running();
     if running.len() < usize::from(step.clusters) {
-        start::up(bed, step.clusters, step.shape)?;
+        start::up(bed, step.clusters, step.shape, None)?;
         let fresh: Vec<_> = bed.running().into_iter().filter(|cluster| !running.contains(cluster)).collect();
         images::load(bed, &crate::image::path(), &fresh)?;
     }

@@ -151,7 +151,7 @@ pub fn run(bed: &Bed) -> anyhow::Result<Tally> {
     let members: Vec<_> = members.into_iter().filter(|(cluster, _)| bed.process(*cluster).is_some()).collect();
     Mesh { members: &members, ..mesh.clone() }.end()?;
     if members.len() < 2 {
-        start::up(bed, 2, enter::shape(bed)?)?;
+        start::up(bed, 2, enter::shape(bed)?, None)?;
         images::load(bed, &crate::image::path(), &[2])?;
     }
     result?;
