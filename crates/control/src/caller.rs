@@ -5,6 +5,7 @@
 
 use crate::authority::{Authority, now};
 use crate::connections::Connections;
+use crate::lines::{Lines, REVERSE};
 use crate::places::{Bounds, Full, Known, Place, Places, Source};
 use crate::quiet::{Quiet, short};
 use fairlead_identity::{Expected, SpiffeId, VerifiedPeer, join, still_believed, tls::ClientAuth, verdict};
@@ -117,9 +118,10 @@ pub async fn accept(
     listener: TcpListener,
     authority: Arc<Authority>,
     connections: Arc<Connections>,
+    lines: Arc<Lines>,
     into: mpsc::Sender<std::io::Result<Identified<Caller>>>,
 ) {
-    let config = match authority.tls().server_config(ClientAuth::Optional, Expected::Any, &[b"h2"]) {
+    let config = match authority.tls().server_config(ClientAuth::Optional, Expected::Any, &[b"h2", REVERSE]) {
         Ok(config) => config,
         Err(e) => return tracing::error!("the control plane cannot serve TLS: {e}"),
     };
@@ -151,7 +153,7 @@ pub async fn accept(
             }
         };
         let (acceptor, authority, into) = (acceptor.clone(), authority.clone(), into.clone());
-        let (connections, door) = (connections.clone(), door.clone());
+        let (connections, door, lines) = (connections.clone(), door.clone(), lines.clone());
         tokio::spawn(async move {
             let shaking = handshake(&acceptor, &authority, stream);
             let shaken = tokio::select! {
@@ -164,8 +166,19 @@ pub async fn accept(
                     if peer.is_some() {
                         door.sources.note(source);
                     }
+                    let reverse = tls.get_ref().1.alpn_protocol() == Some(REVERSE);
                     let counted = connections.admit(peer.as_ref(), source).map_err(anyhow::Error::from);
-                    counted.map(|counted| Identified::new(counted.guard(tls), Caller { peer, exporter, address }))
+                    let caller = Caller { peer, exporter, address };
+                    match (counted, reverse.then(|| caller.who(&authority))) {
+                        (Err(e), _) => Err(e),
+                        (Ok(counted), None) => Ok(Identified::new(counted.guard(tls), caller)),
+                        (Ok(counted), Some(Who::Peer { cluster })) => {
+                            return lines.offer(&cluster, Box::new(counted.guard(tls)));
+                        }
+                        (Ok(_), Some(_)) => {
+                            Err(anyhow::anyhow!("only control planes of other clusters hold lines ready"))
+                        }
+                    }
                 }
                 Ok(Err(e)) => Err(e),
                 Err(_) => Err(anyhow::anyhow!("it did not finish its handshake")),

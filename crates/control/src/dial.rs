@@ -3,6 +3,7 @@
 //! Invariant: who answers is believed only as the control plane it is called as; addresses and names prove nothing.
 
 use crate::authority::Authority;
+use crate::lines::Lines;
 use fairlead_identity::{Expected, SpiffeId};
 use fairlead_xds::client::{Connect, connector};
 use rustls::pki_types::ServerName;
@@ -26,5 +27,13 @@ pub fn control_plane(authority: Arc<Authority>, identity: SpiffeId) -> Connect {
             let name = ServerName::try_from(NAME).map_err(Error::other)?;
             TlsConnector::from(config).connect(name, stream).await
         }
+    })
+}
+
+/// Uses the lines that a cluster nobody can dial holds ready here; whose they are was settled when they came.
+pub fn line(lines: Arc<Lines>, cluster: String) -> Connect {
+    connector(move |_| {
+        let (lines, cluster) = (lines.clone(), cluster.clone());
+        async move { Ok(lines.take(&cluster).await) }
     })
 }

@@ -20,6 +20,7 @@ mod keeper;
 mod kubernetes;
 mod last_good;
 mod limiter;
+mod lines;
 mod listen;
 mod listing;
 mod mesh_file;

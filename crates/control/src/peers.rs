@@ -1,11 +1,13 @@
 //! Streams to the peers: one client for each other member, kept while it is one.
 //!
+//! One that nobody can dial holds lines ready here, which its client uses; and where nobody can dial us, we hold some at every peer.
 //! Invariant: a peer is dialled with our control identity and believed only as the control plane of its own trust domain.
 
 use crate::authority::{Authority, now};
 use crate::dial;
 use crate::event::Event;
 use crate::keeper::Keeper;
+use crate::lines::{Holder, Lines};
 use crate::store::Bucket;
 use fairlead_identity::{Member, SpiffeId};
 use fairlead_model::ClusterId;
@@ -25,6 +27,16 @@ pub struct Peers {
     keeper: Arc<Keeper>,
     events: mpsc::UnboundedSender<Event>,
     links: BTreeMap<String, Link>,
+    lines: Arc<Lines>,
+    holder: Holder,
+    /// By cluster: the lines that are held ready there.
+    held: BTreeMap<String, Held>,
+}
+
+struct Held {
+    addresses: Vec<String>,
+    identity: SpiffeId,
+    _task: Tasks,
 }
 
 struct Link {
@@ -32,20 +44,29 @@ struct Link {
     identity: SpiffeId,
     /// Dropping it ends the client.
     _client: Client,
-    tasks: Vec<AbortHandle>,
+    _tasks: Tasks,
 }
 
-impl Drop for Link {
+/// They end with their owner.
+struct Tasks(Vec<AbortHandle>);
+
+impl Drop for Tasks {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in &self.0 {
             task.abort();
         }
     }
 }
 
 impl Peers {
-    pub fn new(authority: Arc<Authority>, keeper: Arc<Keeper>, events: mpsc::UnboundedSender<Event>) -> Self {
-        Self { authority, keeper, events, links: BTreeMap::new() }
+    pub fn new(
+        authority: Arc<Authority>,
+        keeper: Arc<Keeper>,
+        events: mpsc::UnboundedSender<Event>,
+        lines: Arc<Lines>,
+        holder: Holder,
+    ) -> Self {
+        Self { authority, keeper, events, links: BTreeMap::new(), lines, holder, held: BTreeMap::new() }
     }
 
     /// Opens links to new members and closes those to former ones.
@@ -58,9 +79,31 @@ impl Peers {
             })
         });
         for member in members {
-            if !member.control_addresses.is_empty() && !self.links.contains_key(&member.cluster) {
+            if !self.links.contains_key(&member.cluster) {
                 let link = self.link(member);
                 self.links.insert(member.cluster.clone(), link);
+            }
+        }
+        self.hold(members);
+    }
+
+    /// Holds lines ready at all who can be dialled, as long as nobody can dial us.
+    fn hold(&mut self, members: &[Member]) {
+        let undiallable = self.authority.me().control_addresses.is_empty();
+        let wanted: Vec<&Member> = members.iter().filter(|m| undiallable && !m.control_addresses.is_empty()).collect();
+        self.held.retain(|cluster, held| {
+            wanted.iter().any(|m| {
+                m.cluster == *cluster
+                    && m.control_addresses == held.addresses
+                    && m.trust_domain().control() == held.identity
+            })
+        });
+        for member in wanted {
+            if !self.held.contains_key(&member.cluster) {
+                let (addresses, identity) = (member.control_addresses.clone(), member.trust_domain().control());
+                let holding = self.holder.clone().hold(addresses.clone(), identity.clone());
+                let task = Tasks(vec![tokio::spawn(holding).abort_handle()]);
+                self.held.insert(member.cluster.clone(), Held { addresses, identity, _task: task });
             }
         }
     }
@@ -68,10 +111,13 @@ impl Peers {
     fn link(&self, member: &Member) -> Link {
         let cluster = ClusterId::from(member.cluster.clone());
         let identity = member.trust_domain().control();
-        let connect = dial::control_plane(self.authority.clone(), identity.clone());
+        let (servers, connect) = match member.control_addresses.is_empty() {
+            false => (member.control_addresses.clone(), dial::control_plane(self.authority.clone(), identity.clone())),
+            true => (vec![member.cluster.clone()], dial::line(self.lines.clone(), member.cluster.clone())),
+        };
         let (updates, mut told) = mpsc::unbounded_channel();
         let receiver = Receiver::new(cluster.clone(), || now().as_secs().cast_signed(), updates);
-        let mut config = ClientConfig::new(member.control_addresses.clone()).node_id(self.authority.ca().cluster());
+        let mut config = ClientConfig::new(servers).node_id(self.authority.ca().cluster());
         if let Some(saved) = self.saved(&member.cluster) {
             config = config.saved(saved);
         }
@@ -102,7 +148,7 @@ impl Peers {
         let keep = tokio::spawn(keep(handle.clone(), self.keeper.clone(), member.cluster.clone()));
         let tasks =
             vec![tokio::spawn(run).abort_handle(), forward.abort_handle(), watch.abort_handle(), keep.abort_handle()];
-        Link { addresses: member.control_addresses.clone(), identity, _client: handle, tasks }
+        Link { addresses: member.control_addresses.clone(), identity, _client: handle, _tasks: Tasks(tasks) }
     }
 
     /// What the stream before a restart had told.

@@ -10,6 +10,7 @@ use crate::connections::Connections;
 use crate::discovery::Streams;
 use crate::event::Event;
 use crate::joining::Acceptor;
+use crate::lines::{Holder, Lines};
 use crate::listen::listen;
 use crate::mesh_file::MeshFile;
 use crate::options::ControlOptions;
@@ -132,9 +133,13 @@ pub async fn serve(
     let reviewer = source.kubernetes().map(|kubernetes| kubernetes.reviewer(&store, &mut vital)).transpose()?;
     let duties = source.kubernetes().zip(kept).map(|(k, kept)| k.begin(kept, &authority, &events, &mut vital));
     source.follow(&store, world.keeper.clone(), &events, &mut vital)?;
+    let connections = Arc::new(Connections::default());
+    let (into, accepted) = mpsc::channel(64);
+    let lines = Arc::new(Lines::default());
+    let holder = Holder { authority: authority.clone(), connections: connections.clone(), into: into.clone() };
     let owner = Owner {
         publisher: Publisher::new(world.memo.clone())?,
-        peers: Peers::new(authority.clone(), world.keeper.clone(), events.clone()),
+        peers: Peers::new(authority.clone(), world.keeper.clone(), events.clone(), lines.clone(), holder),
         replicas: Replicas::new(authority.clone(), direct.clone()),
         world,
         mesh_file,
@@ -146,13 +151,11 @@ pub async fn serve(
     vital.spawn(renew(authority.clone()));
     vital.spawn(tell_of_trust(authority.clone(), events.clone()));
 
-    let connections = Arc::new(Connections::default());
     let trusted = authority.clone();
     vital.spawn(connections.clone().follow(authority.trust_changes(), move || trusted.trust()));
-    let (into, accepted) = mpsc::channel(64);
     for listener in listeners.proxies {
         tracing::info!(address = ?listener.local_addr(), cluster = options.cluster, "serving proxies and peers");
-        vital.spawn(accept(listener, authority.clone(), connections.clone(), into.clone()));
+        vital.spawn(accept(listener, authority.clone(), connections.clone(), lines.clone(), into.clone()));
     }
     let changed = {
         let events = events.clone();

@@ -69,6 +69,34 @@ fn membership_and_services_reach_everybody_who_may_know() {
     north.until("/services", "without reviews", |all| !hosts(all).iter().any(|h| h.starts_with("reviews.")));
 }
 
+#[test]
+fn who_cannot_be_dialled_holds_a_line_ready() {
+    let mesh = mesh();
+    let (mut east, west, north) = (mesh.start("east"), mesh.start("west"), mesh.start_undiallable("north"));
+    west.join(&east);
+    north.join(&east);
+    // Both ways: who dials hears, and is heard.
+    sees(&north, "reviews.shop.svc.cluster.local");
+    for plane in [&east, &west] {
+        sees(plane, "ads.shop.svc.cluster.local");
+        plane.until("/peers", "connected", |all| {
+            all.as_array().is_some_and(|a| a.len() == 2 && a.iter().all(|r| r["connected"] == true))
+        });
+        assert_eq!(plane.rows("/peers", "cluster", "north")[0]["addresses"], json!([]));
+    }
+    mesh.write("clusters/north/news.yaml", &service("news", "10.3.0.2", Some("")));
+    sees(&west, "news.shop.svc.cluster.local");
+    // It is found again by who was started anew, and is cut off like all others.
+    east.kill();
+    east.start();
+    mesh.remove("clusters/north/news.yaml");
+    east.until("/services", "without news", |all| !hosts(all).iter().any(|h| h.starts_with("news.")));
+    west.post("/detach", json!({"cluster": "north"}));
+    for plane in [&east, &west] {
+        plane.until("/services", "without north's", |all| !hosts(all).iter().any(|h| h.starts_with("ads.")));
+    }
+}
+
 /// As on Kubernetes, where objects name no cluster but their own: what each says of itself decides.
 #[test]
 fn addresses_cross_between_clusters_that_say_they_share_a_network() {

@@ -89,6 +89,14 @@ impl Mesh {
         plane
     }
 
+    /// One that tells nobody where to dial.
+    pub fn start_undiallable(&self, cluster: &str) -> Plane {
+        let source = Source::Directory(self.folder.path().to_owned());
+        let mut plane = self.plane(cluster, ControlTimings::default(), source);
+        plane.start();
+        plane
+    }
+
     /// One that is not started yet.
     pub fn plane(&self, cluster: &str, timings: ControlTimings, source: Source) -> Plane {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
