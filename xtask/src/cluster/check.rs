@@ -160,8 +160,7 @@ impl<'a> Facts<'a> {
             self.tally.note(&format!("c{c} NodePort from the lan, {node}"), result);
         }
         if self.plan.has_v6() {
-            let path = "jsonpath={.items[0].status.podIPs[1].ip}";
-            let address = self.kubectl(c, &["get", "pods", "-l", "app=web", "-o", path])?;
+            let address = self.pod_address6(c)?;
             let service = self.service(c, "{.spec.clusterIPs[1]}")?;
             for (name, url) in [
                 ("pod by its IPv6 address", format!("http://[{address}]:8080/")),
@@ -202,6 +201,11 @@ impl<'a> Facts<'a> {
         if self.plan.shape == Shape::Flat {
             let result = self.within(|| containing(self.fetch(from, &url)?, &answer));
             self.tally.note(&format!("c{from} pod reaches a pod of c{to}"), result);
+            if self.plan.has_v6() {
+                let url = format!("http://[{}]:8080/", self.pod_address6(to)?);
+                let result = self.within(|| containing(self.fetch(from, &url)?, &answer));
+                self.tally.note(&format!("c{from} pod reaches a pod of c{to} by its IPv6 address"), result);
+            }
         } else {
             // Somebody of the own cluster may have the same address, and answer.
             let never = match self.fetch(from, &url) {
@@ -324,6 +328,11 @@ impl<'a> Facts<'a> {
 
     fn pod_address(&self, cluster: u8) -> anyhow::Result<String> {
         self.kubectl(cluster, &["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].status.podIP}"])
+    }
+
+    fn pod_address6(&self, cluster: u8) -> anyhow::Result<String> {
+        let path = format!("jsonpath={{.items[0].status.podIPs[{}].ip}}", self.plan.place_of_v6());
+        self.kubectl(cluster, &["get", "pods", "-l", "app=web", "-o", &path])
     }
 
     fn fetch(&self, cluster: u8, url: &str) -> anyhow::Result<String> {

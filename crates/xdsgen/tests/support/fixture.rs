@@ -188,6 +188,7 @@ fn endpoint(written: Value, own: &str, namespace: &str, ports: &[u16]) -> Value 
         "network": written["network"].as_str().map_or(format!("{cluster}-net"), str::to_owned),
         "locality": place,
         "address": written["address"],
+        "additional_addresses": written.get("additionalAddresses").cloned().unwrap_or(json!([])),
         "hostname": written["hostname"],
         "ports": written.get("ports").cloned().unwrap_or(Value::Object(port_map)),
         "labels": labels,
