@@ -10,7 +10,8 @@ use fairlead_peering::PeerUpdate;
 use fairlead_resources::fairlead::Mesh;
 use fairlead_sources::ClusterObjects;
 use fairlead_xds::server::{StreamId, Views};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use tokio::sync::oneshot;
 
 pub enum Event {
@@ -25,6 +26,8 @@ pub enum Event {
     },
     /// `mesh.yaml` of the mesh directory, if it is there; or why it cannot be read.
     MeshFile(Result<Option<Vec<u8>>, String>),
+    /// Addresses of load balancers that have names only, by name.
+    LookedUp(BTreeMap<String, Vec<IpAddr>>),
     /// A peer's stream told something.
     Peer(PeerUpdate),
     /// A peer's stream stands or ended.

@@ -23,6 +23,7 @@ mod limiter;
 mod lines;
 mod listen;
 mod listing;
+mod load_balancers;
 mod mesh_file;
 mod metrics;
 mod offer;

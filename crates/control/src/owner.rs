@@ -105,6 +105,7 @@ impl Owner {
                 }
             }
             Event::MeshFile(found) => self.mesh_file.take(world, found),
+            Event::LookedUp(addresses) => world.looked_up = addresses,
             Event::Peer(update) => return take_summary(world, update, now),
             Event::PeerLink { cluster, connected } => {
                 let Some(peer) = world.peers.get_mut(&cluster) else { return false };

@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::joining::Acceptor;
 use crate::lines::{Holder, Lines};
 use crate::listen::listen;
+use crate::load_balancers;
 use crate::mesh_file::MeshFile;
 use crate::options::ControlOptions;
 use crate::owner::{Owner, Published};
@@ -128,6 +129,7 @@ pub async fn serve(
     // Objects may be read before the file is read again: nothing is ever resolved by the defaults of a mesh that has settings.
     world.mesh.clone_from(&source.mesh);
     world.system_namespace = source.kubernetes().map(|kubernetes| kubernetes.namespace.clone());
+    vital.spawn(load_balancers::follow(world.names.subscribe(), events.clone()));
     let direct = Arc::new(Direct::default());
     // What is done at the API server of a Kubernetes cluster begins here.
     let reviewer = source.kubernetes().map(|kubernetes| kubernetes.reviewer(&store, &mut vital)).transpose()?;

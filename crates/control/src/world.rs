@@ -20,6 +20,7 @@ use fairlead_model::settings::Trust;
 use fairlead_model::summary::{ClusterSummary, PeerStatus};
 use fairlead_model::{ClusterId, Diagnostic, MemberState, ObjectKey, Origin, ResolvedMesh, WorkloadRef};
 use fairlead_peering::{Heard, Lease};
+use fairlead_resolve::gateways::names_of_load_balancers;
 use fairlead_resolve::view::Peers;
 use fairlead_resolve::{Before, ClusterInput, ClusterState, ObjectRef, Observed, Settings, ViewInput};
 use fairlead_resources::Object;
@@ -30,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// Names that are gone whose virtual IPs are still kept; the range holds 65,534.
 const VIRTUAL_IPS_OF_THE_GONE: usize = 8_192;
@@ -53,6 +55,10 @@ pub struct World {
     pub held_back: BTreeMap<WorkloadRef, HeldBack>,
     pub memo: Arc<Memo>,
     pub resolved: Option<Resolved>,
+    /// Addresses of load balancers that have names only, by name.
+    pub looked_up: BTreeMap<String, Vec<IpAddr>>,
+    /// Those names, for whoever looks them up.
+    pub names: watch::Sender<BTreeSet<String>>,
     /// What the own cluster was normalised of last.
     normalised: Option<Normalised>,
     addresses: BTreeMap<WorkloadRef, IpAddr>,
@@ -120,6 +126,8 @@ impl World {
             held_back: BTreeMap::new(),
             memo: Arc::default(),
             resolved: None,
+            looked_up: BTreeMap::new(),
+            names: watch::Sender::default(),
             normalised: None,
             addresses: BTreeMap::new(),
             virtual_ips: store.all(Bucket::VirtualIps)?.into_iter().collect(),
@@ -162,6 +170,8 @@ impl World {
     /// peer may be told.
     pub fn resolve(&mut self, now: Instant) -> bool {
         let objects = refs(&self.objects.objects);
+        let names = names_of_load_balancers(objects.iter().map(|object| &object.decoded.object));
+        self.names.send_if_modified(|wanted| std::mem::replace(wanted, names.clone()) != names);
         let members: BTreeSet<ClusterId> = self.authority.peers().into_iter().map(|m| m.cluster.into()).collect();
         let members = members.into_iter().chain([self.cluster.clone()]).collect();
         let settings = fairlead_resolve::settings(&self.name, self.mesh.as_ref(), &members, &objects);
@@ -170,6 +180,7 @@ impl World {
             health: self.health(now),
             kubelets: self.system_namespace.is_some(),
             workload_addresses: self.addresses.clone(),
+            looked_up: self.looked_up.clone(),
             state: if self.draining { MemberState::Draining } else { MemberState::Active },
             incarnation: self.authority.me().incarnation,
             version: env!("CARGO_PKG_VERSION").into(),

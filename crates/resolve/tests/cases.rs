@@ -48,6 +48,8 @@ struct Given {
     healthy: Vec<String>,
     /// Pods are of a Kubernetes cluster.
     kubelets: bool,
+    /// Addresses of load balancers' names.
+    looked_up: BTreeMap<String, Vec<std::net::IpAddr>>,
 }
 
 #[test]
@@ -117,6 +119,7 @@ fn world(given: &Given) -> World {
         world.health.insert(workload, health);
     }
     world.kubelets = given.kubelets;
+    world.looked_up.clone_from(&given.looked_up);
     world
 }
 

@@ -5,15 +5,15 @@
 
 use super::Gateways;
 use crate::names::address::gateway_address;
-use crate::registry::{Draft, Item, Objects, Surroundings};
+use crate::registry::{ClusterInput, Draft, Item, Objects, Surroundings};
 use crate::routes::host;
-use crate::settings::Settings;
 use fairlead_model::endpoint::WorkloadRef;
 use fairlead_model::gateway::ServerTls;
 use fairlead_model::ids::NetworkId;
 use fairlead_model::matching::selects;
 use fairlead_model::mesh::{GatewayAddress, GatewayKind};
 use fairlead_model::settings::{MeshSettings, Profile};
+use fairlead_resources::Object;
 use fairlead_resources::core as kubernetes;
 use fairlead_resources::istio::MeshNetworks;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,8 @@ const NETWORK: &str = "topology.istio.io/network";
 const GATEWAY_PORT: &str = "networking.istio.io/gatewayPort";
 /// Labels of the nodes that lead to a gateway of type NodePort (Istio), as JSON; all nodes, where it is not written.
 const NODE_SELECTOR: &str = "traffic.istio.io/nodeSelector";
+/// Names of load balancers that are looked up.
+const MOST_NAMES: usize = 64;
 /// Addresses of nodes that others are told: a few are enough to be reached.
 const MOST_NODES: usize = 8;
 
@@ -41,15 +43,33 @@ pub(crate) struct EastWest {
     closed: BTreeSet<NetworkId>,
 }
 
+/// What addresses are found in.
+struct Known<'a> {
+    objects: &'a Objects<'a>,
+    /// Of load balancers, by name.
+    looked_up: &'a BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// Names of the load balancers by which a cluster's networks are entered, of which somebody has to look up the addresses.
+pub fn names_of_load_balancers<'a>(objects: impl IntoIterator<Item = &'a Object>) -> BTreeSet<String> {
+    let services = objects.into_iter().filter_map(|object| match object {
+        Object::Service(service) if service.metadata.label(NETWORK).is_some() => Some(service),
+        _ => None,
+    });
+    let ingress = services.flat_map(|service| &service.status.load_balancer.ingress);
+    ingress.filter(|i| i.ip.is_empty() && !i.hostname.is_empty()).map(|i| i.hostname.clone()).take(MOST_NAMES).collect()
+}
+
 impl EastWest {
     pub fn new(
         around: &Surroundings<'_>,
-        all: &Settings,
+        input: &ClusterInput<'_>,
         objects: &Objects<'_>,
         drafts: &BTreeMap<WorkloadRef, Draft>,
         gateways: &Gateways,
     ) -> Self {
-        let (cluster, network, settings) = (around.cluster, &around.network, &*all.mesh);
+        let (cluster, network, settings) = (around.cluster, &around.network, &*input.settings.mesh);
+        let known = Known { objects, looked_up: &input.observed.looked_up };
         let east_west =
             |draft: &&Draft| gateways.kind(&draft.key.namespace, &draft.labels) == Some(GatewayKind::EastWest);
         let own: Vec<&Draft> = drafts.values().filter(east_west).collect();
@@ -59,8 +79,8 @@ impl EastWest {
         let written = member.map(|member| member.gateway_addresses.clone()).unwrap_or_default();
         let here: Vec<&Draft> = own.iter().copied().filter(|draft| &draft.network == network).collect();
         if written.is_empty() {
-            found.of_services(objects, drafts, &own, port, settings);
-            found.of_mesh_networks(&all.networks, settings, objects, drafts, &own);
+            found.of_services(&known, drafts, &own, port, settings);
+            found.of_mesh_networks(&input.settings.networks, settings, &known, drafts, &own);
             if !found.has(network) && !found.closed.contains(network) {
                 found.of_workloads(&own, network, gateways);
             }
@@ -107,7 +127,7 @@ impl EastWest {
         &mut self,
         networks: &MeshNetworks,
         settings: &MeshSettings,
-        objects: &Objects<'_>,
+        known: &Known<'_>,
         drafts: &BTreeMap<WorkloadRef, Draft>,
         own: &[&Draft],
     ) {
@@ -119,12 +139,12 @@ impl EastWest {
             for gateway in &written.gateways {
                 let Some(port) = u16::try_from(gateway.port).ok().filter(|port| *port > 0) else { continue };
                 let address = gateway.address.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
-                let service = objects.services.iter().find(|item| {
+                let service = known.objects.services.iter().find(|item| {
                     let host = host::join(&item.meta.name, &item.meta.namespace, &settings.domain);
                     gateway.registry_service_name.as_ref() == Some(&host)
                 });
                 if let Some(item) = service {
-                    self.of_service(item, objects, &network, drafts, port);
+                    self.of_service(item, known, &network, drafts, port);
                 } else if let (Some(address), Some(first)) = (address, own.first()) {
                     self.add(&network, &[address], port, &first.key);
                 }
@@ -137,7 +157,7 @@ impl EastWest {
     /// behind, or that are in the mesh's or the root namespace; in profile `istio` all, as with Istio.
     fn of_services(
         &mut self,
-        objects: &Objects<'_>,
+        known: &Known<'_>,
         drafts: &BTreeMap<WorkloadRef, Draft>,
         own: &[&Draft],
         default_port: u16,
@@ -150,18 +170,18 @@ impl EastWest {
                 || [BUILT_IN_NAMESPACE, settings.root_namespace.as_str()].contains(&namespace)
                 || (!selector.is_empty() && own.iter().any(behind))
         };
-        for item in objects.services.iter().filter(trusted) {
+        for item in known.objects.services.iter().filter(trusted) {
             let Some(network) = item.meta.label(NETWORK).filter(|label| !label.is_empty()) else { continue };
             let network = NetworkId::from(network);
             let port = item.meta.label(GATEWAY_PORT).and_then(|port| port.parse().ok()).unwrap_or(default_port);
-            self.of_service(item, objects, &network, drafts, port);
+            self.of_service(item, known, &network, drafts, port);
         }
     }
 
     fn of_service(
         &mut self,
         item: &Item<'_, kubernetes::Service>,
-        objects: &Objects<'_>,
+        known: &Known<'_>,
         network: &NetworkId,
         drafts: &BTreeMap<WorkloadRef, Draft>,
         port: u16,
@@ -172,17 +192,17 @@ impl EastWest {
             .filter(|draft| draft.key.namespace == item.meta.namespace)
             .filter(|draft| !spec.selector.is_empty() && selects(&spec.selector, &draft.labels))
             .collect();
-        let balancer = item.object.status.load_balancer.ingress.iter().map(|ingress| ingress.ip.as_str());
-        let texts = balancer.chain(spec.external_ips.iter().map(String::as_str));
-        let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+        let balancer = &item.object.status.load_balancer.ingress;
+        let texts = balancer.iter().map(|ingress| &ingress.ip).chain(&spec.external_ips);
+        let named = balancer.iter().filter_map(|ingress| known.looked_up.get(&ingress.hostname)).flatten();
+        let addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).chain(named.copied()).collect();
         if !addresses.is_empty() {
             return self.share_out(network, &addresses, port, &behind);
         }
-        // A load balancer that has names only is known when those were looked up.
-        let named = !item.object.status.load_balancer.ingress.is_empty();
-        match (spec.service_type.as_str(), on_nodes(item, objects, port)) {
+        match (spec.service_type.as_str(), on_nodes(item, known.objects, port)) {
             ("NodePort", Some((nodes, port))) => self.share_out(network, &nodes, port, &behind),
-            (kind, _) if kind == "ClusterIP" || named => drop(self.closed.insert(network.clone())),
+            // Of a load balancer that has names only, those were not looked up yet.
+            (kind, _) if kind == "ClusterIP" || !balancer.is_empty() => drop(self.closed.insert(network.clone())),
             _ => behind.iter().for_each(|draft| self.add(network, &draft.addresses, port, &draft.key)),
         }
     }

@@ -10,5 +10,6 @@ mod conflicts;
 mod east_west;
 mod servers;
 
+pub use east_west::names_of_load_balancers;
 pub(crate) use east_west::{BUILT_IN_NAME, BUILT_IN_NAMESPACE, EastWest};
 pub(crate) use servers::Gateways;

@@ -45,7 +45,8 @@ pub fn cluster_after(input: &ClusterInput<'_>, before: &Before<'_>) -> Option<(C
     let (now, then) = (input.observed, before.observed);
     let same = input.settings == before.settings
         && *input.cluster == before.state.cluster
-        && (now.state, now.incarnation, &now.version) == (then.state, then.incarnation, &then.version);
+        && (now.state, now.incarnation, &now.version) == (then.state, then.incarnation, &then.version)
+        && now.looked_up == then.looked_up;
     if !same {
         return None;
     }

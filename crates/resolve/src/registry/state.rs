@@ -42,6 +42,8 @@ pub struct Observed {
     pub kubelets: bool,
     /// Addresses handed out before, kept over edits.
     pub workload_addresses: BTreeMap<WorkloadRef, IpAddr>,
+    /// Addresses of load balancers that have names only, by name.
+    pub looked_up: BTreeMap<String, Vec<IpAddr>>,
     /// Whether the cluster itself is draining.
     pub state: MemberState,
     /// Grows each time the cluster joins anew.
@@ -108,7 +110,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
 
     let mut services = services(input, &objects, &around, &drafts, &facts, &peers, &mut diagnostics);
     offers(&mut services, &objects.exports, settings, &mut diagnostics);
-    let entrances = EastWest::new(&around, input.settings, &objects, &drafts, &gateways);
+    let entrances = EastWest::new(&around, input, &objects, &drafts, &gateways);
     let mut known = finished_workloads(drafts, facts, &services);
     if let Some(addresses) = &entrances.built_in {
         let workload = built_in(&around, settings, addresses);

@@ -36,6 +36,7 @@ pub struct World {
     pub peers: BTreeMap<ClusterId, PeerStatus>,
     pub health: BTreeMap<WorkloadRef, Health>,
     pub kubelets: bool,
+    pub looked_up: BTreeMap<String, Vec<std::net::IpAddr>>,
 }
 
 impl Written {
@@ -79,6 +80,7 @@ impl Written {
         let observed = Observed {
             health: world.health.clone(),
             kubelets: world.kubelets,
+            looked_up: world.looked_up.clone(),
             state: world.states.get(name).copied().unwrap_or_default(),
             ..Observed::default()
         };
