@@ -6,11 +6,13 @@
 use crate::outgoing::{Answer, Outgoing};
 use prost::Message;
 use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::client::Grpc as ClientGrpc;
+use tonic::codec::{BufferSettings, Codec};
 use tonic::codegen::http::{self, uri::PathAndQuery};
 use tonic::codegen::{BoxFuture, StdError};
 use tonic::server::{Grpc as ServerGrpc, StreamingService, UnaryService};
@@ -48,7 +50,7 @@ where
     F: FnMut(Request<Streaming<Req>>) -> Reply<BoxStream<Res>> + Send + 'static,
 {
     Box::pin(async move {
-        let mut grpc = ServerGrpc::new(ProstCodec::<Res, Req>::default()).max_decoding_message_size(limit);
+        let mut grpc = ServerGrpc::new(Small::<Res, Req>(PhantomData)).max_decoding_message_size(limit);
         let answers = Arc::default();
         let service = Bidirectional { call, answers: Arc::clone(&answers) };
         let response = grpc.streaming(service, request).await;
@@ -110,6 +112,30 @@ async fn ready(channel: Channel, limit: usize) -> Result<ClientGrpc<Channel>, St
         Status::unavailable(format!("service was not ready: {e}"))
     })?;
     Ok(grpc)
+}
+
+/// Begins with small buffers: of streams there are thousands, and most messages that come in are acks.
+struct Small<Res, Req>(PhantomData<(Res, Req)>);
+
+const BUFFER: usize = 512;
+
+impl<Res, Req> Codec for Small<Res, Req>
+where
+    Res: Message + 'static,
+    Req: Message + Default + 'static,
+{
+    type Encode = Res;
+    type Decode = Req;
+    type Encoder = <ProstCodec<Res, Req> as Codec>::Encoder;
+    type Decoder = <ProstCodec<Res, Req> as Codec>::Decoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<Res, Req>::raw_encoder(BufferSettings::new(BUFFER, BUFFER))
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstCodec::<Res, Req>::raw_decoder(BufferSettings::new(BUFFER, BUFFER))
+    }
 }
 
 struct Unary<F>(F);

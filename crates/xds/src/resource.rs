@@ -152,6 +152,9 @@ impl Resources {
 
     /// Names, sorted, that may differ from `earlier`; no other does. `None`: not known without comparing.
     pub(crate) fn changed_since(&self, earlier: &Arc<Resources>) -> Option<Vec<Name>> {
+        if std::ptr::eq(self, Arc::as_ptr(earlier)) {
+            return Some(Vec::new());
+        }
         if let Some(since) = self.since.as_ref().filter(|since| since.earlier.as_ptr() == Arc::as_ptr(earlier)) {
             return Some(since.changed.to_vec());
         }
@@ -236,6 +239,7 @@ mod tests {
         let third = Resources::with(&second, [Resource::new("b", "3", &b"y"[..]), Resource::new("a", "1", &b"x"[..])]);
         assert_eq!(names(third.changed_since(&second)), Some(vec!["b".into()]));
         assert_eq!(names(third.changed_since(&first)), None, "two steps are compared");
+        assert_eq!(names(third.changed_since(&third)), Some(Vec::new()));
         assert_eq!(texts(&third), ["a1", "b3", "d1"]);
         assert!(Arc::ptr_eq(&Resources::with(&third, [Resource::new("b", "3", &b"y"[..])]), &third));
     }

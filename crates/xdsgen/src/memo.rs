@@ -1,6 +1,7 @@
 //! The one table of generated resources, shared by all proxies.
 //!
-//! Invariant: an entry is a function of its key, so nothing is ever invalidated; entries that no proxy has asked for during
+//! Inputs are not kept, only 128 bits of each by keys of this process alone: held beside their resources they would be most of the
+//! table. Invariant: an entry is a function of its input, so nothing is ever invalidated; entries that no proxy has asked for during
 //! the last generations are dropped, and the table never holds more than its capacity.
 
 use crate::generated::Generated;
@@ -32,7 +33,7 @@ pub struct Counters {
 /// See the module. Cheap to share by reference; all methods take `&self`.
 pub struct Memo {
     shards: Vec<Mutex<Shard>>,
-    hasher: RandomState,
+    hashers: [RandomState; 2],
     capacity: usize,
     generation: AtomicU64,
     ticks: AtomicU64,
@@ -44,7 +45,7 @@ impl Memo {
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            hashers: [RandomState::new(), RandomState::new()],
             capacity: capacity.div_ceil(SHARDS).max(4),
             generation: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
@@ -79,12 +80,13 @@ impl Memo {
     /// The resource of this input, generated if need be.
     pub(crate) fn resource(&self, input: Input) -> Arc<Generated> {
         let kind = input.kind();
-        let shard = &self.shards[(self.hasher.hash_one(&input) as usize >> 7) % SHARDS];
+        let key = self.hashers.each_ref().map(|hasher| hasher.hash_one(&input));
+        let shard = &self.shards[key[0] as usize % SHARDS];
         let generation = self.generation.load(Ordering::Acquire);
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed);
         {
             let mut shard = shard.lock();
-            if let Some(entry) = shard.entries.get_mut(&input) {
+            if let Some(entry) = shard.entries.get_mut(&key) {
                 entry.generation = generation;
                 entry.tick = tick;
                 let found = Arc::clone(&entry.generated);
@@ -97,7 +99,7 @@ impl Memo {
         let mut shard = shard.lock();
         shard.counters.entry(kind).or_default().generated += 1;
         let entry = Entry { generated: Arc::clone(&generated), generation, tick };
-        shard.entries.insert(input, entry);
+        shard.entries.insert(key, entry);
         if shard.entries.len() > self.capacity {
             let mut ticks: Vec<u64> = shard.entries.values().map(|e| e.tick).collect();
             let middle = ticks.len() / 2;
@@ -134,7 +136,7 @@ const KEPT_GENERATIONS: u64 = 2;
 
 #[derive(Default)]
 struct Shard {
-    entries: HashMap<Input, Entry, RandomState>,
+    entries: HashMap<[u64; 2], Entry, RandomState>,
     counters: BTreeMap<ResourceType, TypeCounters>,
 }
 

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
@@ -72,7 +73,8 @@ impl<C: Clone + Send + Sync + 'static> DiscoveryService<C> {
         let (out, responses) = mpsc::channel(QUEUE);
         let stream = Stream::<W, C> { inner: self.inner.clone(), requests: request.into_inner(), out };
         tokio::spawn(stream.run(client));
-        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+        let responses = ReceiverStream::new(responses).map(|response| response.map(|boxed| *boxed));
+        Ok(Response::new(Box::pin(responses)))
     }
 }
 
@@ -104,7 +106,8 @@ struct Inner<C> {
 struct Stream<W: Wire, C> {
     inner: Arc<Inner<C>>,
     requests: Streaming<W::In>,
-    out: mpsc::Sender<Result<W::Out, Status>>,
+    /// Boxed: the channel has room for many from the start.
+    out: mpsc::Sender<Result<Box<W::Out>, Status>>,
 }
 
 impl<W: Wire, C: Clone + Send + Sync + 'static> Stream<W, C> {
@@ -150,7 +153,7 @@ impl<W: Wire, C: Clone + Send + Sync + 'static> Stream<W, C> {
             let full = loop {
                 match self.out.try_reserve() {
                     Ok(room) => match W::next(&mut session) {
-                        Some(response) => room.send(Ok(response)),
+                        Some(response) => room.send(Ok(Box::new(response))),
                         None => break false,
                     },
                     Err(TrySendError::Full(())) => break true,

@@ -209,7 +209,7 @@ impl Session {
             let kept =
                 |name: &str| !faults.lost_removal_on_resume() || there.as_ref().is_some_and(|map| map.contains(name));
             let versions = request.initial.iter().filter(|(name, _)| kept(name));
-            topic.subscription.resume(versions.map(|(n, v)| (n.as_str().into(), v.as_str().into())));
+            topic.subscription.resume(versions.map(|(n, v)| (n.as_str(), v.as_str())), there.as_ref());
         }
         if self.types.values().map(|topic| topic.subscription.names.len()).sum::<usize>() > limits.names {
             return Err(Violation::TooManyNames(limits.names));

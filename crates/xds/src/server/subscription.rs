@@ -113,13 +113,32 @@ impl Subscription {
         }
     }
 
-    /// The client has these versions from an earlier stream.
-    pub(super) fn resume(&mut self, versions: impl Iterator<Item = (Name, Version)>) {
-        for (name, version) in versions {
-            if self.wants(&name) {
-                self.owed.remove(&name);
-                self.held.insert(name, Held { version, body: Bytes::new() });
+    /// The client has these versions from an earlier stream; of what is `there` names and versions are shared. As a rule it has all of
+    /// it: thousands may come back at once.
+    pub(super) fn resume<'a>(
+        &mut self,
+        versions: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+        there: Option<&Arc<Resources>>,
+    ) {
+        let same = |name: &str, version: &str| there?.get(name).filter(|resource| *resource.version == *version);
+        let mut has_all = false;
+        if let Some(map) = there.filter(|_| self.wildcard && self.names.is_empty() && self.owed.is_empty()) {
+            has_all = versions.clone().filter(|(name, version)| same(name, version).is_some()).count() == map.len();
+            if has_all {
+                self.held.settle(map);
             }
+        }
+        for (name, version) in versions {
+            let known = same(name, version);
+            if (has_all && known.is_some()) || !self.wants(name) {
+                continue;
+            }
+            self.owed.remove(name);
+            let (name, version) = match known {
+                Some(resource) => (resource.name.clone(), resource.version.clone()),
+                None => (name.into(), version.into()),
+            };
+            self.held.insert(name, Held { version, body: Bytes::new() });
         }
         self.stale = true;
     }
