@@ -49,11 +49,11 @@ const SETS: [&[Step]; SUITES as usize] = [
         nonflat("replicas", 2, replicas::run),
         nonflat("dual stack", 2, dual_stack::run),
         nonflat("API server away", 2, check::api_server_away),
+        nonflat("check", 2, diagnosis::run),
     ],
     &[
         nonflat("install", 2, install::run),
         nonflat("chart", 2, chart::run),
-        nonflat("check", 2, diagnosis::run),
         nonflat("admission", 2, admission::run),
         nonflat("ingress", 1, ingress::run),
         nonflat("independent", 2, mesh::independent),

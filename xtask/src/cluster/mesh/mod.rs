@@ -179,12 +179,7 @@ impl Mesh<'_> {
             }
             self.fairlead(&words).map(drop)
         };
-        // Mostly a wait for pods: each in its cluster.
-        std::thread::scope(|scope| -> anyhow::Result<()> {
-            let all: Vec<_> =
-                self.members.iter().map(|(cluster, name)| scope.spawn(move || install(*cluster, name))).collect();
-            all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a thread that installed panicked")))
-        })?;
+        self.each(|cluster, name| install(cluster, name))?;
         let (first, others) = self.members.split_first().context("no cluster")?;
         for (cluster, _) in others {
             let token = self.fairlead(&["token", "create", "--context", &format!("c{}", first.0)])?;
@@ -195,33 +190,39 @@ impl Mesh<'_> {
 
     /// Starts the workloads on clusters that are installed.
     fn deploy(&self) -> anyhow::Result<()> {
-        for (cluster, name) in self.members {
+        self.each(|cluster, name| {
             let objects = list(manifests::manifests(self.root, name, IMAGE)?);
-            let mut apply = enter::kubectl(self.bed, *cluster)?;
+            let mut apply = enter::kubectl(self.bed, cluster)?;
             output_of(apply.args(["apply", "-f", "-"]), &objects.to_string())?;
-        }
-        self.wait_for_pods_of_all()?;
+            self.wait_for_pods(cluster)
+        })?;
         self.wait_for_proxies()
     }
 
     /// Takes everything away again.
     fn end(&self) -> anyhow::Result<()> {
         self.remove()?;
-        for (cluster, _) in self.members {
-            self.fairlead(&["uninstall", "--context", &format!("c{cluster}"), "--crds"])?;
-        }
-        Ok(())
+        self.each(|cluster, _| self.fairlead(&["uninstall", "--context", &format!("c{cluster}"), "--crds"]).map(drop))
     }
 
     /// Takes the workloads away.
     fn remove(&self) -> anyhow::Result<()> {
-        for (cluster, name) in self.members {
+        self.each(|cluster, name| {
             let objects = list(manifests::manifests(self.root, name, IMAGE)?);
-            let mut delete = enter::kubectl(self.bed, *cluster)?;
+            let mut delete = enter::kubectl(self.bed, cluster)?;
             delete.args(["delete", "-f", "-", "--ignore-not-found", "--timeout=90s"]);
-            output_of(&mut delete, &objects.to_string())?;
-        }
-        Ok(())
+            output_of(&mut delete, &objects.to_string()).map(drop)
+        })
+    }
+
+    /// What is mostly a wait is done in all clusters at the same time.
+    fn each(&self, act: impl Fn(u8, &str) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+        std::thread::scope(|scope| {
+            let act = &act;
+            let all: Vec<_> =
+                self.members.iter().map(|(cluster, name)| scope.spawn(move || act(*cluster, name))).collect();
+            all.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a thread of a cluster panicked")))
+        })
     }
 
     /// What `fairlead` printed.
