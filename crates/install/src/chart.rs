@@ -1,7 +1,7 @@
 //! The Helm chart: the same objects, with template expressions where values go.
 //!
 //! Made by rendering values that are marks and putting expressions in their place, so that no object is written twice. Invariant:
-//! for equal values `helm template` and [`crate::render`] give equal objects (`tests/chart.rs` compares them).
+//! for equal values `helm template` and [`crate::render`] give equal objects (`xtask/src/cluster/chart.rs` compares them by Helm).
 
 use crate::values::{CniValues, ControlValues, DEFAULT_REVISION, GatewayValues, MeshValues, Values};
 use crate::{cni, control, crds, gateway, rbac, revision, webhooks};

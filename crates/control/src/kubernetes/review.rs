@@ -1,7 +1,7 @@
-//! Is a service-account token good? Asked of the API server, or of its keys while it does not answer at all.
+//! Is a service-account token good? Asked of the API server, or of its keys while it is silent, unreachable or answers with a 5xx.
 //!
 //! Invariants: few questions are under way at once, each ends, and one that was answered is not asked again for seconds; a token that is
-//! forged by the keys that are known is not asked about. An API server that answers, be it that it is busy or that we may not ask, is never
+//! forged by the keys that are known is not asked about. An API server that answers otherwise, be it that it is busy (429) or that we may not ask, is never
 //! passed over by its keys; one that is away denies nobody by itself.
 
 use super::pod_token::{PodClaim, PodTokenError, Said, reviewed};
