@@ -102,14 +102,14 @@ pub async fn serve(
         opened = Source::open(&options, &mesh_file, &store, &status, &mut vital) => opened?,
         () = &mut end => return Ok(()),
     };
+    let plugged_in = options.cacerts.as_deref().map(cacerts).transpose()?;
     let kept = match source.kubernetes() {
         Some(kubernetes) => tokio::select! {
-            kept = kubernetes.kept(&store, &status) => Some(kept?),
+            kept = kubernetes.kept(&store, &status, plugged_in.as_ref()) => Some(kept?),
             () = &mut end => return Ok(()),
         },
         None => None,
     };
-    let plugged_in = options.cacerts.as_deref().map(cacerts).transpose()?;
     let Trusting { domain, shared, approve } = trusting(&options, &source);
     let opening = Opening {
         cluster: &options.cluster,

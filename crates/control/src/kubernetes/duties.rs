@@ -39,7 +39,8 @@ pub struct Duties {
 
 impl Kubernetes {
     /// Reads into the store what this cluster's control planes kept. Waits, and says for what, while the CA is not what it must be.
-    pub async fn kept(&self, store: &Arc<Store>, status: &Status) -> anyhow::Result<Kept> {
+    /// `given`: a CA from a folder, which comes before one in a Secret.
+    pub async fn kept(&self, store: &Arc<Store>, status: &Status, given: Option<&CaPem>) -> anyhow::Result<Kept> {
         let secrets: Api<Secret> = Api::namespaced(self.home.client.clone(), &self.home.namespace);
         let state = State::open(secrets.clone(), store.clone(), status).await?;
         let mut told = String::new();
@@ -47,7 +48,8 @@ impl Kubernetes {
             let why = match self.plugged_in(&secrets, store).await {
                 Ok(cacerts) => {
                     let (replaceable, namespace) = (state.replaceable(), &self.home.namespace);
-                    let lost = lost_root(&self.cluster, cacerts.as_ref(), replaceable.as_deref(), namespace, store)?;
+                    let used = given.or(cacerts.as_ref());
+                    let lost = lost_root(&self.cluster, used, replaceable.as_deref(), namespace, store)?;
                     match lost {
                         None => return Ok(Kept { state, cacerts }),
                         Some(why) => why,
