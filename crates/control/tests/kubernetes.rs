@@ -8,7 +8,9 @@ mod support;
 
 use api_server::{ApiServer, Handle};
 use fairlead_control::{ControlTimings, KubernetesOptions, Source};
+use fairlead_identity::{Ca, SystemRandom, TrustDomain};
 use fairlead_proto::ResourceType;
+use rustls::pki_types::UnixTime;
 use serde_json::{Value, json};
 use std::time::Instant;
 use support::proxy::{Identity, Received};
@@ -304,6 +306,28 @@ fn the_next_pod_is_the_same_control_plane() {
     plane.start();
     assert_eq!(plane.get("/trust"), trust, "the CA is the same");
     until_trusted(&server, &trust);
+}
+
+#[test]
+fn a_ca_from_a_folder_is_there_after_a_restart() {
+    let mesh = Mesh::new("");
+    let (mut plane, server) = east(&mesh);
+    server.handle().apply(SETTINGS);
+    server.handle().apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
+    let folder = mesh.folder.path().join("cacerts");
+    std::fs::create_dir_all(&folder).unwrap();
+    let domain = TrustDomain::new("east.shop.example").unwrap();
+    let ca = Ca::create_root("east", &domain, UnixTime::now(), &mut SystemRandom).unwrap();
+    for (name, text) in ca.to_pem().files() {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    plane.cacerts = Some(folder);
+    plane.start();
+    let trust = plane.get("/trust");
+    until_trusted(&server, &trust);
+    plane.kill();
+    plane.start();
+    assert_eq!(plane.get("/trust"), trust);
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub struct Plane {
     listener: TcpListener,
     pub timings: ControlTimings,
     source: Source,
+    /// A CA in Istio's layout.
+    pub cacerts: Option<PathBuf>,
     /// What it says of its address; by default where it listens.
     advertise: Vec<String>,
     /// Where `/ready` and `/metrics` are.
@@ -109,6 +111,7 @@ impl Mesh {
             listener,
             timings,
             source,
+            cacerts: None,
             advertise: Vec::new(),
             status: TcpListener::bind("127.0.0.1:0").unwrap(),
             runtime: None,
@@ -155,7 +158,7 @@ impl Plane {
             advertise: self.advertise.clone(),
             admin: self.admin.clone(),
             state: self.state.clone(),
-            cacerts: None,
+            cacerts: self.cacerts.clone(),
             certificate_lifetime: Duration::from_secs(3600),
             timings: self.timings,
         };
