@@ -173,7 +173,7 @@ pub async fn accept(
                         (Err(e), _) => Err(e),
                         (Ok(counted), None) => Ok(Identified::new(counted.guard(tls), caller)),
                         (Ok(counted), Some(Who::Peer { cluster })) => {
-                            return lines.offer(&cluster, Box::new(counted.guard(tls)));
+                            return lines.offer(&cluster, Box::new(counted.guard(tls))).await;
                         }
                         (Ok(_), Some(_)) => {
                             Err(anyhow::anyhow!("only control planes of other clusters hold lines ready"))

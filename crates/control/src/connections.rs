@@ -209,11 +209,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Severable<T> {
     }
 }
 
-/// Whose connections are counted together: a workload's, or an identity's that names none.
+/// Whose connections are counted together: a workload's, a cluster's control planes', or an identity's that names neither. With one trust
+/// domain for all, the identity of every control plane is the same.
 fn name(peer: &VerifiedPeer) -> String {
-    match &peer.workload {
-        Some(workload) => format!("{} of {workload}", peer.spiffe_id),
-        None => peer.spiffe_id.to_string(),
+    match (&peer.workload, &peer.cluster) {
+        (Some(workload), _) => format!("{} of {workload}", peer.spiffe_id),
+        (None, Some(cluster)) => format!("{} of cluster {cluster}", peer.spiffe_id),
+        (None, None) => peer.spiffe_id.to_string(),
     }
 }
 

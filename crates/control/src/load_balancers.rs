@@ -1,7 +1,7 @@
 //! Addresses of load balancers that have names only, as those of some clouds.
 //!
-//! Peers are told addresses, so this control plane looks the names up. Invariant: a name that cannot be looked up keeps what it had: a
-//! resolver that is away for a while loses nobody's way.
+//! Peers are told addresses, so this control plane looks the names up. Invariants: a name that cannot be looked up keeps what it had: a
+//! resolver that is away for a while loses nobody's way; whatever is wanted is told of after one round, be it that nothing was found.
 
 use crate::event::Event;
 use crate::quiet::{Quiet, short};
@@ -12,27 +12,32 @@ use tokio::sync::{mpsc, watch};
 
 /// Between two looks at the same names.
 const EVERY: Duration = Duration::from_secs(20);
+/// The same, while one of them has no answer.
+const AGAIN: Duration = Duration::from_secs(2);
 /// A resolver that is silent for longer is asked again later.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 static UNKNOWN: Quiet = Quiet::new();
 
-/// Looks up what is wanted, again and again, and tells what became of it when it changed.
+/// Looks up what is wanted, again and again, and tells what became of it when it changed; of a name without an answer nothing.
 pub async fn follow(mut wanted: watch::Receiver<BTreeSet<String>>, events: mpsc::UnboundedSender<Event>) {
-    let mut known = BTreeMap::new();
+    let mut known: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     loop {
-        let names = wanted.borrow_and_update().clone();
-        let mut found = BTreeMap::new();
-        for name in names {
-            let before = known.get(&name).cloned();
-            match look_up(&name).await.or(before) {
-                Some(addresses) => drop(found.insert(name, addresses)),
-                None => {
-                    if let Some(more) = UNKNOWN.passes() {
-                        tracing::warn!(name = short(&name), "the name of a load balancer has no address{more}");
-                    }
-                }
-            }
+        let names: Vec<String> = wanted.borrow_and_update().iter().cloned().collect();
+        let answers = futures::future::join_all(names.iter().map(|name| look_up(name))).await;
+        let silent = names.iter().zip(&answers).find(|(_, answer)| answer.is_none()).map(|(name, _)| name.clone());
+        let found: BTreeMap<_, _> = names
+            .into_iter()
+            .zip(answers)
+            .map(|(name, answer)| {
+                let addresses = answer.or_else(|| known.get(&name).cloned()).unwrap_or_default();
+                (name, addresses)
+            })
+            .collect();
+        if let Some(name) = &silent
+            && let Some(more) = UNKNOWN.passes()
+        {
+            tracing::warn!(name = short(name), "the name of a load balancer has no address{more}");
         }
         if found != known {
             known = found;
@@ -40,7 +45,11 @@ pub async fn follow(mut wanted: watch::Receiver<BTreeSet<String>>, events: mpsc:
                 return;
             }
         }
-        let pause = if wanted.borrow().is_empty() { Duration::MAX } else { EVERY };
+        let pause = match (known.is_empty(), silent) {
+            (true, _) => Duration::MAX,
+            (false, None) => EVERY,
+            (false, Some(_)) => AGAIN,
+        };
         if let Ok(Err(_)) = tokio::time::timeout(pause, wanted.changed()).await {
             return;
         }
@@ -64,8 +73,8 @@ mod tests {
         let (events, mut told) = mpsc::unbounded_channel();
         tokio::spawn(follow(wanted, events));
         let Some(Event::LookedUp(found)) = told.recv().await else { panic!("something else was told") };
-        assert_eq!(found.keys().collect::<Vec<_>>(), ["localhost"]);
         assert!(found["localhost"].iter().all(IpAddr::is_loopback) && !found["localhost"].is_empty());
+        assert!(found["nowhere.invalid"].is_empty(), "nothing was found, and that is told");
         want.send_replace(BTreeSet::new());
         let Some(Event::LookedUp(found)) = told.recv().await else { panic!("something else was told") };
         assert!(found.is_empty());

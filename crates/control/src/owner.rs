@@ -79,7 +79,7 @@ impl Owner {
                     changed |= self.take(event);
                 }
             }
-            if changed && self.world.is_known() {
+            if changed && self.world.is_complete() {
                 self.publish();
             }
             if heard && !changed && self.published.known.is_some() {
@@ -94,9 +94,9 @@ impl Owner {
         let now = Instant::now();
         let world = &mut self.world;
         match event {
-            Event::Objects(objects) => world.objects = objects,
+            Event::Objects(objects) => world.take_objects(objects),
             Event::Cluster { objects, mesh, advertise } => {
-                world.objects = objects;
+                world.take_objects(objects);
                 world.mesh = Some(mesh);
                 if let Some(addresses) = advertise
                     && let Err(e) = world.authority.update_me(|me| me.control_addresses = addresses)

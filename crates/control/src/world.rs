@@ -161,6 +161,20 @@ impl World {
         changed
     }
 
+    /// Takes the cluster's own objects.
+    pub fn take_objects(&mut self, objects: ClusterObjects) {
+        let names = names_of_load_balancers(objects.objects.iter().map(|object| &object.decoded.object));
+        self.names.send_if_modified(|wanted| std::mem::replace(wanted, names.clone()) != names);
+        self.objects = objects;
+    }
+
+    /// Whether all is known that a first resolution must not be without: peers would be told that nobody reaches this cluster's gateways
+    /// before their names were looked up.
+    pub fn is_complete(&self) -> bool {
+        let looked_up = || self.names.borrow().iter().all(|name| self.looked_up.contains_key(name));
+        self.is_known() && (self.resolved.is_some() || looked_up())
+    }
+
     /// Whether the cluster's own objects were ever read.
     pub fn is_known(&self) -> bool {
         self.objects.unavailable.is_none() || !self.objects.objects.is_empty()
@@ -170,8 +184,6 @@ impl World {
     /// peer may be told.
     pub fn resolve(&mut self, now: Instant) -> bool {
         let objects = refs(&self.objects.objects);
-        let names = names_of_load_balancers(objects.iter().map(|object| &object.decoded.object));
-        self.names.send_if_modified(|wanted| std::mem::replace(wanted, names.clone()) != names);
         let members: BTreeSet<ClusterId> = self.authority.peers().into_iter().map(|m| m.cluster.into()).collect();
         let members = members.into_iter().chain([self.cluster.clone()]).collect();
         let settings = fairlead_resolve::settings(&self.name, self.mesh.as_ref(), &members, &objects);

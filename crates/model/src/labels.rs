@@ -93,6 +93,8 @@ impl Hash for WorkloadLabels {
             key.hash(state);
             value.hash(state);
         }
+        // Where they end is part of what they are, for whoever hashes something after them.
+        state.write_usize(self.iter().count());
     }
 }
 

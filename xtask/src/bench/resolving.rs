@@ -186,7 +186,11 @@ fn callers(proxies: usize) -> String {
 
 fn proxy(number: usize) -> ProxyDescription {
     ProxyDescription {
-        workload: WorkloadRef { cluster: "east".into(), namespace: "ns-0".into(), name: format!("caller-{number}").into() },
+        workload: WorkloadRef {
+            cluster: "east".into(),
+            namespace: "ns-0".into(),
+            name: format!("caller-{number}").into(),
+        },
         role: ProxyRole::Sidecar,
         client: ClientKind::Fairlead,
         network: Default::default(),

@@ -16,7 +16,10 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A set that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// What is proved on running clusters.
 pub struct Step {
@@ -84,10 +87,10 @@ pub fn prepare(install: bool) -> anyhow::Result<Option<Child>> {
     let path = bed.root.join("build.log");
     let log = fs::File::create(&path).with_context(|| path.display().to_string())?;
     println!("meanwhile what clusters need is built: {}", path.display());
-    let mut command = Command::new("nice");
-    command.args(["-n", "19"]).arg(std::env::current_exe()?).args(["cluster", "build"]);
+    let mut command = bound_to_us();
+    command.args(["nice", "-n", "19"]).arg(std::env::current_exe()?).args(["cluster", "build"]);
     let child =
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("cannot run `nice`")?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("cannot run `setpriv`")?;
     Ok(Some(child))
 }
 
@@ -122,7 +125,9 @@ fn set(number: u8) -> anyhow::Result<Tally> {
     let file = bed.root.join(format!("suite-{number}.json"));
     let _ = fs::remove_file(&file); // of the run before
     let (output, input) = std::io::pipe()?;
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut child = bound_to_us()
+        .args(["timeout", "--kill-after=20", &LIMIT.as_secs().to_string()])
+        .arg(std::env::current_exe()?)
         .arg("cluster")
         .args(bed.whose.words())
         .args(["steps", "--tally"])
@@ -135,8 +140,20 @@ fn set(number: u8) -> anyhow::Result<Tally> {
         println!("{number}| {}", String::from_utf8_lossy(&line?));
     }
     let ended = child.wait()?;
-    let told = fs::read(&file).with_context(|| format!("it ended with {ended} and has not told what it counted"))?;
-    Ok(serde_json::from_slice(&told)?)
+    match fs::read(&file) {
+        Ok(told) => Ok(serde_json::from_slice(&told)?),
+        Err(_) => {
+            stop::down(&bed)?;
+            anyhow::bail!("it ended with {ended} (124: after {LIMIT:?}) and has not told what it counted")
+        }
+    }
+}
+
+/// What it runs ends when this process does.
+fn bound_to_us() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]);
+    command
 }
 
 /// All steps of a bed of the suite, on clusters that are started for them; what they counted goes into a file.

@@ -244,7 +244,7 @@ pub fn join(args: &JoinArgs) -> anyhow::Result<ExitCode> {
     }
     let answer = ask(&one(&args.at)?, "/join", Some(&json!({"token": token})))?;
     println!(
-        "joined {}; identities and exports of namespaces {} are accepted from it (bound them with a Peer object)",
+        "joined {}; accepted from it are identities and exports of namespaces: {} (bound them with a Peer object)",
         answer["joined"].as_str().unwrap_or_default(),
         answer["namespaces"].as_str().unwrap_or_default()
     );

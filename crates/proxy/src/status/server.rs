@@ -12,7 +12,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::net::SocketAddr;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -25,6 +27,8 @@ const CONNECTIONS: usize = 64;
 const LONGEST: Duration = Duration::from_secs(60);
 /// Hooks that are called at once: they may last, and probes need connections too.
 const CALLING: usize = 16;
+/// And by one caller: a kubelet calls one or two, and nobody else is to take its place.
+const EACH_CALLING: usize = 4;
 
 /// What a kubelet asks.
 pub struct Status {
@@ -35,7 +39,7 @@ pub struct Status {
     quit: watch::Sender<bool>,
     /// The program's metrics are held for one scraper at a time.
     scraping: Semaphore,
-    calling: Semaphore,
+    calling: Calling,
 }
 
 /// A hook failed. What tells a kubelet of it is that there is no answer: it looks at no status.
@@ -72,7 +76,7 @@ impl Status {
             bound,
             quit: watch::Sender::new(false),
             scraping: Semaphore::new(1),
-            calling: Semaphore::new(CALLING),
+            calling: Calling::default(),
         });
         for (listener, door) in listeners {
             tokio::spawn(accept(listener, status.clone(), door));
@@ -120,8 +124,7 @@ async fn accept(listener: TcpListener, status: Arc<Status>, door: Door) {
                 async move {
                     let path = request.uri().path();
                     if door == Door::Merged && path.starts_with(HOOKS) {
-                        hook.store(true, Ordering::Relaxed);
-                        return call(&status, path, &request).await;
+                        return call(&status, path, peer, &request, &hook).await;
                     }
                     Ok(answer(&status, door, peer, &request).await)
                 }
@@ -182,25 +185,67 @@ async fn answer(status: &Status, door: Door, peer: SocketAddr, request: &Request
     }
 }
 
-/// Calls a hook of the program; the connection ends with it.
-async fn call(status: &Status, path: &str, request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Unanswered> {
-    let Some(hook) = status.options.app_probes.0.get(path) else {
-        return Ok(text(StatusCode::NOT_FOUND, "this pod has no such hook\n"));
+/// Calls a hook of the program; the connection ends with it, and lasts as long.
+async fn call(
+    status: &Status,
+    path: &str,
+    peer: SocketAddr,
+    request: &Request<Incoming>,
+    lasts: &AtomicBool,
+) -> Result<Response<Full<Bytes>>, Unanswered> {
+    let closing = |mut response: Response<Full<Bytes>>| {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        Ok(response)
     };
-    let Ok(_place) = status.calling.try_acquire() else {
-        tracing::warn!(path, "not called: {CALLING} hooks are");
+    let Some(hook) = status.options.app_probes.0.get(path) else {
+        return closing(text(StatusCode::NOT_FOUND, "this pod has no such hook\n"));
+    };
+    let Some(_place) = status.calling.enter(peer.ip().to_canonical()) else {
+        tracing::warn!(path, %peer, "not called: {CALLING} hooks are, or {EACH_CALLING} by this caller");
         return Err(Unanswered);
     };
+    lasts.store(true, Ordering::Relaxed);
     match hook.call(&status.options, agent(request)).await {
         Ok(answered) => {
             let answered = if answered.is_informational() { StatusCode::OK } else { answered };
-            let mut response = text(answered, "called\n");
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            Ok(response)
+            closing(text(answered, "called\n"))
         }
         Err(why) => {
             tracing::warn!(path, %why, "the program did not answer its hook");
             Err(Unanswered)
+        }
+    }
+}
+
+/// Who calls hooks, and how many.
+#[derive(Default)]
+struct Calling(Mutex<BTreeMap<IpAddr, usize>>);
+
+/// A call under way.
+struct Called<'a> {
+    calling: &'a Calling,
+    by: IpAddr,
+}
+
+impl Calling {
+    fn enter(&self, by: IpAddr) -> Option<Called<'_>> {
+        let mut counts = self.0.lock();
+        if counts.values().sum::<usize>() >= CALLING || counts.get(&by).is_some_and(|count| *count >= EACH_CALLING) {
+            return None;
+        }
+        *counts.entry(by).or_default() += 1;
+        Some(Called { calling: self, by })
+    }
+}
+
+impl Drop for Called<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.calling.0.lock();
+        if let Some(count) = counts.get_mut(&self.by) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.by);
+            }
         }
     }
 }
@@ -214,4 +259,24 @@ fn text(status: StatusCode, body: impl Into<String>) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_caller_takes_no_place_of_the_kubelet() {
+        let calling = Calling::default();
+        let [stranger, kubelet] = [1, 2].map(|n| IpAddr::from([192, 0, 2, n]));
+        let held: Vec<_> = std::iter::from_fn(|| calling.enter(stranger)).collect();
+        assert_eq!(held.len(), EACH_CALLING);
+        let of_kubelet = calling.enter(kubelet);
+        assert!(of_kubelet.is_some());
+        drop(held);
+        assert!(calling.enter(stranger).is_some());
+        drop(of_kubelet);
+        let all: Vec<_> = (0..=255).filter_map(|n| calling.enter(IpAddr::from([198, 51, 100, n]))).collect();
+        assert_eq!(all.len(), CALLING);
+    }
 }

@@ -5,7 +5,7 @@
 
 use super::Gateways;
 use crate::names::address::gateway_address;
-use crate::registry::{ClusterInput, Draft, Item, Objects, Surroundings};
+use crate::registry::{ClusterInput, Draft, Item, Objects, Surroundings, in_families};
 use crate::routes::host;
 use fairlead_model::endpoint::WorkloadRef;
 use fairlead_model::gateway::ServerTls;
@@ -50,14 +50,22 @@ struct Known<'a> {
     looked_up: &'a BTreeMap<String, Vec<IpAddr>>,
 }
 
-/// Names of the load balancers by which a cluster's networks are entered, of which somebody has to look up the addresses.
+/// Names of the load balancers by which a cluster's networks are entered, of which somebody has to look up the addresses. Those of our own
+/// namespace come first: there may be more than are looked up, and anybody may make a Service somewhere.
 pub fn names_of_load_balancers<'a>(objects: impl IntoIterator<Item = &'a Object>) -> BTreeSet<String> {
     let services = objects.into_iter().filter_map(|object| match object {
         Object::Service(service) if service.metadata.label(NETWORK).is_some() => Some(service),
         _ => None,
     });
-    let ingress = services.flat_map(|service| &service.status.load_balancer.ingress);
-    ingress.filter(|i| i.ip.is_empty() && !i.hostname.is_empty()).map(|i| i.hostname.clone()).take(MOST_NAMES).collect()
+    let (ours, others): (Vec<_>, Vec<_>) =
+        services.partition(|service| service.metadata.namespace == BUILT_IN_NAMESPACE);
+    let mut names = BTreeSet::new();
+    for ingress in ours.iter().chain(&others).flat_map(|service| &service.status.load_balancer.ingress) {
+        if ingress.ip.is_empty() && !ingress.hostname.is_empty() && names.len() < MOST_NAMES {
+            names.insert(ingress.hostname.clone());
+        }
+    }
+    names
 }
 
 impl EastWest {
@@ -230,8 +238,11 @@ fn on_nodes(item: &Item<'_, kubernetes::Service>, objects: &Objects<'_>, port: u
     };
     let chosen = || objects.nodes.values().filter(selected);
     let of = |wanted: &str| -> Vec<IpAddr> {
-        let all = chosen().flat_map(|node| &node.object.status.addresses);
-        all.filter(|a| a.address_type == wanted).filter_map(|a| a.address.parse().ok()).take(MOST_NODES).collect()
+        let one = |node: &Item<'_, kubernetes::Node>| {
+            let all = node.object.status.addresses.iter().filter(|a| a.address_type == wanted);
+            in_families(item.object, &all.filter_map(|a| a.address.parse().ok()).collect::<Vec<_>>())
+        };
+        chosen().filter_map(one).take(MOST_NODES).collect()
     };
     let outside = of("ExternalIP");
     let nodes = if outside.is_empty() { of("InternalIP") } else { outside };

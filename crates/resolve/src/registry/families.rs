@@ -41,6 +41,13 @@ pub(super) fn of(service: &Service) -> Vec<Family> {
     found
 }
 
+/// The first of these addresses that is of a family of the Service; any, if nothing says which those are.
+pub(crate) fn in_families(service: &Service, addresses: &[IpAddr]) -> Option<IpAddr> {
+    let families = of(service);
+    let fits = |family: &Family| addresses.iter().find(|ip| Family::of(ip) == *family).copied();
+    if families.is_empty() { addresses.first().copied() } else { families.iter().find_map(fits) }
+}
+
 /// The addresses of a workload by which a Service of `families` means it, one a family. `pod` are its own, `told` those that slices
 /// have of it (none: there are no slices). A family of which slices have no address yet is left out.
 pub(super) fn addresses(families: &[Family], pod: &[IpAddr], told: &[IpAddr]) -> Vec<IpAddr> {

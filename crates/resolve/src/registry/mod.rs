@@ -22,6 +22,7 @@ mod workloads;
 
 pub(crate) use draft::Draft;
 pub use endpoint_id::endpoint_id;
+pub(crate) use families::in_families;
 pub use follow::{Before, cluster_after};
 pub use objects::ObjectRef;
 pub(crate) use objects::{Item, Objects};

@@ -100,8 +100,9 @@ fn give_virtual_ips(
     state: &ClusterState,
     kept: &BTreeMap<String, Ipv4Addr>,
 ) {
-    // Pods without IPv6 could not dial it; those without IPv4 could dial nothing else.
-    let dual = state.workloads.values().any(|workload| workload.addresses.iter().any(IpAddr::is_ipv6));
+    // Pods without IPv6 could not dial it; those without IPv4 could dial nothing else. What only answers dials nothing.
+    let mut dialling = state.workloads.values().filter(|workload| workload.sidecar);
+    let dual = dialling.any(|workload| workload.addresses.iter().any(IpAddr::is_ipv6));
     let needs = |service: &Service| {
         service.vips.is_empty()
             && service.cidrs.is_empty()

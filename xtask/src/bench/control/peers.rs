@@ -310,8 +310,11 @@ fn summary(
             capacity: BTreeMap::from([(String::new(), (pods as u32, pods as u32))]),
         };
         let endpoint = |pod: usize| {
-            let workload =
-                WorkloadRef { cluster: id.clone(), namespace: namespace.as_str().into(), name: format!("{name}-{pod}").into() };
+            let workload = WorkloadRef {
+                cluster: id.clone(),
+                namespace: namespace.as_str().into(),
+                name: format!("{name}-{pod}").into(),
+            };
             let [_, a, b, c] = ((number * pods + pod) as u32).to_be_bytes();
             Arc::new(Endpoint {
                 id: fairlead_resolve::registry::endpoint_id(&workload, &format!("{name}.{namespace}")),

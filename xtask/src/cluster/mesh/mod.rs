@@ -263,9 +263,16 @@ impl Mesh<'_> {
                     Ok(serde_json::from_str(&self.fairlead(&["get", what, &flag, &of, "-o", "json"])?)?)
                 };
                 let behind = |row: &&Value| row["generation"] != row["offered"] || row["ready"] != true;
-                waiting.extend(read("proxies")?.iter().filter(behind).map(Value::to_string));
                 let away = |row: &&Value| row["stream"] != "self" && row["stream"] != "fresh";
-                let clusters = read("clusters")?;
+                // The way to a control plane is the API server's, which may have been away.
+                let (proxies, clusters) = match (read("proxies"), read("clusters")) {
+                    (Ok(proxies), Ok(clusters)) => (proxies, clusters),
+                    (Err(error), _) | (_, Err(error)) => {
+                        waiting.push(format!("{name}: {error:#}"));
+                        continue;
+                    }
+                };
+                waiting.extend(proxies.iter().filter(behind).map(Value::to_string));
                 waiting.extend(clusters.iter().filter(away).map(|row| format!("{name}: {row}")));
                 if clusters.len() < wanted {
                     waiting.push(format!("{name} knows {} of {wanted} clusters", clusters.len()));
