@@ -79,7 +79,7 @@ impl Lines {
                     // Whatever fails here ends the line; the peer holds another ready then.
                     let used = Used { lines: self.clone(), cluster: cluster.to_owned() };
                     if line.write_u8(TAKEN).await.is_ok() && line.flush().await.is_ok() {
-                        let _ = to.send(Line { io: line, _used: used });
+                        let _ = to.send(With { io: line, _kept: used });
                     }
                     return;
                 }
@@ -124,12 +124,10 @@ impl Lines {
 }
 
 /// A line in use.
-pub struct Line {
-    io: Io,
-    _used: Used,
-}
+pub type Line = With<Io, Used>;
 
-struct Used {
+/// Says that a line of the cluster is in use.
+pub struct Used {
     lines: Arc<Lines>,
     cluster: String,
 }
@@ -192,7 +190,7 @@ impl Holder {
         let peer = verdict(chain, &self.authority.trust(), now())?;
         let guard = self.connections.admit(Some(&peer), Source::from(remote.ip()))?;
         let (held, gone) = oneshot::channel();
-        let watched = Watched { io: guard.guard(tls), _held: held };
+        let watched = With { io: guard.guard(tls), _kept: held };
         let caller = Caller { peer: Some(peer), exporter, address: remote };
         self.into.send(Ok(Identified::new(watched, caller))).await.map_err(|_| anyhow::anyhow!("nobody serves"))?;
         Ok(Some(gone))
@@ -219,38 +217,31 @@ impl Holder {
     }
 }
 
-/// A connection that tells of its end.
-struct Watched<T> {
+/// A connection with what ends when it does.
+pub struct With<T, K> {
     io: T,
-    _held: oneshot::Sender<()>,
+    _kept: K,
 }
 
-macro_rules! passes_through {
-    ($name:ident $(<$of:ident>)?) => {
-        impl$(<$of: AsyncRead + Unpin>)? AsyncRead for $name$(<$of>)? {
-            fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.io).poll_read(cx, buf)
-            }
-        }
-
-        impl$(<$of: AsyncWrite + Unpin>)? AsyncWrite for $name$(<$of>)? {
-            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.io).poll_write(cx, buf)
-            }
-
-            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.io).poll_flush(cx)
-            }
-
-            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.io).poll_shutdown(cx)
-            }
-        }
-    };
+impl<T: AsyncRead + Unpin, K: Unpin> AsyncRead for With<T, K> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
 }
 
-passes_through!(Line);
-passes_through!(Watched<T>);
+impl<T: AsyncWrite + Unpin, K: Unpin> AsyncWrite for With<T, K> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
 
 #[cfg(test)]
 mod tests {

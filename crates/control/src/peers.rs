@@ -71,13 +71,7 @@ impl Peers {
 
     /// Opens links to new members and closes those to former ones.
     pub fn follow(&mut self, members: &[Member]) {
-        self.links.retain(|cluster, link| {
-            members.iter().any(|m| {
-                m.cluster == *cluster
-                    && m.control_addresses == link.addresses
-                    && m.trust_domain().control() == link.identity
-            })
-        });
+        self.links.retain(|cluster, link| members.iter().any(|m| is_at(m, cluster, &link.addresses, &link.identity)));
         for member in members {
             if !self.links.contains_key(&member.cluster) {
                 let link = self.link(member);
@@ -91,13 +85,7 @@ impl Peers {
     fn hold(&mut self, members: &[Member]) {
         let undiallable = self.authority.me().control_addresses.is_empty();
         let wanted: Vec<&Member> = members.iter().filter(|m| undiallable && !m.control_addresses.is_empty()).collect();
-        self.held.retain(|cluster, held| {
-            wanted.iter().any(|m| {
-                m.cluster == *cluster
-                    && m.control_addresses == held.addresses
-                    && m.trust_domain().control() == held.identity
-            })
-        });
+        self.held.retain(|cluster, held| wanted.iter().any(|m| is_at(m, cluster, &held.addresses, &held.identity)));
         for member in wanted {
             if !self.held.contains_key(&member.cluster) {
                 let (addresses, identity) = (member.control_addresses.clone(), member.trust_domain().control());
@@ -159,6 +147,11 @@ impl Peers {
         let bytes = bytes.inspect_err(|e| report(format!("{e:#}"))).ok()??;
         Saved::decode(&bytes).inspect_err(|e| report(e.to_string())).ok()
     }
+}
+
+/// Whether a member is still what was dialled.
+fn is_at(member: &Member, cluster: &str, addresses: &[String], identity: &SpiffeId) -> bool {
+    member.cluster == cluster && member.control_addresses == addresses && member.trust_domain().control() == *identity
 }
 
 /// Writes what the stream has told whenever that changes.

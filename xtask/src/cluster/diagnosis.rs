@@ -6,7 +6,7 @@
 
 use super::bed::Bed;
 use super::command::{output, output_of};
-use super::install::{PATIENCE, not_well};
+use super::install::told;
 use super::plan::Plan;
 use super::{enter, requirements};
 use crate::tally::Tally;
@@ -15,7 +15,6 @@ use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
 const TABLE: &str = "check-fault";
 /// A captured pod, and one that says it is and was never.
@@ -207,19 +206,7 @@ impl Run<'_> {
         let mut words = vec!["check", "-o", "json"];
         words.extend(at.iter().flat_map(|context| ["--context", context]));
         words.extend(token.iter().flat_map(|token| ["--token", token]));
-        let begun = Instant::now();
-        let result = loop {
-            let said = asker.command(self.bed)?.args(&words).output()?;
-            let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
-            let failed = rows.iter().any(|r| r["state"] == "failed");
-            let code = said.status.code() == Some(i32::from(failed));
-            if !rows.is_empty() && code && holds(&rows) {
-                break Ok(());
-            }
-            if begun.elapsed() > PATIENCE {
-                break Err(format!("{}: {}{}", said.status, not_well(&rows), String::from_utf8_lossy(&said.stderr)));
-            }
-        };
+        let result = told(|| asker.command(self.bed), &words, holds)?;
         self.tally.note(fact, result);
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::tally::Tally;
 use anyhow::Context as _;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// A kubelet makes its Lease when it likes.
@@ -72,8 +72,30 @@ pub(super) fn succeeded(said: &Output) -> Result<(), String> {
     Err(format!("{}: {}{}", said.status, String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr)))
 }
 
+/// Asks `check`, by its `words`, until within patience what it says holds, and its exit code fits that.
+pub(super) fn told(
+    program: impl Fn() -> anyhow::Result<Command>,
+    words: &[&str],
+    holds: impl Fn(&[Value]) -> bool,
+) -> anyhow::Result<Result<(), String>> {
+    let begun = Instant::now();
+    loop {
+        let said = program()?.args(words).output()?;
+        let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
+        let failed = rows.iter().any(|r| r["state"] == "failed");
+        let code = said.status.code() == Some(i32::from(failed));
+        if !rows.is_empty() && code && holds(&rows) {
+            return Ok(Ok(()));
+        }
+        if begun.elapsed() > PATIENCE {
+            let errors = String::from_utf8_lossy(&said.stderr);
+            return Ok(Err(format!("{}: {}{errors}", said.status, not_well(&rows))));
+        }
+    }
+}
+
 /// Findings of `check` that are not ok, in words.
-pub(super) fn not_well(rows: &[Value]) -> String {
+fn not_well(rows: &[Value]) -> String {
     let rows = rows.iter().filter(|r| r["state"] != "ok");
     rows.map(|r| format!("{} {}: {}", r["code"], r["check"], r["message"])).collect::<Vec<_>>().join("; ")
 }
@@ -208,19 +230,7 @@ impl Run<'_> {
     fn check(&mut self, fact: &str, contexts: &[&str], holds: impl Fn(&[Value]) -> bool) -> anyhow::Result<()> {
         let mut words = vec!["check", "-o", "json"];
         words.extend(contexts.iter().flat_map(|c| ["--context", c]));
-        let begun = Instant::now();
-        let result = loop {
-            let said = self.fairlead(&words)?;
-            let rows: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap_or_default();
-            let told = rows.iter().any(|r| r["state"] == "failed");
-            let code = said.status.code() == Some(i32::from(told));
-            if !rows.is_empty() && code && holds(&rows) {
-                break Ok(());
-            }
-            if begun.elapsed() > PATIENCE {
-                break Err(format!("{}: {}{}", said.status, not_well(&rows), String::from_utf8_lossy(&said.stderr)));
-            }
-        };
+        let result = told(|| enter::fairlead(self.bed), &words, holds)?;
         self.tally.note(fact, result);
         Ok(())
     }
