@@ -2,6 +2,7 @@
 //!
 //! Invariant: the closing line counts tests, not suites, and a suite that could not run counts as skipped with its reason.
 
+use crate::cluster::Extent;
 use crate::tally::Tally;
 use anyhow::{Context as _, bail};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::time::Instant;
 const AT_ONCE: usize = 2;
 
 const KUBERNETES: &str = "kubernetes";
+/// The same with every step.
+const KUBERNETES_ALL: &str = "kubernetes-all";
 
 struct Suite {
     name: &'static str,
@@ -28,19 +31,22 @@ const SUITES: &[Suite] = &[
     Suite { name: "call tables offline", by_default: true, run: offline },
     Suite { name: "lab", by_default: true, run: lab },
     Suite { name: "readme", by_default: true, run: crate::readme::run },
-    Suite { name: KUBERNETES, by_default: false, run: crate::cluster::suite },
+    Suite { name: KUBERNETES, by_default: true, run: |binary| crate::cluster::suite(binary, Extent::Plain) },
+    Suite { name: KUBERNETES_ALL, by_default: false, run: |binary| crate::cluster::suite(binary, Extent::All) },
 ];
 
-/// Runs the suites whose names contain `only`; `install`: Debian packages that they need are installed first.
+/// Runs the suite called `only`, or else those whose names contain it; `install`: Debian packages that they need are installed first.
 pub fn run(only: Option<&str>, install: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let chosen: Vec<_> = SUITES.iter().filter(|s| only.map_or(s.by_default, |only| s.name.contains(only))).collect();
+    let is_one = SUITES.iter().any(|s| Some(s.name) == only);
+    let meant = |name: &str, only: &str| if is_one { name == only } else { name.contains(only) };
+    let chosen: Vec<_> = SUITES.iter().filter(|s| only.map_or(s.by_default, |only| meant(s.name, only))).collect();
     if chosen.is_empty() {
         let names: Vec<_> = SUITES.iter().map(|s| s.name).collect();
         bail!("--only {}: no suite is called that; there are: {}", only.unwrap_or_default(), names.join(", "));
     }
     // It has the longest way to its first test, and other suites mostly wait for what they started.
-    let clusters = chosen.iter().any(|suite| suite.name == KUBERNETES);
+    let clusters = chosen.iter().any(|suite| suite.name.starts_with(KUBERNETES));
     let preparing = if clusters { crate::cluster::prepare(install)? } else { None };
     let binary = build()?;
     let mut total = Tally::default();

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -25,6 +25,11 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const OF_STRANGERS: Bounds = Bounds { all: 512, each: 64, young: Duration::from_secs(1) };
 /// And of those that have: none of these can be had without one.
 const OF_KNOWN: Bounds = Bounds { all: 512, each: 128, young: Duration::from_secs(1) };
+/// Callers that wait to begin: after a restart all proxies of a cluster come at once, and whom we turned away would come again, later and
+/// later, for nothing. Only a socket each.
+const WAITING: Bounds = Bounds { all: 8192, each: 64, young: Duration::from_secs(1) };
+/// For so long.
+const WAIT: Duration = Duration::from_secs(10);
 
 static REFUSED: Quiet = Quiet::new();
 static NOT_ACCEPTED: Quiet = Quiet::new();
@@ -95,12 +100,49 @@ pub fn workload_ref(text: &str) -> Option<WorkloadRef> {
 struct Door {
     strangers: Arc<Places>,
     known: Arc<Places>,
+    waiting: Arc<Places>,
     sources: Known,
+    /// Somebody has left.
+    left: Notify,
 }
 
 impl Door {
     fn new() -> Self {
-        Self { strangers: Places::new(OF_STRANGERS), known: Places::new(OF_KNOWN), sources: Known::default() }
+        Self {
+            strangers: Places::new(OF_STRANGERS),
+            known: Places::new(OF_KNOWN),
+            waiting: Places::new(WAITING),
+            sources: Known::default(),
+            left: Notify::new(),
+        }
+    }
+
+    /// As soon as there is room.
+    async fn entered(&self, source: Source) -> Result<Place, Full> {
+        let mut full = match self.enter(source, Instant::now()) {
+            Err(full @ Full::All(_)) => full,
+            other => return other,
+        };
+        let waits = self.waiting.take(source, Instant::now())?;
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < WAIT {
+            tokio::select! {
+                () = self.left.notified() => {}
+                // Nobody need have left: a place is not young for ever.
+                () = tokio::time::sleep(OF_STRANGERS.young) => {}
+                () = waits.lost().cancelled() => break,
+            }
+            match self.enter(source, Instant::now()) {
+                Err(still) => full = still,
+                entered => return entered,
+            }
+        }
+        Err(full)
+    }
+
+    fn leave(&self, place: Place) {
+        drop(place);
+        self.left.notify_one();
     }
 
     fn enter(&self, source: Source, now: Instant) -> Result<Place, Full> {
@@ -145,22 +187,19 @@ pub async fn accept(
         };
         let address = crate::listen::caller(address);
         let source = Source::from(address.ip());
-        let place = match door.enter(source, Instant::now()) {
-            Ok(place) => place,
-            Err(full) => {
-                refused(address, &format!("unfinished handshakes: {full}"));
-                continue;
-            }
-        };
         let (acceptor, authority, into) = (acceptor.clone(), authority.clone(), into.clone());
         let (connections, door, lines) = (connections.clone(), door.clone(), lines.clone());
         tokio::spawn(async move {
+            let place = match door.entered(source).await {
+                Ok(place) => place,
+                Err(full) => return refused(address, &format!("unfinished handshakes: {full}")),
+            };
             let shaking = handshake(&acceptor, &authority, stream);
             let shaken = tokio::select! {
                 shaken = tokio::time::timeout(HANDSHAKE, shaking) => shaken,
                 () = place.lost().cancelled() => return refused(address, "its unfinished handshake gave place to others"),
             };
-            drop(place);
+            door.leave(place);
             let admitted = match shaken {
                 Ok(Ok((tls, peer, exporter))) => {
                     if peer.is_some() {
@@ -228,5 +267,32 @@ mod tests {
         assert!(door.enter(new, begun).is_err());
         assert!(door.enter(new, begun + OF_STRANGERS.young).is_ok(), "a newcomer waits for a moment at most");
         assert_eq!(strangers.iter().filter(|place| place.lost().is_cancelled()).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_place_waits_for_one() {
+        let door = Arc::new(Door::new());
+        let source = |n: u16| Source::from(IpAddr::from([192, 0, (n >> 8) as u8, n as u8]));
+        let enter = |n: u16| {
+            let door = door.clone();
+            tokio::spawn(async move { door.entered(source(n)).await })
+        };
+        let mut inside = Vec::new();
+        for n in 0..OF_STRANGERS.all as u16 {
+            inside.push(enter(n).await.unwrap().unwrap());
+        }
+        let waiting: Vec<_> = (1000..1003).map(enter).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(door.waiting.taken(), 3);
+        for place in inside.drain(..2) {
+            door.leave(place);
+        }
+        let mut served = Vec::new();
+        for waits in waiting {
+            served.push(waits.await.unwrap());
+        }
+        assert_eq!(served.iter().filter(|place| place.is_ok()).count(), 2, "nobody else left for {WAIT:?}");
+        assert_eq!(served.iter().find_map(|place| place.as_ref().err()), Some(&Full::All(OF_STRANGERS.all)));
+        assert_eq!(door.waiting.taken(), 0);
     }
 }

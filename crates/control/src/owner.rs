@@ -130,20 +130,20 @@ impl Owner {
                 return false;
             }
             Event::Settled { stream, generation, rejected } => {
-                if let Some(stream) = world.streams.0.get_mut(&stream) {
+                if let Some(stream) = world.streams.get_mut(stream) {
                     stream.taken.settled(generation, rejected);
                 }
                 return false;
             }
             Event::Nacked { stream, names, detail } => {
-                if let Some(stream) = world.streams.0.get_mut(&stream) {
+                if let Some(stream) = world.streams.get_mut(stream) {
                     tracing::warn!(client = ?stream.slot.client, "refused {}: {detail}", names.join(", "));
                     stream.taken.nacked(&names, &detail);
                 }
                 return false;
             }
             Event::Disconnected { stream } => {
-                world.streams.0.remove(&stream);
+                world.streams.remove(stream);
                 return false;
             }
             Event::Report { stream, workload, status } => return world.report(stream, workload, status, now),
@@ -175,7 +175,7 @@ impl Owner {
         }
         let slot = Slot::new(client, reply);
         self.publisher.enqueue(slot.clone());
-        self.world.streams.0.insert(stream, Stream { peer, slot, taken: Taken::default() });
+        self.world.streams.insert(stream, Stream { peer, slot, taken: Taken::default() });
     }
 
     fn publish(&mut self) {
@@ -190,8 +190,8 @@ impl Owner {
         let trust = world.authority.trust();
         let trust_changed = self.published.trust.replace(trust.epoch()) != Some(trust.epoch());
         if trust_changed {
-            let unbelieved = |stream: &&mut Stream| still_believed(&stream.peer, &trust).is_err();
-            world.streams.0.values_mut().filter(unbelieved).for_each(|stream| stream.slot.dismiss());
+            let unbelieved = |stream: &&Stream| still_believed(&stream.peer, &trust).is_err();
+            world.streams.iter().filter(unbelieved).for_each(|stream| stream.slot.dismiss());
             if !mesh_changed {
                 world.next_generation();
             }
@@ -221,7 +221,7 @@ impl Owner {
             // What peers are told can change while the own mesh does not; who is told nothing new is left alone.
             Client::Peer { .. } => true,
         };
-        self.publisher.publish(edition, world.streams.0.values().filter(is_concerned).map(|s| s.slot.clone()));
+        self.publisher.publish(edition, world.streams.iter().filter(is_concerned).map(|s| s.slot.clone()));
         let generation = resolved.mesh.generation;
         tracing::debug!(generation, mesh_changed, trust_changed, took = ?begun.elapsed(), "resolved");
     }

@@ -1,14 +1,14 @@
 //! The discovery streams that stand, and what each has taken.
 //!
-//! Invariant: an entry lives exactly as long as its stream.
+//! Invariant: an entry lives exactly as long as its stream, and is counted so long.
 
 use crate::event::Client;
 use crate::publisher::Slot;
 use fairlead_identity::VerifiedPeer;
-use fairlead_model::WorkloadRef;
+use fairlead_model::{ClusterId, WorkloadRef};
 use fairlead_xds::server::StreamId;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,17 @@ const PER_PROXY: usize = 8;
 const PER_PEER: usize = 16;
 
 #[derive(Default)]
-pub struct Streams(pub BTreeMap<StreamId, Stream>);
+pub struct Streams {
+    all: BTreeMap<StreamId, Stream>,
+    /// How many by whose they are: thousands may come at once.
+    counts: HashMap<Whose, usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    Proxy(WorkloadRef),
+    Peer(ClusterId),
+}
 
 pub struct Stream {
     /// By whose certificate.
@@ -47,13 +57,37 @@ impl Streams {
             Client::Proxy { .. } => PER_PROXY,
             Client::Peer { .. } => PER_PEER,
         };
-        let alike = self.0.values().filter(|s| is_same(&s.slot.client, client)).count();
+        let alike = self.counts.get(&Whose::of(client)).copied().unwrap_or_default();
         (alike >= most).then(|| format!("more than {most} discovery streams of one client"))
+    }
+
+    pub fn insert(&mut self, id: StreamId, stream: Stream) {
+        *self.counts.entry(Whose::of(&stream.slot.client)).or_default() += 1;
+        self.all.insert(id, stream);
+    }
+
+    pub fn remove(&mut self, id: StreamId) {
+        let Some(stream) = self.all.remove(&id) else { return };
+        let whose = Whose::of(&stream.slot.client);
+        if let Some(count) = self.counts.get_mut(&whose) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&whose);
+            }
+        }
+    }
+
+    pub fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
+        self.all.get_mut(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Stream> {
+        self.all.values()
     }
 
     /// Streams of proxies.
     pub fn proxies(&self) -> impl Iterator<Item = (&WorkloadRef, &Stream)> {
-        self.0.values().filter_map(|stream| match &stream.slot.client {
+        self.all.values().filter_map(|stream| match &stream.slot.client {
             Client::Proxy { workload, .. } => Some((workload, stream)),
             Client::Peer { .. } => None,
         })
@@ -73,11 +107,12 @@ impl Taken {
     }
 }
 
-fn is_same(a: &Client, b: &Client) -> bool {
-    match (a, b) {
-        (Client::Proxy { workload: a, .. }, Client::Proxy { workload: b, .. }) => a == b,
-        (Client::Peer { cluster: a }, Client::Peer { cluster: b }) => a == b,
-        _ => false,
+impl Whose {
+    fn of(client: &Client) -> Self {
+        match client {
+            Client::Proxy { workload, .. } => Self::Proxy(workload.clone()),
+            Client::Peer { cluster } => Self::Peer(cluster.clone()),
+        }
     }
 }
 

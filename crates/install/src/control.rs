@@ -121,7 +121,7 @@ pub(crate) fn deployment(values: &Values, name: &str, labels: &Value) -> Value {
         ],
         // It serves on until nobody is sent to it any more: webhooks must not be refused while pods are replaced.
         "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
-        "readinessProbe": {"httpGet": {"path": "/ready", "port": 15014}, "periodSeconds": 1, "failureThreshold": 3},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 15014}, "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 3},
         "livenessProbe": {"tcpSocket": {"port": 15014}, "initialDelaySeconds": 30, "periodSeconds": 10, "failureThreshold": 6},
         "volumeMounts": [
             {"name": "run", "mountPath": "/run/fairlead"},

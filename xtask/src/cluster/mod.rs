@@ -38,7 +38,7 @@ mod webhook;
 
 pub use mesh::{ManifestsArgs, print_manifests};
 pub use node::NodeArgs;
-pub use suite::{prepare, run as suite};
+pub use suite::{Extent, prepare, run as suite};
 pub use webhook::WebhookArgs;
 
 use crate::tally::Tally;
@@ -119,8 +119,11 @@ enum What {
     Check,
     /// One step of the suite `kubernetes` on the running clusters, which must be of its shape and have the image: `cluster step install`.
     Step { name: String },
-    /// All steps of a set of the suite, on clusters started for them: `cluster --suite=2 steps`.
+    /// The steps of a set of the suite, on clusters started for them: `cluster --suite=2 steps`.
     Steps {
+        /// Only those of a plain `cargo xtask test`.
+        #[arg(long)]
+        plain: bool,
         /// Write what was counted into this file, as JSON.
         #[arg(long)]
         tally: Option<PathBuf>,
@@ -168,7 +171,10 @@ pub fn run(args: ClusterArgs) -> anyhow::Result<ExitCode> {
             anyhow::ensure!(enter::shape(&bed)? == step.shape, "this step needs clusters of shape {shape}");
             return Ok(told(&(step.run)(&bed)?));
         }
-        What::Steps { tally } => return Ok(told(&suite::all(&bed, tally)?)),
+        What::Steps { plain, tally } => {
+            let extent = if plain { Extent::Plain } else { Extent::All };
+            return Ok(told(&suite::all(&bed, extent, tally)?));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! The suite `kubernetes` of `cargo xtask test`: steps on real clusters, in sets of clusters that work beside each other.
 //!
 //! Most of a step is waiting, for pods, leases and what comes back slowly, so two sets take little more than the longer one. Each set is a
-//! process of its own, `cluster --suite=N steps`. Invariant: a set ends its clusters whatever became of its steps, and one that ended
+//! process of its own, `cluster --suite=N steps`. A plain run has those steps that it has time for. Invariant: a set ends its clusters whatever became of its steps, and one that ended
 //! without saying what it counted is a failure.
 
 use super::bed::{Bed, SUITES, Whose};
@@ -21,6 +21,14 @@ use std::time::{Duration, Instant};
 /// A set that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// How much of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What a plain run of all suites has time for.
+    Plain,
+    All,
+}
+
 /// What is proved on running clusters.
 pub struct Step {
     pub name: &'static str,
@@ -28,15 +36,21 @@ pub struct Step {
     clusters: u8,
     /// Clusters of which shape it finds.
     pub shape: Shape,
+    /// The least that it is part of.
+    extent: Extent,
     pub run: fn(&Bed) -> anyhow::Result<Tally>,
 }
 
 const fn nonflat(name: &'static str, clusters: u8, run: fn(&Bed) -> anyhow::Result<Tally>) -> Step {
-    Step { name, clusters, shape: Shape::Nonflat, run }
+    Step { name, clusters, shape: Shape::Nonflat, extent: Extent::All, run }
 }
 
 const fn flat(name: &'static str, clusters: u8, run: fn(&Bed) -> anyhow::Result<Tally>) -> Step {
-    Step { name, clusters, shape: Shape::Flat, run }
+    Step { name, clusters, shape: Shape::Flat, extent: Extent::All, run }
+}
+
+const fn plain(step: Step) -> Step {
+    Step { extent: Extent::Plain, ..step }
 }
 
 /// Steps by set. Those of one set run in this order, and on the same clusters as long as the shape is the same; Fairlead's image was imported
@@ -45,25 +59,25 @@ const SETS: [&[Step]; SUITES as usize] = [
     &[
         nonflat("test bed", 2, check::run),
         nonflat("image", 2, check::image),
+        plain(nonflat("install", 2, install::run)),
+        plain(nonflat("admission", 2, admission::run)),
+        plain(nonflat("machines", 1, mesh::machines)),
+        plain(nonflat("primary-remote", 2, remote::run)),
         nonflat("mesh", 2, mesh::pair),
-        nonflat("machines", 1, mesh::machines),
-        nonflat("primary-remote", 2, remote::run),
-        nonflat("failures", 2, mesh::failures::run),
         nonflat("replicas", 2, replicas::run),
         nonflat("dual stack", 2, dual_stack::run),
-        nonflat("API server away", 2, check::api_server_away),
         nonflat("check", 2, diagnosis::run),
+        plain(flat("flat mesh", 2, mesh::flat)),
+        flat("test bed, flat", 2, check::run),
     ],
     &[
-        nonflat("install", 2, install::run),
+        plain(nonflat("shop", 3, mesh::shop)),
+        nonflat("failures", 2, mesh::failures::run),
+        nonflat("API server away", 2, check::api_server_away),
         nonflat("chart", 2, chart::run),
-        nonflat("admission", 2, admission::run),
         nonflat("ingress", 1, ingress::run),
         nonflat("independent", 2, mesh::independent),
-        nonflat("shop", 3, mesh::shop),
         nonflat("hybrid", 3, hybrid::run),
-        flat("flat mesh", 2, mesh::flat),
-        flat("test bed, flat", 2, check::run),
     ],
 ];
 
@@ -95,7 +109,7 @@ pub fn prepare(install: bool) -> anyhow::Result<Option<Child>> {
 }
 
 /// The suite.
-pub fn run(binary: &Path) -> anyhow::Result<Tally> {
+pub fn run(binary: &Path, extent: Extent) -> anyhow::Result<Tally> {
     let missing = requirements::missing();
     if !missing.is_empty() {
         println!("SUITE DID NOT RUN: kubernetes");
@@ -106,7 +120,7 @@ pub fn run(binary: &Path) -> anyhow::Result<Tally> {
     }
     crate::image::make(binary)?;
     let sets = std::thread::scope(|scope| {
-        let sets: Vec<_> = (1..=SUITES).map(|number| scope.spawn(move || set(number))).collect();
+        let sets: Vec<_> = (1..=SUITES).map(|number| scope.spawn(move || set(number, extent))).collect();
         sets.into_iter()
             .map(|set| set.join().unwrap_or_else(|_| anyhow::bail!("its thread panicked")))
             .collect::<Vec<_>>()
@@ -119,7 +133,7 @@ pub fn run(binary: &Path) -> anyhow::Result<Tally> {
 }
 
 /// A set in a process of its own; what it says is shown at once, behind its number.
-fn set(number: u8) -> anyhow::Result<Tally> {
+fn set(number: u8, extent: Extent) -> anyhow::Result<Tally> {
     let bed = Bed::open(Whose::Suite(number))?;
     fs::create_dir_all(&bed.root)?;
     let file = bed.root.join(format!("suite-{number}.json"));
@@ -132,6 +146,7 @@ fn set(number: u8) -> anyhow::Result<Tally> {
         .args(bed.whose.words())
         .args(["steps", "--tally"])
         .arg(&file)
+        .args((extent == Extent::Plain).then_some("--plain"))
         .stdin(Stdio::null())
         .stdout(input.try_clone()?)
         .stderr(input)
@@ -156,12 +171,14 @@ fn bound_to_us() -> Command {
     command
 }
 
-/// All steps of a bed of the suite, on clusters that are started for them; what they counted goes into a file.
-pub fn all(bed: &Bed, file: Option<PathBuf>) -> anyhow::Result<Tally> {
+/// The steps of a bed of the suite, on clusters that are started for them; what they counted goes into a file.
+pub fn all(bed: &Bed, extent: Extent, file: Option<PathBuf>) -> anyhow::Result<Tally> {
     let Whose::Suite(number) = bed.whose else { anyhow::bail!("say which set: --suite=1 to --suite={SUITES}") };
     stop::down(bed)?; // of a run that was killed
     let mut total = Tally::default();
-    for steps in SETS[usize::from(number) - 1].chunk_by(|one, next| one.shape == next.shape) {
+    let wanted = |step: &&Step| extent == Extent::All || step.extent == Extent::Plain;
+    let steps: Vec<&Step> = SETS[usize::from(number) - 1].iter().filter(wanted).collect();
+    for steps in steps.chunk_by(|one, next| one.shape == next.shape) {
         for step in steps {
             println!("-- {}", step.name);
             let begun = Instant::now();

@@ -6,7 +6,7 @@ use super::api_server::Handle;
 use serde_json::{Value, json};
 
 /// Services of the mesh are spread over these.
-const NAMESPACES: usize = 20;
+pub const NAMESPACES: usize = 20;
 /// The service's one port, and where pods listen.
 const PORT: u16 = 80;
 const TARGET: u16 = 8080;

@@ -1,9 +1,10 @@
 //! Simulated proxies: mutual TLS, HTTP/2 and delta discovery as a proxy speaks them, and nothing behind.
 //!
-//! Each takes what a proxy takes and acks it at once; the first keeps names and versions, so that others can come back with them.
+//! Each takes what a proxy takes and acks it at once; one of each namespace keeps names and versions, so that others of it can come
+//! back with them.
 //! Invariant: a change counts as acked by a proxy when the ack of the response that carried it was handed to the connection.
 
-use super::mesh::{namespace, pod_name, service_of};
+use super::mesh::{NAMESPACES, namespace, pod_name, service_of};
 use super::plane::{CLUSTER, DOMAIN, Plane};
 use anyhow::{Context as _, ensure};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -21,7 +22,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpSocket;
 use tokio::task::AbortHandle;
@@ -45,7 +46,8 @@ pub struct Board {
     pub bytes: AtomicU64,
     /// By service: acks of its endpoints, and when the last was.
     acked: Vec<(AtomicUsize, AtomicU64)>,
-    held: Mutex<Held>,
+    /// By namespace: what its first proxy has. What others of it have is the same, but for their own listeners.
+    held: [Mutex<Held>; NAMESPACES],
 }
 
 /// What a proxy has: names and versions by type, and how new it was told that it is.
@@ -53,6 +55,26 @@ pub struct Board {
 struct Held {
     versions: BTreeMap<String, BTreeMap<String, String>>,
     freshness: String,
+}
+
+fn locked(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Held {
+    /// What a proxy that has this says first, as it goes over the wire.
+    fn requests(&self) -> Vec<Bytes> {
+        let one = |(at, kind): (usize, ResourceType)| {
+            framed(&DeltaDiscoveryRequest {
+                node: (at == 0).then(|| node(&self.freshness)),
+                type_url: kind.url().to_owned(),
+                resource_names_subscribe: vec!["*".to_owned()],
+                initial_resource_versions: self.versions.get(kind.url()).cloned().unwrap_or_default(),
+                ..Default::default()
+            })
+        };
+        ResourceType::OF_DATA_PLANES.into_iter().enumerate().map(one).collect()
+    }
 }
 
 /// One pod's proxy.
@@ -78,7 +100,7 @@ impl Board {
             failed: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             acked: (0..services).map(|_| Default::default()).collect(),
-            held: Mutex::default(),
+            held: Default::default(),
         })
     }
 
@@ -112,22 +134,22 @@ impl Board {
         Ok(self.ready_at.load(Ordering::SeqCst))
     }
 
-    /// Knows what another's first proxy knew.
+    /// Knows what another's proxies knew.
     pub fn adopt(&self, other: &Board) {
-        let held = other.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        for (own, theirs) in self.held.iter().zip(&other.held) {
+            *locked(own) = locked(theirs).clone();
+        }
     }
 
-    fn take(&self, response: &DeltaDiscoveryResponse, keep: bool) {
-        if keep {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            let versions = held.versions.entry(response.type_url.clone()).or_default();
-            for name in &response.removed_resources {
-                versions.remove(name);
-            }
-            versions.extend(response.resources.iter().map(|r| (r.name.clone(), r.version.clone())));
-            held.freshness.clone_from(&response.system_version_info);
+    fn take(&self, response: &DeltaDiscoveryResponse, proxy: usize) {
+        let Some(held) = self.held.get(proxy) else { return };
+        let mut held = locked(held);
+        let versions = held.versions.entry(response.type_url.clone()).or_default();
+        for name in &response.removed_resources {
+            versions.remove(name);
         }
+        versions.extend(response.resources.iter().map(|r| (r.name.clone(), r.version.clone())));
+        held.freshness.clone_from(&response.system_version_info);
     }
 
     fn count(&self, response: &DeltaDiscoveryResponse) {
@@ -180,13 +202,13 @@ impl Fleet {
         Self { board, tasks: Vec::new() }
     }
 
-    /// Starts these; each comes back whenever its connection ends. `knowing`: with what the first proxy had.
+    /// Starts these; each comes back whenever its connection ends. `knowing`: with what its namespace had.
     pub fn add(&mut self, runtime: &tokio::runtime::Handle, proxies: &[Proxy], knowing: bool) {
-        let held = knowing.then(|| self.board.held.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let held = Arc::new(held.unwrap_or_default());
+        let known = |held: &Mutex<Held>| if knowing { locked(held).requests() } else { Held::default().requests() };
+        let first: Vec<Arc<Vec<Bytes>>> = self.board.held.iter().map(|held| Arc::new(known(held))).collect();
         for proxy in proxies {
-            let (board, held, proxy) = (self.board.clone(), held.clone(), proxy.clone());
-            self.tasks.push(runtime.spawn(proxy.run(board, held)).abort_handle());
+            let (board, first, proxy) = (self.board.clone(), first[proxy.namespace()].clone(), proxy.clone());
+            self.tasks.push(runtime.spawn(proxy.run(board, first)).abort_handle());
         }
     }
 }
@@ -198,27 +220,31 @@ impl Drop for Fleet {
 }
 
 impl Proxy {
-    async fn run(self, board: Arc<Board>, mut held: Arc<Held>) {
+    fn namespace(&self) -> usize {
+        self.number % NAMESPACES
+    }
+
+    async fn run(self, board: Arc<Board>, mut first: Arc<Vec<Bytes>>) {
         let mut pause = AGAIN;
         loop {
             let mut ready = false;
             // Whatever ended it: it comes back, and who waits for it tells when it does not.
-            let _ = self.stream(&board, &held, &mut ready).await;
+            let _ = self.stream(&board, &first, &mut ready).await;
             if ready {
                 board.ready.fetch_sub(1, Ordering::SeqCst);
                 pause = AGAIN;
             } else {
                 board.failed.fetch_add(1, Ordering::SeqCst);
             }
-            if self.number == 0 {
-                held = Arc::new(board.held.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            if let Some(held) = board.held.get(self.number) {
+                first = Arc::new(locked(held).requests());
             }
             tokio::time::sleep(pause).await;
             pause += pause / 2;
         }
     }
 
-    async fn stream(&self, board: &Board, held: &Held, ready: &mut bool) -> anyhow::Result<()> {
+    async fn stream(&self, board: &Board, first: &[Bytes], ready: &mut bool) -> anyhow::Result<()> {
         let socket = TcpSocket::new_v4()?;
         // As pods have addresses of their own.
         let [high, low] = (self.number as u16 + 1).to_be_bytes();
@@ -235,15 +261,8 @@ impl Proxy {
         let driver = AbortOnDrop(tokio::spawn(connection).abort_handle());
         let request = http::Request::post(DELTA).header("content-type", "application/grpc").header("te", "trailers");
         let (response, mut requests) = client.ready().await?.send_request(request.body(())?, false)?;
-        for (at, kind) in ResourceType::OF_DATA_PLANES.into_iter().enumerate() {
-            let first = DeltaDiscoveryRequest {
-                node: (at == 0).then(|| self.node(&held.freshness)),
-                type_url: kind.url().to_owned(),
-                resource_names_subscribe: vec!["*".to_owned()],
-                initial_resource_versions: held.versions.get(kind.url()).cloned().unwrap_or_default(),
-                ..Default::default()
-            };
-            requests.send_data(framed(&first), false)?;
+        for request in first {
+            requests.send_data(request.clone(), false)?;
         }
         let response = response.await?;
         ensure!(response.status() == 200, "{}", response.status());
@@ -266,7 +285,7 @@ impl Proxy {
                     ..Default::default()
                 };
                 requests.send_data(framed(&ack), false)?;
-                board.take(&response, self.number == 0);
+                board.take(&response, self.number);
                 board.count(&response);
                 if !heard.contains(&response.type_url) {
                     heard.push(response.type_url);
@@ -282,17 +301,17 @@ impl Proxy {
         let trailers = body.trailers().await?.unwrap_or_default();
         anyhow::bail!("ended: {:?}", trailers.get("grpc-message"));
     }
+}
 
-    fn node(&self, freshness: &str) -> Node {
-        let mut node = Node { user_agent_name: "fairlead".into(), ..Default::default() };
-        if !freshness.is_empty() {
-            let token = Value { kind: Some(Kind::StringValue(freshness.to_owned())) };
-            let mut metadata = Struct::default();
-            metadata.fields.insert(fairlead_xds::FRESHNESS_KEY.to_owned(), token);
-            node.metadata = Some(metadata);
-        }
-        node
+fn node(freshness: &str) -> Node {
+    let mut node = Node { user_agent_name: "fairlead".into(), ..Default::default() };
+    if !freshness.is_empty() {
+        let token = Value { kind: Some(Kind::StringValue(freshness.to_owned())) };
+        let mut metadata = Struct::default();
+        metadata.fields.insert(fairlead_xds::FRESHNESS_KEY.to_owned(), token);
+        node.metadata = Some(metadata);
     }
+    node
 }
 
 struct AbortOnDrop(AbortHandle);
