@@ -183,15 +183,11 @@ impl Seat {
         let none = Vec::new();
         let one = |(kind, below): &(ResourceType, Arc<Resources>)| {
             let own = self.own.iter().find(|(of, _)| of == kind).map_or(&none, |(_, own)| own);
-            let resources = if own.is_empty() {
-                below.clone()
-            } else {
-                let above = Resources::above(below.clone(), own.iter().cloned());
-                let last = self.last.iter().find(|(of, _)| of == kind).map(|(_, last)| last);
-                match last {
-                    Some(last) if above.is_as(last) => last.clone(),
-                    _ => Arc::new(above),
-                }
+            let last = self.last.iter().find(|(of, _)| of == kind).map(|(_, last)| last);
+            let resources = match last {
+                _ if own.is_empty() => below.clone(),
+                Some(last) if last.is_above(below, own) => last.clone(),
+                _ => Arc::new(Resources::above(below.clone(), own.iter().cloned())),
             };
             (*kind, resources)
         };

@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+/// Workloads by name.
+pub type Workloads = BTreeMap<WorkloadRef, Arc<Workload>>;
+
 #[derive(Clone, Debug, Serialize)]
 pub struct ResolvedMesh {
     /// Counts resolutions of this control plane; not part of equality of content.
@@ -26,8 +29,8 @@ pub struct ResolvedMesh {
     pub settings: Arc<MeshSettings>,
     pub members: BTreeMap<ClusterId, Arc<Member>>,
     pub services: BTreeMap<ServiceKey, Arc<Service>>,
-    /// The viewer's own workloads (those its proxies run beside), gateways included.
-    pub workloads: BTreeMap<WorkloadRef, Arc<Workload>>,
+    /// The viewer's own workloads (those its proxies run beside), gateways included. One map with the cluster's where no policy is added.
+    pub workloads: Arc<Workloads>,
     pub routes: Vec<Arc<RouteSet>>,
     pub gateways: Vec<Arc<GatewayConfig>>,
 }

@@ -110,17 +110,11 @@ impl Resources {
         self.by_name.is_empty() && self.below.as_ref().is_none_or(|below| below.is_empty())
     }
 
-    /// Whether it is the same map below with the same of its own, by name and version.
-    pub fn is_as(&self, other: &Resources) -> bool {
-        let below = match (&self.below, &other.below) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
-        let mut both = self.by_name.values().zip(other.by_name.values());
-        below
-            && self.by_name.len() == other.by_name.len()
-            && both.all(|(a, b)| a.name == b.name && a.version == b.version)
+    /// Whether it is what [`Resources::above`] makes of these, whose names are all different, by name and version.
+    pub fn is_above(&self, below: &Arc<Resources>, own: &[Resource]) -> bool {
+        self.below.as_ref().is_some_and(|known| Arc::ptr_eq(known, below))
+            && self.by_name.len() == own.len()
+            && own.iter().all(|new| self.by_name.get(&new.name).is_some_and(|known| known.version == new.version))
     }
 
     /// The map after `earlier`: that one itself if nothing differs by name and version, else this one, which then knows how it differs.
@@ -227,7 +221,13 @@ mod tests {
         assert_eq!(&*above.get("c").unwrap().version, "2");
         assert_eq!(&*above.get("e").unwrap().version, "1");
         assert_eq!(above, map(&[("a", "1"), ("b", "2"), ("c", "2"), ("e", "1"), ("f", "2")]));
-        assert_eq!(texts(&Resources::above(below, [])), ["a1", "c1", "e1"]);
+        assert_eq!(texts(&Resources::above(below.clone(), [])), ["a1", "c1", "e1"]);
+        let own = |version: &str| [Resource::new("b", version, &b"x"[..])];
+        let above = Resources::above(below.clone(), own("1"));
+        assert!(
+            above.is_above(&below, &own("1")) && !above.is_above(&below, &own("2")) && !above.is_above(&below, &[])
+        );
+        assert!(!above.is_above(&Arc::new((*below).clone()), &own("1")));
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub fn cluster_after(input: &ClusterInput<'_>, before: &Before<'_>) -> Option<(C
         return None;
     }
     let mut state = before.state.clone();
-    replace(&mut state.workloads, part.workloads, |key| of(key));
+    replace(Arc::make_mut(&mut state.workloads), Arc::unwrap_or_clone(part.workloads), |key| of(key));
     replace(&mut state.services, part.services, |key| moves.namespaces.contains(key.namespace.as_str()));
     state.selected.retain(|key, _| !of(key));
     state.selected.extend(part.selected.into_iter().filter(|(key, _)| of(key)));

@@ -23,7 +23,7 @@ use fairlead_model::endpoint::{Health, WorkloadRef};
 use fairlead_model::gateway::GatewayConfig;
 use fairlead_model::ids::{ClusterId, NetworkId};
 use fairlead_model::matching::Labels;
-use fairlead_model::mesh::{GatewayKind, MemberState, Workload};
+use fairlead_model::mesh::{GatewayKind, MemberState, Workload, Workloads};
 use fairlead_model::route::RouteSet;
 use fairlead_model::service::ServiceKey;
 use fairlead_model::settings::MeshSettings;
@@ -78,7 +78,7 @@ pub struct ClusterState {
     /// How it describes itself to peers; `state` may be set by whoever drains it.
     pub member: MemberSummary,
     /// Authorization policies are not in them yet: what they mean depends on the members.
-    pub workloads: BTreeMap<WorkloadRef, Arc<Workload>>,
+    pub workloads: Arc<Workloads>,
     pub routes: Vec<Arc<RouteSet>>,
     pub gateways: Vec<Arc<GatewayConfig>>,
     pub(crate) services: BTreeMap<ServiceKey, Arc<OwnService>>,
@@ -145,7 +145,7 @@ pub fn cluster(input: &ClusterInput<'_>) -> (ClusterState, Vec<Diagnostic>) {
             locality: (*around.locality).clone(),
             version: input.observed.version.clone(),
         },
-        workloads: known,
+        workloads: Arc::new(known),
         routes: routes(input, &objects, &mut diagnostics),
         gateways: gateways.configs.iter().cloned().map(Arc::new).collect(),
         services: services.into_iter().map(|(key, service)| (key, Arc::new(service))).collect(),
@@ -218,7 +218,7 @@ fn finished_workloads(
     drafts: BTreeMap<WorkloadRef, Draft>,
     mut facts: AllFacts,
     services: &BTreeMap<ServiceKey, OwnService>,
-) -> BTreeMap<WorkloadRef, Arc<Workload>> {
+) -> Workloads {
     let mut ports: BTreeMap<&WorkloadRef, BTreeMap<u16, Vec<(ServiceKey, u16)>>> = BTreeMap::new();
     for own in services.values() {
         for endpoint in &own.service.endpoints {

@@ -71,14 +71,12 @@ pub fn view_with(input: &ViewInput<'_>) -> (ResolvedMesh, Vec<Diagnostic>) {
         generation: input.generation,
         cluster: state.cluster.clone(),
         settings: state.settings.clone(),
-        workloads: workloads::workloads(state, &members),
+        workloads: sharing::arcs(workloads::workloads(state, &members), input.previous.map(|mesh| &*mesh.workloads)),
         members: sharing::map(members, input.previous.map(|mesh| &mesh.members)),
         services: sharing::map(services, input.previous.map(|mesh| &mesh.services)),
         routes: sharing::list(&state.routes, input.previous.map(|mesh| mesh.routes.as_slice())),
         gateways: sharing::list(&state.gateways, input.previous.map(|mesh| mesh.gateways.as_slice())),
     };
-    let mesh =
-        ResolvedMesh { workloads: sharing::arcs(mesh.workloads, input.previous.map(|mesh| &mesh.workloads)), ..mesh };
     analyze::references(state, &mesh, &mut diagnostics);
     analyze::sort(&mut diagnostics);
     (mesh, diagnostics)

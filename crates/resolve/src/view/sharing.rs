@@ -22,19 +22,30 @@ pub(super) fn map<K: Ord, V: Eq>(new: BTreeMap<K, V>, old: Option<&BTreeMap<K, A
         .collect()
 }
 
-/// Values by key that are shared already, perhaps with something else.
-pub(super) fn arcs<K: Ord, V: Eq>(new: BTreeMap<K, Arc<V>>, old: Option<&BTreeMap<K, Arc<V>>>) -> BTreeMap<K, Arc<V>> {
+/// Values by key that are shared already, perhaps with something else. As a rule they are, and then the map stays too.
+pub(super) fn arcs<K: Ord + Clone, V: Eq>(
+    mut new: Arc<BTreeMap<K, Arc<V>>>,
+    old: Option<&BTreeMap<K, Arc<V>>>,
+) -> Arc<BTreeMap<K, Arc<V>>> {
     let Some(old) = old else { return new };
-    let share = |key: &K, value: Arc<V>| match old.get(key) {
-        Some(known) if *known == value => known.clone(),
-        _ => value,
-    };
-    new.into_iter()
-        .map(|(key, value)| {
-            let shared = share(&key, value);
-            (key, shared)
-        })
-        .collect()
+    let mut olds = old.iter().peekable();
+    let mut equal = Vec::new();
+    for (key, value) in new.iter() {
+        while olds.next_if(|(other, _)| *other < key).is_some() {}
+        if let Some((_, known)) = olds.next_if(|(other, _)| *other == key)
+            && !Arc::ptr_eq(known, value)
+            && known == value
+        {
+            equal.push((key.clone(), known.clone()));
+        }
+    }
+    if !equal.is_empty() {
+        let new = Arc::make_mut(&mut new);
+        for (key, known) in equal {
+            new.insert(key, known);
+        }
+    }
+    new
 }
 
 /// Lists of things that come from one object each.

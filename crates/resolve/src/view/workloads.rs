@@ -4,18 +4,14 @@
 
 use crate::registry::ClusterState;
 use crate::security::{Audiences, TrustDomains, audience_policy, widen};
-use fairlead_model::endpoint::WorkloadRef;
 use fairlead_model::ids::ClusterId;
-use fairlead_model::mesh::{Member, MemberState, Workload};
+use fairlead_model::mesh::{Member, MemberState, Workload, Workloads};
 use fairlead_model::security::AuthorizationPolicy;
 use fairlead_model::settings::Trust;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(super) fn workloads(
-    state: &ClusterState,
-    members: &BTreeMap<ClusterId, Member>,
-) -> BTreeMap<WorkloadRef, Arc<Workload>> {
+pub(super) fn workloads(state: &ClusterState, members: &BTreeMap<ClusterId, Member>) -> Arc<Workloads> {
     let alive = members.values().filter(|member| member.state != MemberState::Revoked);
     let domains = TrustDomains::new(&state.settings, alive.map(|member| member.trust_domain.clone()));
     let policies: Vec<AuthorizationPolicy> =
@@ -27,6 +23,9 @@ pub(super) fn workloads(
         .collect();
     let restricted = state.settings.trust == Trust::PerCluster
         && state.services.values().any(|own| own.export.as_ref().is_some_and(|rule| rule.to.is_some()));
+    if !restricted && state.selected.is_empty() {
+        return state.workloads.clone();
+    }
     let one = |workload: &Arc<Workload>| {
         let audience = restricted.then(|| audience_policy(&audiences(state, workload), &others)).flatten();
         let selected = state.selected.get(&workload.key).map(Vec::as_slice).unwrap_or_default();
@@ -38,7 +37,7 @@ pub(super) fn workloads(
         secured.security.policies = audience.into_iter().chain(selected).collect();
         Arc::new(secured)
     };
-    state.workloads.iter().map(|(key, workload)| (key.clone(), one(workload))).collect()
+    Arc::new(state.workloads.iter().map(|(key, workload)| (key.clone(), one(workload))).collect())
 }
 
 /// Per port: the union of the audiences of all exports that reach it. Ports that no export covers are not restricted here:

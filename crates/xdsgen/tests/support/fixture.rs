@@ -49,7 +49,7 @@ impl Fixture {
             settings: Arc::new(typed(over(settings(&profile), root["settings"].clone()))),
             members,
             services,
-            workloads,
+            workloads: Arc::new(workloads),
             routes: list("routes").into_iter().map(|r| Arc::new(typed(route_set(r)))).collect(),
             gateways: list("gateways").into_iter().map(|g| Arc::new(typed(gateway(g)))).collect(),
         };
