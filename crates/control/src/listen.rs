@@ -9,7 +9,9 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use tokio::net::TcpListener;
 
-const BACKLOG: i32 = 1024;
+/// Whoever is not in it is heard seconds later, when its kernel says again what it said; after a restart thousands come at once. The
+/// kernel takes less where it is told so (`net.core.somaxconn`).
+const BACKLOG: i32 = 16_384;
 
 /// Opens a socket that listens.
 ///
@@ -17,20 +19,22 @@ const BACKLOG: i32 = 1024;
 /// What the kernel says; the address is in the message.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     if address.ip().is_unspecified()
-        && let Ok(listener) = both(address.port())
+        && let Ok(listener) = open((Ipv6Addr::UNSPECIFIED, address.port()).into())
     {
         return Ok(listener);
     }
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    open(address).with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Fails where the machine has no IPv6.
-fn both(port: u16) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_only_v6(false)?;
+/// An IPv6 socket takes both families where its address is the wildcard; fails where the machine has no IPv6.
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }

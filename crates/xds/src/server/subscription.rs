@@ -113,23 +113,28 @@ impl Subscription {
         }
     }
 
-    /// The client has these versions from an earlier stream; of what is `there` names and versions are shared. As a rule it has all of
-    /// it: thousands may come back at once.
+    /// The client has these versions from an earlier stream, sorted by name; of what is `there` names and versions are shared. As a rule
+    /// it has all of it: thousands may come back at once.
     pub(super) fn resume<'a>(
         &mut self,
-        versions: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+        versions: impl Iterator<Item = (&'a str, &'a str)>,
         there: Option<&Arc<Resources>>,
     ) {
-        let same = |name: &str, version: &str| there?.get(name).filter(|resource| *resource.version == *version);
+        let mut offered = there.into_iter().flat_map(|map| map.iter()).peekable();
+        let mut same = |(name, version): (&'a str, &'a str)| {
+            while offered.next_if(|resource| *resource.name < *name).is_some() {}
+            let known = offered.peek().filter(|resource| *resource.name == *name && *resource.version == *version);
+            (name, version, known.copied())
+        };
+        let versions: Vec<_> = versions.map(&mut same).collect();
         let mut has_all = false;
         if let Some(map) = there.filter(|_| self.wildcard && self.names.is_empty() && self.owed.is_empty()) {
-            has_all = versions.clone().filter(|(name, version)| same(name, version).is_some()).count() == map.len();
+            has_all = versions.iter().filter(|(.., known)| known.is_some()).count() == map.len();
             if has_all {
                 self.held.settle(map);
             }
         }
-        for (name, version) in versions {
-            let known = same(name, version);
+        for (name, version, known) in versions {
             if (has_all && known.is_some()) || !self.wants(name) {
                 continue;
             }

@@ -271,11 +271,11 @@ fn storm(
     let last = fleet.board.until_ready(size.storm, PATIENCE)?;
     let used = plane.usage()?.since(used);
     let note = format!(
-        "{} proxies; CPU of the control plane {:.1} s; {:.1} KB a proxy; {} tries failed; {:.0} MB then",
+        "{} proxies; CPU of the control plane {:.1} s; {:.1} KB a proxy; {}; {:.0} MB then",
         size.storm,
         used.cpu_ns as f64 / 1e9,
         fleet.board.bytes.load(Ordering::Relaxed) as f64 / 1024.0 / size.storm as f64,
-        fleet.board.failed.load(Ordering::SeqCst),
+        fleet.board.failures(),
         plane::anonymous(plane.pid()) / 1e6,
     );
     let took = (last - from) as f64 / 1e9;

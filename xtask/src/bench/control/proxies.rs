@@ -41,7 +41,9 @@ pub struct Board {
     /// When the last became so, in nanoseconds.
     ready_at: AtomicU64,
     /// Tries to connect that failed.
-    pub failed: AtomicUsize,
+    failed: AtomicUsize,
+    /// Why, of the last.
+    failure: Mutex<String>,
     /// Bytes of responses.
     pub bytes: AtomicU64,
     /// By service: acks of its endpoints, and when the last was.
@@ -98,10 +100,18 @@ impl Board {
             ready: AtomicUsize::new(0),
             ready_at: AtomicU64::new(0),
             failed: AtomicUsize::new(0),
+            failure: Mutex::default(),
             bytes: AtomicU64::new(0),
             acked: (0..services).map(|_| Default::default()).collect(),
             held: Default::default(),
         })
+    }
+
+    /// How many tries failed, and of the last why.
+    pub fn failures(&self) -> String {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = if failure.is_empty() { String::new() } else { format!(", the last: {failure}") };
+        format!("{} tries failed{why}", self.failed.load(Ordering::SeqCst))
     }
 
     pub fn now(&self) -> u64 {
@@ -125,9 +135,9 @@ impl Board {
         while self.ready.load(Ordering::SeqCst) < wanted {
             ensure!(
                 begun.elapsed() < patience,
-                "{} of {wanted} proxies are ready after {patience:?}; {} tries to connect failed",
+                "{} of {wanted} proxies are ready after {patience:?}; {}",
                 self.ready.load(Ordering::SeqCst),
-                self.failed.load(Ordering::SeqCst)
+                self.failures()
             );
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -229,7 +239,10 @@ impl Proxy {
         loop {
             let mut ready = false;
             // Whatever ended it: it comes back, and who waits for it tells when it does not.
-            let _ = self.stream(&board, &first, &mut ready).await;
+            let ended = self.stream(&board, &first, &mut ready).await;
+            if let (Err(e), false) = (ended, ready) {
+                *board.failure.lock().unwrap_or_else(PoisonError::into_inner) = format!("{e:#}");
+            }
             if ready {
                 board.ready.fetch_sub(1, Ordering::SeqCst);
                 pause = AGAIN;
