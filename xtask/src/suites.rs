@@ -39,8 +39,12 @@ const SUITES: &[Suite] = &[
 pub fn run(only: Option<&str>, install: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let is_one = SUITES.iter().any(|s| Some(s.name) == only);
-    let meant = |name: &str, only: &str| if is_one { name == only } else { name.contains(only) };
-    let chosen: Vec<_> = SUITES.iter().filter(|s| only.map_or(s.by_default, |only| meant(s.name, only))).collect();
+    let meant = |suite: &&Suite| match only {
+        Some(only) if is_one => suite.name == only,
+        Some(only) => suite.by_default && suite.name.contains(only),
+        None => suite.by_default,
+    };
+    let chosen: Vec<_> = SUITES.iter().filter(meant).collect();
     if chosen.is_empty() {
         let names: Vec<_> = SUITES.iter().map(|s| s.name).collect();
         bail!("--only {}: no suite is called that; there are: {}", only.unwrap_or_default(), names.join(", "));

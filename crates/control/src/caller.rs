@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::unconstrained;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -25,11 +26,13 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const OF_STRANGERS: Bounds = Bounds { all: 512, each: 64, young: Duration::from_secs(1) };
 /// And of those that have: none of these can be had without one.
 const OF_KNOWN: Bounds = Bounds { all: 512, each: 128, young: Duration::from_secs(1) };
-/// Callers that wait to begin: after a restart all proxies of a cluster come at once, and whom we turned away would come again, later and
-/// later, for nothing. Only a socket each.
-const WAITING: Bounds = Bounds { all: 8192, each: 64, young: Duration::from_secs(1) };
-/// For so long.
-const WAIT: Duration = Duration::from_secs(10);
+/// Callers that wait to begin, of either kind: after a restart all proxies of a cluster come at once, and whom we turned away would come
+/// again, later and later. Only a socket each; who waits gives its place to nobody.
+const WAITING: Bounds = Bounds { all: 4096, each: 64, young: Duration::MAX };
+/// For so long: proxies give up a handshake after 3 s, and one that has gone would be answered for nothing.
+const WAIT: Duration = Duration::from_secs(2);
+/// Connections that are accepted before others have their turn.
+const IN_A_ROW: u64 = 1024;
 
 static REFUSED: Quiet = Quiet::new();
 static NOT_ACCEPTED: Quiet = Quiet::new();
@@ -100,10 +103,18 @@ pub fn workload_ref(text: &str) -> Option<WorkloadRef> {
 struct Door {
     strangers: Arc<Places>,
     known: Arc<Places>,
-    waiting: Arc<Places>,
     sources: Known,
+    strangers_wait: Arc<Places>,
+    known_wait: Arc<Places>,
     /// Somebody has left.
     left: Notify,
+}
+
+/// How a caller is received.
+enum Received {
+    Enters(Place),
+    /// With a place to wait at.
+    Waits(Place),
 }
 
 impl Door {
@@ -111,33 +122,43 @@ impl Door {
         Self {
             strangers: Places::new(OF_STRANGERS),
             known: Places::new(OF_KNOWN),
-            waiting: Places::new(WAITING),
             sources: Known::default(),
+            strangers_wait: Places::new(WAITING),
+            known_wait: Places::new(WAITING),
             left: Notify::new(),
         }
     }
 
-    /// As soon as there is room.
-    async fn entered(&self, source: Source) -> Result<Place, Full> {
-        let mut full = match self.enter(source, Instant::now()) {
-            Err(full @ Full::All(_)) => full,
-            other => return other,
+    /// Who comes: what is bounded is counted before anything is spent on it.
+    fn receive(&self, source: Source, now: Instant) -> Result<Received, Full> {
+        let full = match self.enter(source, now) {
+            Ok(place) => return Ok(Received::Enters(place)),
+            Err(full) => full,
         };
-        let waits = self.waiting.take(source, Instant::now())?;
+        let room = if self.sources.has(source) { &self.known_wait } else { &self.strangers_wait };
+        room.take(source, now).map(Received::Waits).map_err(|_| full)
+    }
+
+    /// As soon as there is room.
+    async fn entered(&self, source: Source, received: Received) -> Result<Place, Full> {
+        let _waits = match received {
+            Received::Enters(place) => return Ok(place),
+            Received::Waits(place) => place,
+        };
         let begun = tokio::time::Instant::now();
-        while begun.elapsed() < WAIT {
+        let mut left = std::pin::pin!(self.left.notified());
+        loop {
             tokio::select! {
-                () = self.left.notified() => {}
+                () = &mut left => left.set(self.left.notified()),
                 // Nobody need have left: a place is not young for ever.
                 () = tokio::time::sleep(OF_STRANGERS.young) => {}
-                () = waits.lost().cancelled() => break,
             }
-            match self.enter(source, Instant::now()) {
-                Err(still) => full = still,
+            match self.enter(source, tokio::time::Instant::now().into_std()) {
+                Err(full) if begun.elapsed() >= WAIT => return Err(full),
+                Err(_) => {}
                 entered => return entered,
             }
         }
-        Err(full)
     }
 
     fn leave(&self, place: Place) {
@@ -174,8 +195,12 @@ pub async fn accept(
             tracing::info!(%address, "a caller is refused: {}{more}", short(why));
         }
     };
-    loop {
-        let (stream, address) = match listener.accept().await {
+    for accepted in 1_u64.. {
+        if accepted.is_multiple_of(IN_A_ROW) {
+            tokio::task::yield_now().await;
+        }
+        // Otherwise after every few of thousands the others' turn comes, and the kernel turns away who waits.
+        let (stream, address) = match unconstrained(listener.accept()).await {
             Ok(accepted) => accepted,
             Err(e) => {
                 if let Some(more) = NOT_ACCEPTED.passes() {
@@ -187,10 +212,17 @@ pub async fn accept(
         };
         let address = crate::listen::caller(address);
         let source = Source::from(address.ip());
+        let received = match door.receive(source, Instant::now()) {
+            Ok(received) => received,
+            Err(full) => {
+                refused(address, &format!("unfinished handshakes: {full}"));
+                continue;
+            }
+        };
         let (acceptor, authority, into) = (acceptor.clone(), authority.clone(), into.clone());
         let (connections, door, lines) = (connections.clone(), door.clone(), lines.clone());
         tokio::spawn(async move {
-            let place = match door.entered(source).await {
+            let place = match door.entered(source, received).await {
                 Ok(place) => place,
                 Err(full) => return refused(address, &format!("unfinished handshakes: {full}")),
             };
@@ -272,18 +304,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_finds_no_place_waits_for_one() {
         let door = Arc::new(Door::new());
-        let source = |n: u16| Source::from(IpAddr::from([192, 0, (n >> 8) as u8, n as u8]));
-        let enter = |n: u16| {
-            let door = door.clone();
-            tokio::spawn(async move { door.entered(source(n)).await })
+        let now = || tokio::time::Instant::now().into_std();
+        let source = |n: usize| Source::from(IpAddr::from([192, 0, (n >> 8) as u8, n as u8]));
+        let receive = |n: usize| door.receive(source(n), now());
+        let mut inside: Vec<Place> = (0..OF_STRANGERS.all)
+            .map(|n| match receive(n) {
+                Ok(Received::Enters(place)) => place,
+                _ => panic!("{n} does not enter"),
+            })
+            .collect();
+        let waits = |n: usize| {
+            let (door, received) = (door.clone(), receive(n).unwrap_or_else(|full| panic!("{n}: {full}")));
+            tokio::spawn(async move { door.entered(source(n), received).await })
         };
-        let mut inside = Vec::new();
-        for n in 0..OF_STRANGERS.all as u16 {
-            inside.push(enter(n).await.unwrap().unwrap());
-        }
-        let waiting: Vec<_> = (1000..1003).map(enter).collect();
+        let waiting: Vec<_> = (1000..1003).map(waits).collect();
         tokio::task::yield_now().await;
-        assert_eq!(door.waiting.taken(), 3);
+        assert_eq!(door.strangers_wait.taken(), 3);
         for place in inside.drain(..2) {
             door.leave(place);
         }
@@ -292,7 +328,11 @@ mod tests {
             served.push(waits.await.unwrap());
         }
         assert_eq!(served.iter().filter(|place| place.is_ok()).count(), 2, "nobody else left for {WAIT:?}");
-        assert_eq!(served.iter().find_map(|place| place.as_ref().err()), Some(&Full::All(OF_STRANGERS.all)));
-        assert_eq!(door.waiting.taken(), 0);
+        assert!(inside.iter().all(|place| !place.lost().is_cancelled()), "nobody loses the one place it has");
+        assert_eq!(door.strangers_wait.taken(), 0);
+        let full: Vec<_> = (0..WAITING.all).map(|n| receive(2000 + n)).collect();
+        assert!(full.iter().all(Result::is_ok) && receive(50_000).is_err());
+        door.sources.note(source(50_000));
+        assert!(matches!(receive(50_000), Ok(Received::Enters(_))), "strangers that wait take nothing of the known");
     }
 }

@@ -18,6 +18,7 @@ const BACKLOG: i32 = 16_384;
 /// # Errors
 /// What the kernel says; the address is in the message.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let address = caller(address);
     if address.ip().is_unspecified()
         && let Ok(listener) = open((Ipv6Addr::UNSPECIFIED, address.port()).into())
     {

@@ -1,7 +1,7 @@
 //! Places for callers that nobody vouches for yet: so many in all, and so many for each source.
 //!
-//! When all are taken, a source that holds fewer gets the oldest place of the one that holds most, unless that place is young or in use:
-//! many sources together keep a newcomer out for a moment at most. Pure: time is an argument. Invariants: the table is no larger than
+//! When all are taken, a source that holds at least two fewer gets the oldest place of the one that holds most, unless that place is young
+//! or in use: a few sources with many keep a newcomer out for a moment at most, and nobody loses the only place it has. Pure: time is an argument. Invariants: the table is no larger than
 //! the places; what was given is given back when its guard is dropped.
 
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ pub struct Bounds {
     pub all: usize,
     /// For one source.
     pub each: usize,
-    /// A place is nobody else's for so long.
+    /// A place is nobody else's for so long; [`Duration::MAX`]: for ever.
     pub young: Duration,
 }
 
@@ -77,7 +77,9 @@ impl Places {
             return Err(Full::Source(has));
         }
         if state.held.len() >= self.bounds.all {
-            let id = state.of_the_largest(has, now, self.bounds.young).ok_or(Full::All(self.bounds.all))?;
+            let gives = self.bounds.young < Duration::MAX;
+            let id = gives.then(|| state.of_the_largest(has, now, self.bounds.young)).flatten();
+            let id = id.ok_or(Full::All(self.bounds.all))?;
             if let Some(held) = state.remove(id) {
                 held.lost.cancel();
             }
@@ -96,14 +98,14 @@ impl Places {
 }
 
 impl State {
-    /// The oldest place of the source that holds most, if that is more than `has`.
+    /// The oldest place of the source that holds most, if it still has as many as the other when it has given one.
     fn of_the_largest(&self, has: usize, now: Instant, young: Duration) -> Option<u64> {
         let free = |held: &Held| !held.in_use && now.saturating_duration_since(held.since) >= young;
         let candidates = self.held.iter().filter(|(_, held)| free(held));
         let counted = candidates.map(|(id, held)| (*id, self.counts.get(&held.source).copied().unwrap_or_default()));
         // Of those that hold equally many the oldest.
         let (id, most) = counted.rev().max_by_key(|(_, count)| *count)?;
-        (most > has).then_some(id)
+        (most > has + 1).then_some(id)
     }
 
     fn remove(&mut self, id: u64) -> Option<Held> {

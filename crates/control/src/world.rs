@@ -210,7 +210,13 @@ impl World {
             };
             fairlead_resolve::cluster_after(&input, &before)
         });
-        let (state, mut diagnostics) = after.unwrap_or_else(|| fairlead_resolve::cluster(&input));
+        let (state, mut diagnostics) = after.unwrap_or_else(|| {
+            let (state, diagnostics) = fairlead_resolve::cluster(&input);
+            match &self.resolved {
+                Some(last) => (state.sharing(&last.state), diagnostics),
+                None => (state, diagnostics),
+            }
+        });
         drop(objects);
         // Only processes are given addresses.
         let gives = self.objects.objects.iter().any(|o| matches!(o.decoded.object, Object::Workload(_)));

@@ -89,6 +89,7 @@ pub fn main(hooks: Hooks) -> ExitCode {
         }
     };
     quiet_broken_pipes();
+    take_all_descriptors();
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Analyze(args) => cli::analyze::run(&args),
@@ -147,6 +148,15 @@ const LOG_FILTER: &str = "info,kube_client=error,kube_client::client::builder=of
 fn logging() -> anyhow::Result<()> {
     let format = fairlead_runtime::logging::Format::default();
     fairlead_runtime::logging::init(format, LOG_FILTER).map_err(|e| anyhow::anyhow!("logging: {e:?}"))
+}
+
+/// A connection is a file descriptor, and the soft limit of 1,024 that many systems begin with is for programs that use `select`.
+fn take_all_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // What remains is what this process may have: nobody is to be told of it.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// A reader that has seen enough (`| head`) is no reason for a stack trace.

@@ -10,7 +10,6 @@ use crate::envoy::rpc;
 use crate::grpc::{self, BoxStream, HttpReply, Reply};
 use bytes::Bytes;
 use prost::Message;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,15 +38,34 @@ pub struct DeltaDiscoveryRequest {
     /// Names to take out of it.
     #[prost(string, repeated, tag = "4")]
     pub resource_names_unsubscribe: Vec<String>,
-    /// Versions the client has from an earlier stream, by name; on the first request of a type.
-    #[prost(btree_map = "string, string", tag = "5")]
-    pub initial_resource_versions: BTreeMap<String, String>,
+    /// Versions the client has from an earlier stream, a map by name; on the first request of a type. As it stands on the wire: thousands
+    /// of clients may come back at once with thousands each.
+    #[prost(message, repeated, tag = "5")]
+    pub initial_resource_versions: Vec<HeldVersion>,
     /// The response this acks or nacks; empty when it does neither.
     #[prost(string, tag = "6")]
     pub response_nonce: String,
     /// Set when it nacks.
     #[prost(message, optional, tag = "7")]
     pub error_detail: Option<rpc::Status>,
+}
+
+/// An entry of `initial_resource_versions`, in the encoding of maps; of two of one name the later counts.
+#[derive(Clone, PartialEq, Message)]
+pub struct HeldVersion {
+    /// Name of the resource, as UTF-8.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: Bytes,
+    /// Its version, likewise.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub version: Bytes,
+}
+
+impl HeldVersion {
+    /// A version of a resource.
+    pub fn new(name: &str, version: &str) -> Self {
+        Self { name: Bytes::copy_from_slice(name.as_bytes()), version: Bytes::copy_from_slice(version.as_bytes()) }
+    }
 }
 
 /// `envoy.service.discovery.v3.DeltaDiscoveryResponse`
@@ -288,7 +306,7 @@ mod tests {
         let request = DeltaDiscoveryRequest {
             type_url: "t".into(),
             resource_names_subscribe: vec!["*".into()],
-            initial_resource_versions: [("a".to_owned(), "1".to_owned())].into(),
+            initial_resource_versions: vec![HeldVersion::new("a", "1")],
             response_nonce: "n".into(),
             ..Default::default()
         };

@@ -21,6 +21,9 @@ const BOUND_SECONDS: u64 = 60;
 /// How long a fault, or its end, may take to be seen: leases of peers are 15 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between looks: they would take the processors from what they wait for.
+const AGAIN: Duration = Duration::from_millis(500);
+
 struct Run<'a> {
     bed: &'a Bed,
     tally: Tally,
@@ -87,6 +90,7 @@ pub(super) fn told(
         if !rows.is_empty() && code && holds(&rows) {
             return Ok(Ok(()));
         }
+        std::thread::sleep(AGAIN);
         if begun.elapsed() > PATIENCE {
             let errors = String::from_utf8_lossy(&said.stderr);
             return Ok(Err(format!("{}: {}{errors}", said.status, not_well(&rows))));
@@ -162,6 +166,7 @@ impl Run<'_> {
             if begun.elapsed() > PATIENCE {
                 break Err(format!("replicas: {replicas}"));
             }
+            std::thread::sleep(AGAIN);
         };
         self.tally.note("another value changes that", succeeded(&said).and(right));
         Ok(())

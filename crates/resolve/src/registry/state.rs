@@ -90,6 +90,12 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
+    /// The same, with the allocations of `before` where workloads are equal to those.
+    pub fn sharing(mut self, before: &Self) -> Self {
+        self.workloads = crate::view::arcs(self.workloads, Some(&before.workloads));
+        self
+    }
+
     /// Addresses of its workloads, to be kept over edits where some are handed out.
     pub fn workload_addresses(&self) -> BTreeMap<WorkloadRef, IpAddr> {
         let first = |workload: &Arc<Workload>| workload.addresses.first().copied();

@@ -17,6 +17,7 @@ mod sharing;
 mod stand_in;
 mod workloads;
 
+pub(crate) use sharing::arcs;
 pub(crate) use stand_in::{is_stand_in, stand_in_key};
 
 use crate::analyze;
@@ -71,7 +72,7 @@ pub fn view_with(input: &ViewInput<'_>) -> (ResolvedMesh, Vec<Diagnostic>) {
         generation: input.generation,
         cluster: state.cluster.clone(),
         settings: state.settings.clone(),
-        workloads: sharing::arcs(workloads::workloads(state, &members), input.previous.map(|mesh| &*mesh.workloads)),
+        workloads: sharing::arcs(workloads::workloads(state, &members), input.previous.map(|mesh| &mesh.workloads)),
         members: sharing::map(members, input.previous.map(|mesh| &mesh.members)),
         services: sharing::map(services, input.previous.map(|mesh| &mesh.services)),
         routes: sharing::list(&state.routes, input.previous.map(|mesh| mesh.routes.as_slice())),

@@ -23,21 +23,24 @@ pub(super) fn map<K: Ord, V: Eq>(new: BTreeMap<K, V>, old: Option<&BTreeMap<K, A
 }
 
 /// Values by key that are shared already, perhaps with something else. As a rule they are, and then the map stays too.
-pub(super) fn arcs<K: Ord + Clone, V: Eq>(
+pub(crate) fn arcs<K: Ord + Clone, V: Eq>(
     mut new: Arc<BTreeMap<K, Arc<V>>>,
-    old: Option<&BTreeMap<K, Arc<V>>>,
+    old: Option<&Arc<BTreeMap<K, Arc<V>>>>,
 ) -> Arc<BTreeMap<K, Arc<V>>> {
-    let Some(old) = old else { return new };
+    let Some(old) = old.filter(|old| !Arc::ptr_eq(old, &new)) else { return new };
     let mut olds = old.iter().peekable();
-    let mut equal = Vec::new();
+    let (mut equal, mut same) = (Vec::new(), 0);
     for (key, value) in new.iter() {
         while olds.next_if(|(other, _)| *other < key).is_some() {}
-        if let Some((_, known)) = olds.next_if(|(other, _)| *other == key)
-            && !Arc::ptr_eq(known, value)
-            && known == value
-        {
+        let Some((_, known)) = olds.next_if(|(other, _)| *other == key) else { continue };
+        if Arc::ptr_eq(known, value) {
+            same += 1;
+        } else if known == value {
             equal.push((key.clone(), known.clone()));
         }
+    }
+    if same + equal.len() == new.len() && new.len() == old.len() {
+        return old.clone();
     }
     if !equal.is_empty() {
         let new = Arc::make_mut(&mut new);

@@ -12,6 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) fn workloads(state: &ClusterState, members: &BTreeMap<ClusterId, Member>) -> Arc<Workloads> {
+    let restricted = state.settings.trust == Trust::PerCluster
+        && state.services.values().any(|own| own.export.as_ref().is_some_and(|rule| rule.to.is_some()));
+    if !restricted && state.selected.is_empty() {
+        return state.workloads.clone();
+    }
     let alive = members.values().filter(|member| member.state != MemberState::Revoked);
     let domains = TrustDomains::new(&state.settings, alive.map(|member| member.trust_domain.clone()));
     let policies: Vec<AuthorizationPolicy> =
@@ -21,11 +26,6 @@ pub(super) fn workloads(state: &ClusterState, members: &BTreeMap<ClusterId, Memb
         .filter(|member| member.cluster != state.cluster && member.state != MemberState::Revoked)
         .map(|member| (member.cluster.clone(), member.trust_domain.clone()))
         .collect();
-    let restricted = state.settings.trust == Trust::PerCluster
-        && state.services.values().any(|own| own.export.as_ref().is_some_and(|rule| rule.to.is_some()));
-    if !restricted && state.selected.is_empty() {
-        return state.workloads.clone();
-    }
     let one = |workload: &Arc<Workload>| {
         let audience = restricted.then(|| audience_policy(&audiences(state, workload), &others)).flatten();
         let selected = state.selected.get(&workload.key).map(Vec::as_slice).unwrap_or_default();

@@ -9,7 +9,7 @@ use super::saved::{Saved, SavedType};
 use crate::faults::Faults;
 use crate::{FRESHNESS_KEY, Name, Resource, WILDCARD, nack};
 use bytes::Bytes;
-use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, HeldVersion};
 use fairlead_proto::envoy::core::Node;
 use fairlead_proto::envoy::protobuf::{Struct, Value, value::Kind};
 use fairlead_proto::envoy::rpc::Status;
@@ -293,7 +293,7 @@ impl Topic {
             self.unsubscribe.clear();
             request.resource_names_subscribe.extend(self.wildcard.then(|| WILDCARD.to_owned()));
             request.resource_names_subscribe.extend(self.names.iter().map(|name| name.to_string()));
-            let versions = self.held.values().map(|r| (r.name.to_string(), r.version.to_string()));
+            let versions = self.held.values().map(|r| HeldVersion::new(&r.name, &r.version));
             request.initial_resource_versions = versions.collect();
             return Some(request);
         }

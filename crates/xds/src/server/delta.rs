@@ -4,7 +4,9 @@ use super::session::{Push, Request, Session, Violation};
 use super::wish::Change;
 use super::{Encoding, Event};
 use crate::nack;
-use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, ResourceError, ResourceName};
+use fairlead_proto::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, HeldVersion, Resource, ResourceError, ResourceName,
+};
 
 impl Session {
     /// Takes a delta request.
@@ -18,7 +20,7 @@ impl Session {
                 subscribe: request.resource_names_subscribe,
                 unsubscribe: request.resource_names_unsubscribe,
             },
-            initial: request.initial_resource_versions,
+            initial: by_name(request.initial_resource_versions),
             nonce: request.response_nonce,
             nack: request.error_detail.as_ref().map(nack::decode),
         })
@@ -29,6 +31,20 @@ impl Session {
         debug_assert_eq!(self.encoding(), Encoding::Delta);
         self.next().map(encode)
     }
+}
+
+/// Sorted, one entry a name.
+fn by_name(mut versions: Vec<HeldVersion>) -> Vec<HeldVersion> {
+    // As a rule it is sorted already, and this looks at each once.
+    versions.sort_by(|a, b| a.name.cmp(&b.name));
+    versions.dedup_by(|later, first| {
+        let same = later.name == first.name;
+        if same {
+            std::mem::swap(later, first);
+        }
+        same
+    });
+    versions
 }
 
 fn encode(push: Push) -> DeltaDiscoveryResponse {
@@ -52,5 +68,18 @@ pub(super) fn error(name: &str, code: i32, message: &str) -> ResourceError {
     ResourceError {
         resource_name: Some(ResourceName { name: name.to_owned() }),
         error_detail: Some(nack::status(code, message)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_sorted_and_of_two_of_a_name_the_later_counts() {
+        let written = [("b", "1"), ("a", "1"), ("b", "2"), ("c", "1"), ("b", "3")];
+        let sorted = by_name(written.map(|(name, version)| HeldVersion::new(name, version)).into());
+        let texts: Vec<_> = sorted.iter().map(|held| [&held.name[..], &held.version[..]].concat()).collect();
+        assert_eq!(texts, [b"a1".to_vec(), b"b3".to_vec(), b"c1".to_vec()]);
     }
 }

@@ -13,6 +13,7 @@ use crate::nack::Nack;
 use crate::rules::UNRANKED;
 use crate::{Limits, Name, Resource, ResourceView, TypeRules, Version};
 use bytes::Bytes;
+use fairlead_proto::discovery::HeldVersion;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -90,8 +91,8 @@ struct Awaited {
 pub(super) struct Request {
     pub type_url: String,
     pub change: Change,
-    /// Versions held from an earlier stream; counted on the first request of a type only.
-    pub initial: BTreeMap<String, String>,
+    /// Versions held from an earlier stream, sorted by name; counted on the first request of a type only.
+    pub initial: Vec<HeldVersion>,
     /// The response this answers, if any.
     pub nonce: String,
     pub nack: Option<Nack>,
@@ -208,8 +209,9 @@ impl Session {
             let there = self.view.resources(&key.1);
             let kept =
                 |name: &str| !faults.lost_removal_on_resume() || there.as_ref().is_some_and(|map| map.contains(name));
-            let versions = request.initial.iter().filter(|(name, _)| kept(name));
-            topic.subscription.resume(versions.map(|(n, v)| (n.as_str(), v.as_str())), there.as_ref());
+            // What is no text is no name of ours.
+            let versions = request.initial.iter().filter_map(texts).filter(|(name, _)| kept(name));
+            topic.subscription.resume(versions, there.as_ref());
         }
         if self.types.values().map(|topic| topic.subscription.names.len()).sum::<usize>() > limits.names {
             return Err(Violation::TooManyNames(limits.names));
@@ -376,6 +378,10 @@ impl Topic {
     fn new() -> Self {
         Topic { subscription: Subscription::new(), standing: None }
     }
+}
+
+fn texts(held: &HeldVersion) -> Option<(&str, &str)> {
+    Some((std::str::from_utf8(&held.name).ok()?, std::str::from_utf8(&held.version).ok()?))
 }
 
 /// FNV-1a over names and versions: equal on every replica and after every restart. It only tells states apart; it

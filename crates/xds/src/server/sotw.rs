@@ -8,7 +8,6 @@ use super::wish::Change;
 use super::{Encoding, Event, delta};
 use crate::nack;
 use fairlead_proto::discovery::{DiscoveryRequest, DiscoveryResponse};
-use std::collections::BTreeMap;
 
 /// gRPC's `NOT_FOUND`.
 const NOT_FOUND: i32 = 5;
@@ -22,7 +21,7 @@ impl Session {
         self.take(Request {
             type_url: request.type_url,
             change: Change::Whole(request.resource_names),
-            initial: BTreeMap::new(),
+            initial: Vec::new(),
             nonce: request.response_nonce,
             nack: request.error_detail.as_ref().map(nack::decode),
         })

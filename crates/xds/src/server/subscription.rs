@@ -120,11 +120,13 @@ impl Subscription {
         versions: impl Iterator<Item = (&'a str, &'a str)>,
         there: Option<&Arc<Resources>>,
     ) {
-        let mut offered = there.into_iter().flat_map(|map| map.iter()).peekable();
+        // One pass over both, where that is not for a few names.
+        let mut offered = there.filter(|_| self.wildcard).into_iter().flat_map(|map| map.iter()).peekable();
         let mut same = |(name, version): (&'a str, &'a str)| {
             while offered.next_if(|resource| *resource.name < *name).is_some() {}
-            let known = offered.peek().filter(|resource| *resource.name == *name && *resource.version == *version);
-            (name, version, known.copied())
+            let next = offered.peek().copied().filter(|resource| *resource.name == *name);
+            let found = if self.wildcard { next } else { there.and_then(|map| map.get(name)) };
+            (name, version, found.filter(|resource| *resource.version == *version))
         };
         let versions: Vec<_> = versions.map(&mut same).collect();
         let mut has_all = false;

@@ -1,6 +1,8 @@
 //! A session under test, and short ways to say things to it.
 
-use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
+use fairlead_proto::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, HeldVersion,
+};
 use fairlead_xds::server::{Encoding, Event, Session, StreamId, Violation};
 use fairlead_xds::{Limits, Resource, Snapshot, TypeRules};
 use std::sync::Arc;
@@ -46,7 +48,7 @@ pub fn ask_with(session: &mut Session, kind: &str, names: &str, initial: &str) -
         type_url: kind.to_owned(),
         resource_names_subscribe: plus.into_iter().map(str::to_owned).collect(),
         resource_names_unsubscribe: minus.iter().map(|name| name[1..].to_owned()).collect(),
-        initial_resource_versions: initial.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+        initial_resource_versions: initial.map(|(n, v)| HeldVersion::new(n, v)).collect(),
         ..Default::default()
     })
 }

@@ -12,7 +12,7 @@ use fairlead_identity::ca::LeafRequest;
 use fairlead_identity::workload_key::WorkloadKey;
 use fairlead_identity::{CertHandle, Expected, PeerVerifier, SystemRandom, TrustBundleSet, TrustDomain, tls};
 use fairlead_proto::ResourceType;
-use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use fairlead_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, HeldVersion};
 use fairlead_proto::envoy::core::Node;
 use fairlead_proto::envoy::protobuf::{Struct, Value, value::Kind};
 use prost::Message as _;
@@ -71,7 +71,13 @@ impl Held {
                 node: (at == 0).then(|| node(&self.freshness)),
                 type_url: kind.url().to_owned(),
                 resource_names_subscribe: vec!["*".to_owned()],
-                initial_resource_versions: self.versions.get(kind.url()).cloned().unwrap_or_default(),
+                initial_resource_versions: self
+                    .versions
+                    .get(kind.url())
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, version)| HeldVersion::new(name, version))
+                    .collect(),
                 ..Default::default()
             })
         };
