@@ -1,8 +1,8 @@
 //! The suite `kubernetes` of `cargo xtask test`: steps on real clusters, in sets of clusters that work beside each other.
 //!
 //! Most of a step is waiting, for pods, leases and what comes back slowly, so two sets take little more than the longer one. Each set is a
-//! process of its own, `cluster --suite=N steps`. A plain run has those steps that it has time for. Invariant: a set ends its clusters whatever became of its steps, and one that ended
-//! without saying what it counted is a failure.
+//! process of its own, `cluster --suite=N steps`. A plain run has those steps that it has time for. Invariant: a set ends its clusters
+//! whatever became of its steps, and one that ended without saying what it counted is a failure.
 
 use super::bed::{Bed, SUITES, Whose};
 use super::plan::Shape;
